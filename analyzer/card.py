@@ -1,0 +1,222 @@
+"""The model card: how 0..255 pixels become the model's input, and what its outputs mean.
+
+A card is a JSON file beside the model (``NAME.onnx`` and ``NAME.json``). Unknown keys and wrong types are
+errors that name the key, so that a misspelt ``mean`` never silently becomes a default.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analyzer.errors import InputError
+
+CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+    """How an image of any size is brought to the card's size.
+
+    kind is "shorter_side" (scale the shorter side to `side`, then cut the centre), "stretch" or "none".
+    """
+
+    kind: str
+    side: int | None = None
+    interpolation: str = "bilinear"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A validated card. `size` is (height, width); `mean` and `std` act on 0..255 pixels in `channels` order."""
+
+    layout: str
+    size: tuple[int, int]
+    channels: str
+    resize: Resize
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kind: str
+    input_name: str | None = None
+    output_name: str | None = None
+    labels: tuple[str, ...] | None = None
+    feature_name: str | None = None
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def pixel_shape(self) -> tuple[int, int, int]:
+        """Canonical (channels, height, width) of one image; channels are RGB or L whatever the model wants."""
+        return (CHANNELS[self.channels], *self.size)
+
+
+def beside(model: Path) -> Path:
+    """Where the card of `model` is looked for: the same name with the suffix .json."""
+    return model.with_suffix(".json")
+
+
+def read(path: Path) -> Card:
+    """Read and validate a card file. Raises InputError naming the file and the key."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such card; `analyzer inspect MODEL --write-card` writes one to fill in") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        raise InputError(f"{path}: cannot be read as a JSON card: {e}") from e
+    return parse(document, where=str(path))
+
+
+def write(card: Card, path: Path) -> None:
+    """Write `card` as indented JSON that `read` gives back unchanged."""
+    path.write_text(json.dumps(to_document(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def parse(document: object, *, where: str = "card") -> Card:
+    """Validate a decoded JSON document. Raises InputError naming `where` and the key at fault."""
+    top = _Keys(document, where, "")
+    schema = top.take("schema", int)
+    if schema != 1:
+        raise InputError(f"{where}: schema is {schema}; this version reads schema 1")
+    pixels = _Keys(top.take("input", dict), where, "input.")
+    layout = pixels.choice("layout", ("NCHW", "NHWC"))
+    channels = pixels.choice("channels", tuple(CHANNELS))
+    height, width = pixels.numbers("size", 2, kind=int, above=0)
+    resize = _resize(_Keys(pixels.take("resize", dict), where, "input.resize."))
+    mean = pixels.numbers("mean", CHANNELS[channels])
+    std = pixels.numbers("std", CHANNELS[channels], above=0)
+    input_name = pixels.take("name", str, None)
+    pixels.finish()
+
+    output = _Keys(top.take("output", dict), where, "output.")
+    kind = output.choice("kind", ("logits", "probabilities"))
+    output_name = output.take("name", str, None)
+    labels = output.take("labels", list, None)
+    if labels is not None and not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{where}: output.labels must be a list of strings")
+    output.finish()
+
+    feature = _Keys(top.take("feature", dict, {}), where, "feature.")
+    feature_name = feature.take("name", str, None)
+    feature.finish()
+    source = top.take("source", dict, {})
+    top.finish()
+    return Card(
+        layout=layout,
+        size=(int(height), int(width)),
+        channels=channels,
+        resize=resize,
+        mean=mean,
+        std=std,
+        kind=kind,
+        input_name=input_name,
+        output_name=output_name,
+        labels=None if labels is None else tuple(labels),
+        feature_name=feature_name,
+        source=source,
+    )
+
+
+def to_document(card: Card) -> dict[str, Any]:
+    """The JSON document of a card; optional parts that are absent stay absent."""
+    resize: dict[str, Any]
+    if card.resize.kind == "shorter_side":
+        resize = {"shorter_side": card.resize.side, "crop": "centre"}
+    else:
+        resize = {card.resize.kind: True}
+    if card.resize.kind != "none":
+        resize["interpolation"] = card.resize.interpolation
+    document: dict[str, Any] = {
+        "schema": 1,
+        "input": {
+            **({"name": card.input_name} if card.input_name is not None else {}),
+            "layout": card.layout,
+            "size": list(card.size),
+            "channels": card.channels,
+            "resize": resize,
+            "mean": list(card.mean),
+            "std": list(card.std),
+        },
+        "output": {
+            **({"name": card.output_name} if card.output_name is not None else {}),
+            "kind": card.kind,
+            **({"labels": list(card.labels)} if card.labels is not None else {}),
+        },
+    }
+    if card.feature_name is not None:
+        document["feature"] = {"name": card.feature_name}
+    if card.source:
+        document["source"] = dict(card.source)
+    return document
+
+
+def _resize(keys: "_Keys") -> Resize:
+    interpolation = keys.choice("interpolation", INTERPOLATIONS, "bilinear")
+    side = keys.take("shorter_side", int, None)
+    if side is not None:
+        if side <= 0:
+            raise InputError(f"{keys.where}: input.resize.shorter_side must be above 0, not {side}")
+        keys.choice("crop", ("centre",))
+        resize = Resize("shorter_side", side, interpolation)
+    elif keys.take("stretch", bool, False):
+        resize = Resize("stretch", interpolation=interpolation)
+    elif keys.take("none", bool, False):
+        resize = Resize("none", interpolation=interpolation)
+    else:
+        raise InputError(
+            f'{keys.where}: input.resize must be {{"shorter_side": n, "crop": "centre"}}, '
+            '{"stretch": true} or {"none": true}'
+        )
+    keys.finish()
+    return resize
+
+
+_REQUIRED = object()
+_TYPE_NAMES = {dict: "an object", list: "a list", str: "a string", int: "an integer", bool: "true or false"}
+
+
+class _Keys:
+    """Takes the keys of one JSON object one by one; what is left over at the end is unknown."""
+
+    def __init__(self, document: object, where: str, prefix: str) -> None:
+        if not isinstance(document, dict):
+            raise InputError(f"{where}: {prefix.rstrip('.') or 'the card'} must be an object")
+        self.left, self.where, self.prefix = dict(document), where, prefix
+
+    def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+        if key not in self.left:
+            if default is _REQUIRED:
+                raise InputError(f"{self.where}: {self.prefix}{key} is missing")
+            return default
+        value = self.left.pop(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InputError(f"{self.where}: {self.prefix}{key} must be {_TYPE_NAMES[kind]}, not {value!r:.60}")
+        return value
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: Any = _REQUIRED) -> str:
+        value: str = self.take(key, str, default)
+        if value not in allowed:
+            raise InputError(f"{self.where}: {self.prefix}{key} must be one of {', '.join(allowed)}, not {value!r:.60}")
+        return value
+
+    def numbers(self, key: str, count: int, *, kind: type = float, above: float | None = None) -> tuple[float, ...]:
+        values: list[Any] = self.take(key, list)
+        allowed: tuple[type, ...] = (int,) if kind is int else (int, float)
+
+        def right_one(v: Any) -> bool:
+            if not isinstance(v, allowed) or isinstance(v, bool):
+                return False
+            return math.isfinite(v) and (above is None or v > above)
+
+        right = len(values) == count and all(map(right_one, values))
+        if not right:
+            name = "integers" if kind is int else "finite numbers"
+            bound = f" above {above:g}" if above is not None else ""
+            raise InputError(f"{self.where}: {self.prefix}{key} must be {count} {name}{bound}, not {values!r:.60}")
+        return tuple(float(v) for v in values)
+
+    def finish(self) -> None:
+        if self.left:
+            unknown = ", ".join(f"{self.prefix}{key}" for key in sorted(self.left))
+            raise InputError(f"{self.where}: unknown key {unknown}")
