@@ -1,0 +1,70 @@
+"""Distances and Gram matrices around one image: what topology and Lipschitz measures start from."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def centred_gram(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """G = F F^T of trial-centred features: (trial, feature) -> (trial, trial), float64.
+
+    Centred by the trial mean: an uncentred Gram matrix loses every digit at small radii, where all rows are nearly
+    the clean one, and at large radii the common shift would hide the spread.
+    """
+    centred = np.asarray(features, dtype=np.float64)
+    centred = centred - centred.mean(axis=0)
+    return np.asarray(centred @ centred.T)
+
+
+def distances(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances between rows from their Gram matrix: (..., n, n) -> (..., n, n), zero diagonal.
+
+    d_ij^2 = G_ii + G_jj - 2 G_ij, negative rounding errors cut at 0.
+    """
+    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
+    squared = diagonal[..., :, None] + diagonal[..., None, :] - 2 * gram
+    result = np.sqrt(np.maximum(squared, 0.0))
+    n = gram.shape[-1]
+    result[..., range(n), range(n)] = 0.0
+    return np.asarray(result)
+
+
+def distance_from(rows: NDArray[np.floating], clean: NDArray[np.floating]) -> NDArray[np.float64]:
+    """L2 distance of each row from the clean row: (trial, feature), (feature,) -> (trial,), float64."""
+    difference = np.asarray(rows, dtype=np.float64) - np.asarray(clean, dtype=np.float64)
+    return np.asarray(np.sqrt(np.einsum("if,if->i", difference, difference)))
+
+
+def participation_ratio(gram: NDArray[np.float64], dimension: int) -> NDArray[np.float64]:
+    """How many independent output directions carry the response: PR = (tr M)^2 / tr(M^2), M = J^T J, estimated.
+
+    From the Gram matrix of trial-centred features, (..., T, T) -> (...): with m = mean(diag G),
+
+        PR = m^2 / (mean(offdiag G^2) - (m / (T - 1))^2)
+
+    clipped to [1, dimension]; the subtracted term is the bias that centring brings in. `dimension` is that of the
+    input, D. NaN where the features do not vary, or T < 3. Where the denominator is not above 0 the sample shows no
+    structure at all and PR is D.
+    """
+    trials = gram.shape[-1]
+    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
+    m = diagonal.mean(axis=-1)
+    off_diagonal = (np.square(gram).sum(axis=(-2, -1)) - np.square(diagonal).sum(axis=-1)) / (trials * (trials - 1))
+    denominator = off_diagonal - (m / (trials - 1)) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(denominator > 0, m**2 / denominator, float(dimension))
+    return np.where((m > 0) & np.isfinite(m) & (trials >= 3), np.clip(ratio, 1.0, float(dimension)), np.nan)
+
+
+def jacobian_rms(gram: NDArray[np.float64], input_distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """norm_F(J) / sqrt(D), feature units per grey level: (..., T, T), (..., T) -> (...).
+
+        sqrt(T / (T - 1) * mean(diag G) / mean(norm2(x_i - x)^2))
+
+    Random directions see this root mean square of the singular values over the D inputs, not the largest one.
+    NaN where nothing was added to the pixels.
+    """
+    trials = gram.shape[-1]
+    output = np.diagonal(gram, axis1=-2, axis2=-1).mean(axis=-1) * trials / (trials - 1)
+    added = np.square(input_distance).mean(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(added > 0, np.sqrt(output / np.where(added > 0, added, np.nan)), np.nan)

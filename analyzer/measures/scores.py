@@ -1,0 +1,41 @@
+"""Score of the true class, from logits or probabilities, in float64."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp, softmax
+
+
+class TrueClass(NamedTuple):
+    """What the network says of one class; all three arrays have the leading axes of the scores they came from."""
+
+    score: NDArray[np.float64]
+    """Probability of the class."""
+    log_odds: NDArray[np.float64]
+    """log(p / (1 - p)) in nat: z_true - logsumexp(the other logits)."""
+    predicted: NDArray[np.int32]
+    """Index of the largest score, -1 where any score is not finite."""
+
+
+def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueClass:
+    """Score, log-odds and predicted class of network outputs of shape (..., K).
+
+    kind "logits": softmax and log-odds are computed in float64 from the logits, so that a probability that rounds
+    to 1 in float32 still has log-odds. kind "probabilities": log-odds are log(p) - log(sum of the others), NaN where
+    p or that sum is not above 0. Rows with a non-finite entry are NaN, -1. With K = 1 the log-odds are NaN.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    finite = np.asarray(np.isfinite(values).all(axis=-1))
+    safe = np.where(finite[..., None], values, 0.0)
+    others = np.delete(safe, label, axis=-1)
+    if kind == "logits":
+        score = softmax(safe, axis=-1)[..., label]
+        log_odds = safe[..., label] - logsumexp(others, axis=-1) if others.shape[-1] else np.full(score.shape, np.nan)
+    else:
+        score = safe[..., label].copy()
+        rest = others.sum(axis=-1)
+        inside = (score > 0) & (score < 1) & (rest > 0)
+        log_odds = np.log(np.where(inside, score, np.nan)) - np.log(np.where(inside, rest, np.nan))
+    predicted = np.where(finite, safe.argmax(axis=-1), -1).astype(np.int32)
+    return TrueClass(np.where(finite, score, np.nan), np.where(finite, log_odds, np.nan), predicted)

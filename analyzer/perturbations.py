@@ -1,0 +1,155 @@
+"""Keyed perturbations of one image: the noise family (Eq. 4) and the permutation family (Eq. 6) of Aghdam et al. 2017.
+
+A perturbation depends only on (seed, SHA-256 of the image file, pixel shape, family, radius, trial). Its integer
+words are bits of numpy's Philox4x64-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy
+as 1, 2, 3", SC 2011), read by `random_raw`, the stream that numpy promises to keep; they do not depend on the
+network, its layout, the norm, the batch, or on which other radii and trials are asked for.
+
+Element order is C, H, W with RGB channels. The words are odd integers in -32767..32767, so that nu = word / 32768
+is uniform on 32,768 levels exactly symmetric about zero. What is added to the pixels is
+
+    delta = radius * nu / ||nu||        in grey levels, ||.|| the L-infinity or the L2 norm
+
+`words` gives integers, `scales` the factor of each row; `words * scale` is delta.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import UsageError
+
+FAMILIES = ("noise", "permutation")
+NORMS = ("linf", "l2")
+_WORDS_PER_COUNTER = 16  # one Philox counter step yields 4 x 64 bits
+_ODD = np.uint64(0x0001_0001_0001_0001)
+
+
+def key(*, seed: int, sha256: str, shape: Sequence[int], family: str, radius: float) -> int:
+    """The 128-bit Philox key of one image, family and radius (the radius enters as IEEE float64)."""
+    if family not in FAMILIES:
+        raise UsageError(f"family {family!r} is not one of {', '.join(FAMILIES)}")
+    return derived_key("perturbation", seed, sha256, *shape, family, float(radius))
+
+
+def derived_key(purpose: str, *parts: int | float | str) -> int:
+    """A 128-bit key from labelled parts: equal only where purpose, types and values of all parts are equal."""
+    digest = hashlib.sha256(f"convnet-analyzer/1/{purpose}".encode())
+    for part in parts:
+        data = struct.pack("<d", part) if isinstance(part, float) else str(part).encode()
+        digest.update(struct.pack("<cQ", type(part).__name__[:1].encode(), len(data)) + data)
+    return int.from_bytes(digest.digest()[:16], "little")
+
+
+def random_words(philox_key: int, count: int, *, counter: int = 0) -> NDArray[np.uint64]:
+    """`count` 64-bit words of the Philox stream of `philox_key`, from the given 256-bit counter on. Shape (count,)."""
+    raw: Any = np.random.Philox(key=philox_key, counter=counter).random_raw(count)
+    return np.asarray(raw, dtype=np.uint64)
+
+
+class Perturbations:
+    """The perturbations of one image, family and radius: `trials` rows of `size` integer words and their scales.
+
+    Noise family: row i is its own stretch of the Philox stream, so rows can be had in any number and order.
+
+    Permutation family: one noise row nu, and row i is nu reordered by a conjugated cyclic shift,
+
+        row_i[k] = nu[(tau[k] + s_i) mod D],    s_i = (i + 1) g mod D
+
+    tau is a permutation drawn once from (seed, shape), g is coprime to D and near D / golden ratio. Each row is a
+    bijection of nu, and the first D - 1 reorderings differ from each other and from nu[tau]. They are not drawn
+    uniformly from all D! permutations; since nu is i.i.d. and tau has no spatial structure, no
+    translation-equivariant layer can tell them from such a draw.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        sha256: str,
+        shape: Sequence[int],
+        family: str,
+        radius: float,
+        trials: int,
+        norm: str = "linf",
+        tau: NDArray[np.intp] | None = None,
+    ) -> None:
+        if norm not in NORMS:
+            raise UsageError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        self.radius, self.trials, self.family, self.norm = float(radius), trials, family, norm
+        self.size = int(np.prod(shape))
+        philox_key = key(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius)
+        self._noise = _noise_rows(philox_key, self.size, 0, trials if family == "noise" else 1)
+        if family == "permutation":
+            self._tau = index(seed=seed, shape=shape) if tau is None else tau
+            self._twice = np.concatenate([self._noise[0], self._noise[0]])
+            self._step = _coprime_step(self.size)
+
+    def words(self, trial: int) -> NDArray[np.int16]:
+        """Row `trial`, shape (size,), odd integers."""
+        if self.family == "noise":
+            row: NDArray[np.int16] = self._noise[trial]
+            return row
+        shift = (trial + 1) * self._step % self.size
+        return self._twice[shift : shift + self.size].take(self._tau)
+
+    def all_words(self) -> NDArray[np.int16]:
+        """Every row, shape (trials, size)."""
+        if self.family == "noise":
+            return self._noise
+        return np.stack([self.words(trial) for trial in range(self.trials)])
+
+    def scales(self) -> NDArray[np.float64]:
+        """radius / ||word row||, shape (trials,): delta = word * scale. All rows of a permutation family share one."""
+        if self.norm == "linf":
+            norms = np.maximum(self._noise.max(axis=1).astype(np.int32), -self._noise.min(axis=1).astype(np.int32))
+            lengths = norms.astype(np.float64)
+        else:
+            # Squares of 15-bit integers add up exactly in float64, so the norm is the same on every machine.
+            lengths = np.array([np.sqrt(np.dot(row, row)) for row in (r.astype(np.float64) for r in self._noise)])
+        return np.broadcast_to(self.radius / lengths, (self.trials,))
+
+
+def index(*, seed: int, shape: Sequence[int]) -> NDArray[np.intp]:
+    """tau: a permutation of range(D), D = prod(shape), drawn from (seed, shape) by sorting random words. Shape (D,)."""
+    words = random_words(derived_key("tau", seed, *shape), int(np.prod(shape)))
+    return np.argsort(words, kind="stable")
+
+
+def deltas(
+    *,
+    seed: int,
+    sha256: str,
+    shape: Sequence[int],
+    family: str,
+    radius: float,
+    trials: int,
+    norm: str = "linf",
+) -> NDArray[np.float32]:
+    """Perturbations in grey levels, materialised. Shape (trials, *shape), float32.
+
+    Raises UsageError for an unknown family or norm.
+    """
+    drawn = Perturbations(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius, trials=trials, norm=norm)
+    scales = drawn.scales().astype(np.float32)
+    return (drawn.all_words() * scales[:, None]).reshape(trials, *shape)
+
+
+def _noise_rows(philox_key: int, size: int, start: int, stop: int) -> NDArray[np.int16]:
+    """Rows start..stop-1 of a key's noise, shape (stop - start, size): each row a whole number of counter steps."""
+    steps = -(-size // _WORDS_PER_COUNTER)
+    raw = random_words(philox_key, (stop - start) * steps * 4, counter=start * steps)
+    np.bitwise_or(raw, _ODD, out=raw)
+    words = raw.astype("<u8", copy=False).view("<i2")
+    return words.reshape(stop - start, steps * _WORDS_PER_COUNTER)[:, :size].astype(np.int16, copy=False)
+
+
+def _coprime_step(size: int) -> int:
+    step = max(1, round(size * 0.6180339887498949))
+    while np.gcd(step, size) != 1:
+        step += 1
+    return step
