@@ -1,1 +1,35 @@
-"""convnet-analyzer: how a trained ConvNet behaves in the immediate neighbourhood of an image."""
+"""convnet-analyzer: how a trained ConvNet behaves in the immediate neighbourhood of an image.
+
+    open_run(path)      the labelled results of a run, an xarray.Dataset
+    run(...)            what the command `analyzer run` does
+    Protocol            radii, trials, norm, ...
+    measures            pure functions of arrays: measures.topology.mantel(...)
+    perturbations       keyed noise and permutation families
+
+Names are loaded when they are first used, so that `import analyzer` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analyzer import card, images, measures, perturbations, statistics
+    from analyzer.store import open_run
+    from analyzer.study import Protocol, run
+
+__version__ = "0.1.0"
+__all__ = ["Protocol", "card", "images", "measures", "open_run", "perturbations", "run", "statistics"]
+
+_HOMES = {"open_run": "analyzer.store", "run": "analyzer.study", "Protocol": "analyzer.study"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"analyzer.{name}")
+    raise AttributeError(f"module 'analyzer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -58,12 +58,11 @@ class Perturbations:
 
     Permutation family: one noise row nu, and row i is nu reordered by a conjugated cyclic shift,
 
-        row_i[k] = nu[(tau[k] + s_i) mod D],    s_i = (i + 1) g mod D
+        row_i[k] = nu[(tau[k] + tau[i]) mod D]
 
-    tau is a permutation drawn once from (seed, shape), g is coprime to D and near D / golden ratio. Each row is a
-    bijection of nu, and the first D - 1 reorderings differ from each other and from nu[tau]. They are not drawn
-    uniformly from all D! permutations; since nu is i.i.d. and tau has no spatial structure, no
-    translation-equivariant layer can tell them from such a draw.
+    tau being a permutation of 0..D-1 drawn once from (seed, shape). Each row is a bijection of nu, and the reorderings
+    of the first D trials all differ. They are not drawn uniformly from all D! permutations; since nu is i.i.d. and tau
+    has no spatial structure, no translation-equivariant layer can tell them from such a draw.
     """
 
     def __init__(
@@ -87,14 +86,13 @@ class Perturbations:
         if family == "permutation":
             self._tau = index(seed=seed, shape=shape) if tau is None else tau
             self._twice = np.concatenate([self._noise[0], self._noise[0]])
-            self._step = _coprime_step(self.size)
 
     def words(self, trial: int) -> NDArray[np.int16]:
         """Row `trial`, shape (size,), odd integers."""
         if self.family == "noise":
             row: NDArray[np.int16] = self._noise[trial]
             return row
-        shift = (trial + 1) * self._step % self.size
+        shift = self._tau[trial % self.size]
         return self._twice[shift : shift + self.size].take(self._tau)
 
     def all_words(self) -> NDArray[np.int16]:
@@ -146,10 +144,3 @@ def _noise_rows(philox_key: int, size: int, start: int, stop: int) -> NDArray[np
     np.bitwise_or(raw, _ODD, out=raw)
     words = raw.astype("<u8", copy=False).view("<i2")
     return words.reshape(stop - start, steps * _WORDS_PER_COUNTER)[:, :size].astype(np.int16, copy=False)
-
-
-def _coprime_step(size: int) -> int:
-    step = max(1, round(size * 0.6180339887498949))
-    while np.gcd(step, size) != 1:
-        step += 1
-    return step

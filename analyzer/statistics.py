@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
 
 
 def share(flags: NDArray[Any]) -> Estimate:
-    """Share of images for which a flag holds, with Wilson's interval. flags: (image,), bool, or float with NaN: unknown.
+    """Share of images for which a flag holds, with Wilson's interval. flags: (image,), NaN where unknown.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
     """

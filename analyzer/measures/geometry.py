@@ -1,5 +1,7 @@
 """Distances and Gram matrices around one image: what topology and Lipschitz measures start from."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,3 +70,15 @@ def jacobian_rms(gram: NDArray[np.float64], input_distance: NDArray[np.float64])
     added = np.square(input_distance).mean(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(added > 0, np.sqrt(output / np.where(added > 0, added, np.nan)), np.nan)
+
+
+def row_gram(rows: NDArray[Any], *, block: int = 16384) -> NDArray[np.float64]:
+    """G = R R^T of rows that are already centred on zero, such as noise: (n, d) of any real type -> (n, n), float64.
+
+    Products are taken in float32 over blocks of columns that fit a cache, and added up in float64.
+    """
+    result = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], block):
+        columns = rows[:, start : start + block].astype(np.float32, copy=False)
+        result += columns @ columns.T
+    return result

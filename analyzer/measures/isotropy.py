@@ -3,8 +3,26 @@
 An isotropic network has range 0. The range grows with the number of trials: compare it at equal T only.
 """
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from analyzer.measures import base
+from analyzer.statistics import Estimate, over_images, share
+
+FAMILY = "noise"
+NEEDS_FEATURES = False
+VARIABLES = base.score_variables("isotropy", "under fresh noise (Eq. 4)")
+TITLE = "Isotropy: range of the true-class score over equal-length noise"
+COLUMNS = (
+    base.Column("median range", "isotropy_range_median", ".2e", interval=True),
+    base.Column("90 % range", "isotropy_range_q90", ".2e", interval=True),
+    base.Column("median range, nat", "isotropy_log_odds_range_median", ".3g", interval=True),
+    base.Column("mean score", "isotropy_score_mean", ".4f"),
+    base.Column("images misclassified", "misclassified_share", ".1%", interval=True),
+)
 
 
 def score_range(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -28,3 +46,60 @@ def misclassified(predicted: NDArray[np.integer], label: NDArray[np.integer]) ->
     """
     wrong = np.mean(predicted != np.asarray(label)[..., None], axis=-1)
     return np.where((predicted == -1).any(axis=-1), np.nan, wrong)
+
+
+def q90(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """90th percentile, as a statistic for `over_images`."""
+    return np.asarray(np.quantile(values, 0.9, axis=axis))
+
+
+def score_rows(prefix: str, dataset: Any) -> Iterator[base.Row]:
+    """Ranges, mean score and misclassification of one family, per radius: what isotropy and symmetry share."""
+    label = dataset["label"].values
+    floor = dataset["log_odds_noise_floor"].values
+    for k, radius in enumerate(dataset["radius"].values):
+        score = dataset[f"{prefix}_score"].values[:, k]
+        log_odds = score_range(dataset[f"{prefix}_log_odds"].values[:, k])
+        wrong = misclassified(dataset[f"{prefix}_predicted"].values[:, k], label)
+        ranges = score_range(score)
+        for name, estimate in (
+            ("range_median", over_images(ranges, np.median)),
+            ("range_q90", over_images(ranges, q90)),
+            ("log_odds_range_median", over_images(log_odds, np.median)),
+            ("log_odds_range_q90", over_images(log_odds, q90)),
+            ("score_mean", over_images(mean_score(score), np.mean)),
+            ("misclassified_share", share(np.where(np.isnan(wrong), np.nan, wrong > 0))),
+            ("misclassified_trials_mean", over_images(wrong, np.mean)),
+            ("below_noise_floor_share", share(np.where(np.isnan(log_odds), np.nan, log_odds <= floor))),
+        ):
+            yield base.Row(f"{prefix}_{name}", float(radius), None, estimate)
+
+
+def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
+    """`isotropy_*` of one image, shape (radius, trial)."""
+    return base.observe_scores("isotropy", around.scores[FAMILY])
+
+
+def summarise(dataset: Any) -> Iterator[base.Row]:
+    """Rows per radius; `misclassified_share` is the share of images with at least one misclassified trial."""
+    for row in score_rows("isotropy", dataset):
+        yield row
+        if row.name == "isotropy_misclassified_share":
+            yield row._replace(name="misclassified_share")
+
+
+def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
+    """What the ranges say."""
+    ranges = base.at(rows, "isotropy_log_odds_range_median")
+    wrong = base.at(rows, "misclassified_share")
+    small, large = min(ranges), max(ranges)
+    flips = [radius for radius, estimate in wrong.items() if estimate.value > 0]
+    flipped = (
+        f"noise first misclassified an image at radius {min(flips):g}"
+        if flips
+        else "no perturbation changed the predicted class"
+    )
+    return (
+        f"Isotropy: at radius {small:g} the log-odds of the true class spread over {ranges[small].value:.2g} nat "
+        f"(median image), at {large:g} over {ranges[large].value:.2g} nat; {flipped}."
+    )

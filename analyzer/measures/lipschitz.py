@@ -7,8 +7,41 @@ their ranges matter. The sampled ratio is a lower bound of the local Lipschitz c
 root mean square of the Jacobian's singular values (`geometry.jacobian_rms`), not the largest one.
 """
 
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from analyzer.measures import base, geometry
+from analyzer.statistics import Estimate, from_moments, over_images, pooled_quantiles
+
+FAMILY = "noise"
+NEEDS_FEATURES = True
+VARIABLES = (
+    base.Variable(
+        "feature_distance",
+        ("image", "radius", "trial", "layer"),
+        "feature units",
+        "L2 distance of the features from those of the clean image",
+    ),
+    base.Variable(
+        "jacobian_rms",
+        ("image", "radius", "layer"),
+        "feature units per grey level",
+        "Frobenius norm of the feature Jacobian over the square root of the input dimension",
+    ),
+)
+TITLE = "Lipschitz: normalised distance ratio L_x, a sampled lower bound"
+COLUMNS = (
+    base.Column("5 %", "lipschitz_q05", ".3g"),
+    base.Column("median", "lipschitz_median", ".3g", interval=True),
+    base.Column("95 %", "lipschitz_q95", ".3g", interval=True),
+    base.Column("share below 1", "lipschitz_below_one_share", ".1%", interval=True),
+    base.Column("raw median", "lipschitz_raw_median", ".3g"),
+    base.Column("norm_F(J) / sqrt(D)", "jacobian_rms_median", ".3g", interval=True),
+)
 
 
 def ratio(
@@ -56,3 +89,64 @@ def fit(moments: NDArray[np.float64], *, degree: int) -> NDArray[np.float64]:
     safe = np.where(solvable[..., None, None], scaled, np.eye(degree + 1))
     solution = np.linalg.solve(safe, (right / scale)[..., None])[..., 0] / scale
     return np.where(solvable[..., None], solution, np.nan)
+
+
+def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
+    """`feature_distance` (radius, trial, layer) and `jacobian_rms` (radius, layer) of one image."""
+    assert around.feature_gram is not None and around.feature_distance is not None
+    assert around.input_distance is not None
+    rms = geometry.jacobian_rms(around.feature_gram, around.input_distance[:, None])
+    return {"feature_distance": around.feature_distance, "jacobian_rms": rms}
+
+
+def summarise(dataset: Any) -> Iterator[base.Row]:
+    """Quantiles and share below 1 per radius and over all radii, and the two fits, per layer."""
+    added = dataset["input_distance_l2"].values
+    ranges = dataset["lipschitz"].attrs
+    for j, layer in enumerate(map(str, dataset["layer"].values)):
+        normalised = dataset["lipschitz"].values[..., j]
+        raw = ratio(dataset["feature_distance"].values[..., j], added)
+        for k, radius in [(None, None), *enumerate(dataset["radius"].values)]:
+            chosen = normalised.reshape(len(normalised), -1) if k is None else normalised[:, k]
+            where = None if radius is None else float(radius)
+            for name, estimate in zip(
+                ("q05", "median", "q95"), pooled_quantiles(chosen, (0.05, 0.5, 0.95)), strict=True
+            ):
+                yield base.Row(f"lipschitz_{name}", where, layer, estimate)
+            yield base.Row("lipschitz_below_one_share", where, layer, over_images(_below_one(chosen), np.mean))
+            chosen = raw.reshape(len(raw), -1) if k is None else raw[:, k]
+            yield base.Row("lipschitz_raw_median", where, layer, pooled_quantiles(chosen, (0.5,))[0])
+            if k is not None:
+                rms = over_images(dataset["jacobian_rms"].values[:, k, j], np.median)
+                yield base.Row("jacobian_rms_median", where, layer, rms)
+        x = (added / ranges["input_range"]).reshape(len(added), -1)
+        y = (dataset["feature_distance"].values[..., j] / _range(ranges["feature_range"][j])).reshape(len(added), -1)
+        for degree, name, terms in (
+            (1, "linear", ("intercept", "slope")),
+            (2, "quadratic", ("intercept", "slope", "curvature")),
+        ):
+            estimates = from_moments(pooled_moments(x, y), partial(fit, degree=degree))
+            for term, estimate in zip(terms, estimates, strict=True):
+                yield base.Row(f"lipschitz_{name}_{term}", None, layer, estimate)
+
+
+def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
+    """What the ratios say."""
+    below = rows[f"lipschitz_below_one_share{suffix}"]
+    median = rows[f"lipschitz_median{suffix}"]
+    if not np.isfinite(median.value):
+        return "Lipschitz: the ratio is undefined: the features do not vary over the image set, or nothing was added."
+    return (
+        f"Lipschitz: {below.value:.1%} of the perturbations end up nearer to the clean image than they began "
+        f"(normalised ratio below 1; median {median.value:.2g}). Random noise sees a lower bound of the local constant."
+    )
+
+
+def _below_one(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = np.isfinite(ratios)
+    count = known.sum(axis=1)
+    return np.where(count > 0, (np.where(known, ratios, np.inf) < 1).sum(axis=1) / np.maximum(count, 1), np.nan)
+
+
+def _range(value: float) -> float:
+    return value if value > 0 else np.nan

@@ -1,6 +1,6 @@
 """Score of the true class, from logits or probabilities, in float64."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,19 @@ class TrueClass(NamedTuple):
     """log(p / (1 - p)) in nat: z_true - logsumexp(the other logits)."""
     predicted: NDArray[np.int32]
     """Index of the largest score, -1 where any score is not finite."""
+
+    @classmethod
+    def undefined(cls, shape: tuple[int, ...]) -> "TrueClass":
+        """Arrays of this shape to be filled by `put`."""
+        return cls(np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1, dtype=np.int32))
+
+    def at(self, where: Any) -> "TrueClass":
+        """The part of all three arrays under one numpy index."""
+        return TrueClass(self.score[where], self.log_odds[where], self.predicted[where])
+
+    def put(self, where: Any, part: "TrueClass") -> None:
+        """Write all three arrays of `part` under one numpy index."""
+        self.score[where], self.log_odds[where], self.predicted[where] = part
 
 
 def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueClass:

@@ -5,10 +5,27 @@ Permuted i.i.d. noise is almost fresh noise when the image is large, so that a r
 expected and no independent evidence: `excess` says by how much they differ.
 """
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures.isotropy import score_range
+from analyzer.measures import base
+from analyzer.measures.isotropy import score_range, score_rows
+from analyzer.statistics import Estimate, over_images
+
+FAMILY = "permutation"
+NEEDS_FEATURES = False
+VARIABLES = base.score_variables("symmetry", "under permuted noise (Eq. 6)")
+TITLE = "Symmetry: range of the true-class score over reorderings of one noise vector"
+COLUMNS = (
+    base.Column("median range", "symmetry_range_median", ".2e", interval=True),
+    base.Column("90 % range", "symmetry_range_q90", ".2e", interval=True),
+    base.Column("median range, nat", "symmetry_log_odds_range_median", ".3g", interval=True),
+    base.Column("minus isotropy, nat", "symmetry_excess_median", "+.2g", interval=True),
+    base.Column("images misclassified", "symmetry_misclassified_share", ".1%", interval=True),
+)
 
 
 def excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -17,3 +34,35 @@ def excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -> NDArray
     Paired by image; zero on average where permuting adds nothing to what isotropy has shown. Same unit as the input.
     """
     return np.asarray(score_range(permuted) - score_range(fresh))
+
+
+def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
+    """`symmetry_*` of one image, shape (radius, trial)."""
+    return base.observe_scores("symmetry", around.scores[FAMILY])
+
+
+def summarise(dataset: Any) -> Iterator[base.Row]:
+    """Rows per radius; `symmetry_excess_median` where isotropy was measured too, paired by image, in nat."""
+    yield from score_rows("symmetry", dataset)
+    if "isotropy_log_odds" not in dataset:
+        return
+    for k, radius in enumerate(dataset["radius"].values):
+        fresh, permuted = (dataset[f"{name}_log_odds"].values[:, k] for name in ("isotropy", "symmetry"))
+        yield base.Row("symmetry_excess_median", float(radius), None, over_images(excess(permuted, fresh), np.median))
+
+
+def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
+    """What the ranges say, and whether they add anything to isotropy."""
+    ranges = base.at(rows, "symmetry_log_odds_range_median")
+    large = max(ranges)
+    said = f"Symmetry: reordering one noise vector spreads the log-odds over {ranges[large].value:.2g} nat at {large:g}"
+    different = base.at(rows, "symmetry_excess_median")
+    known = {radius: e for radius, e in different.items() if np.isfinite(e.low)}
+    if not known:
+        return f"{said}; too few images, or no isotropy, to compare it with fresh noise."
+    apart = [radius for radius, e in known.items() if e.low > 0 or e.high < 0]
+    if len(apart) <= max(1, len(known) // 10):
+        return f"{said}; this is what fresh noise does too, so it adds nothing to isotropy here."
+    return (
+        f"{said}; it differs from fresh noise at {len(apart)} of {len(known)} radii (95 % intervals, paired by image)."
+    )

@@ -4,12 +4,45 @@ A low Mantel r is not evidence of non-linearity: a linear map of few effective o
 r and alpha always come with what a linear map of the same participation ratio would give.
 """
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.measures import base, geometry
 from analyzer.perturbations import random_words
+from analyzer.statistics import Estimate, over_images, share
 
 DEFINED, CONSTANT_FEATURES, CONSTANT_INPUTS, NON_FINITE = range(4)
+FAMILY = "noise"
+NEEDS_FEATURES = True
+_DIMS = ("image", "radius", "layer")
+VARIABLES = (
+    base.Variable("mantel_r", _DIMS, "1", "Mantel correlation of input and feature distances"),
+    base.Variable("mantel_p", _DIMS, "1", "two-sided permutation p-value of mantel_r"),
+    base.Variable("mantel_r_linear", _DIMS, "1", "Mantel r expected of a linear map of this participation ratio"),
+    base.Variable("participation_ratio", _DIMS, "1", "effective number of output directions, (tr M)^2 / tr(M^2)"),
+    base.Variable(
+        "mantel_status",
+        _DIMS,
+        "1",
+        "why mantel_r is undefined",
+        flags=("defined", "constant_features", "constant_input_distances", "non_finite_features"),
+        integer=True,
+    ),
+    base.Variable("alpha_departure", _DIMS, "1", "norm(alpha - c I) / norm(alpha) of Eq. 7"),
+    base.Variable("alpha_departure_linear", _DIMS, "1", "alpha_departure expected of a random linear map"),
+)
+TITLE = "Topology: Mantel correlation of input and feature distances"
+COLUMNS = (
+    base.Column("mean Mantel r", "mantel_r_mean", "+.3f", interval=True),
+    base.Column("linear reference", "mantel_r_linear_mean", "+.3f"),
+    base.Column("share p < 0.05 (5 % by chance)", "mantel_p_below_05_share", ".1%", interval=True),
+    base.Column("participation ratio", "participation_ratio_median", ".3g"),
+    base.Column("alpha departure", "alpha_departure_mean", ".3f"),
+    base.Column("its linear reference", "alpha_departure_linear_mean", ".3f"),
+)
 _CHUNK = 16  # permutations whose gathered distances stay in cache together
 
 
@@ -91,10 +124,18 @@ def mantel_linear(participation: NDArray[np.float64], *, dimension: int, norm: s
     return np.asarray(np.sqrt(5.6 * q / (8.0 - 2.4 * q)))
 
 
-def alpha_linear(participation: NDArray[np.float64], *, trials: int) -> NDArray[np.float64]:
-    """alpha_departure expected of a random linear map: x / sqrt(1 + x^2), x = sqrt(T / (2 PR)). Shapes as given."""
-    x = np.sqrt(trials / (2.0 * np.asarray(participation, dtype=np.float64)))
-    return np.asarray(x / np.sqrt(1.0 + x * x))
+def alpha_linear(participation: NDArray[np.float64], *, dimension: int, trials: int) -> NDArray[np.float64]:
+    """alpha_departure expected of a random linear map: x / sqrt(1 + x^2), x^2 = 3 T / 8 * (1 / PR - 1 / D).
+
+    First order: D_in is near c (J - I), J all ones, so alpha is near c' (I + (J / (T - 1) - I) E), E the relative
+    deviations of the output distances from those of the input. E_ij = e_i + e_j + e_ij, with variances v / 8 of e_i
+    and v / 4 of e_ij, v = 1 / PR - 1 / D. The inverse takes out the column means, so each of the T^2 entries keeps
+    3 v / 8, beside the T ones of the diagonal. The same for directions normalised in L2 and for uniform
+    noise, and 0 for an orthogonal map. Shapes as given; NaN stays NaN.
+    """
+    spread = np.maximum(1.0 / np.asarray(participation, dtype=np.float64) - 1.0 / dimension, 0.0)
+    x2 = 0.375 * trials * spread
+    return np.asarray(np.sqrt(x2 / (1.0 + x2)))
 
 
 def status(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -106,6 +147,76 @@ def status(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int8]:
     result[_constant(inputs)] = CONSTANT_INPUTS
     result[~np.isfinite(outputs).all(axis=-1)] = NON_FINITE
     return result
+
+
+def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
+    """The seven variables of one image, shape (radius, layer)."""
+    assert around.input_gram is not None and around.feature_gram is not None
+    trials = around.input_gram.shape[-1]
+    outputs = geometry.distances(around.feature_gram)
+    inputs = np.broadcast_to(geometry.distances(around.input_gram)[:, None], outputs.shape)
+    why = status(inputs, outputs)
+    with np.errstate(invalid="ignore"):
+        r, p = mantel(inputs, outputs, permutations=around.permutations, key=around.key)
+        participation = geometry.participation_ratio(around.feature_gram, around.dimension)
+    return {
+        "mantel_r": np.where(why == DEFINED, r, np.nan),
+        "mantel_p": np.where(why == DEFINED, p, np.nan),
+        "mantel_r_linear": mantel_linear(participation, dimension=around.dimension, norm=around.norm),
+        "participation_ratio": participation,
+        "mantel_status": why,
+        "alpha_departure": np.where(why == DEFINED, alpha_departure(inputs, outputs), np.nan),
+        "alpha_departure_linear": alpha_linear(participation, dimension=around.dimension, trials=trials),
+    }
+
+
+def summarise(dataset: Any) -> Iterator[base.Row]:
+    """Rows per radius and layer."""
+    for j, layer in enumerate(dataset["layer"].values):
+        for k, radius in enumerate(dataset["radius"].values):
+
+            def values(name: str, k: int = k, j: int = j) -> NDArray[np.float64]:
+                return np.asarray(dataset[name].values[:, k, j], dtype=np.float64)
+
+            p = values("mantel_p")
+            for name, estimate in (
+                ("mantel_r_mean", over_images(values("mantel_r"), np.mean)),
+                ("mantel_r_median", over_images(values("mantel_r"), np.median)),
+                ("mantel_r_linear_mean", over_images(values("mantel_r_linear"), np.mean)),
+                ("mantel_r_linear_median", over_images(values("mantel_r_linear"), np.median)),
+                ("mantel_p_below_05_share", share(np.where(np.isnan(p), np.nan, p < 0.05))),
+                ("mantel_undefined_share", share(values("mantel_status") != DEFINED)),
+                ("participation_ratio_median", over_images(values("participation_ratio"), np.median)),
+                ("alpha_departure_mean", over_images(values("alpha_departure"), np.mean)),
+                ("alpha_departure_linear_mean", over_images(values("alpha_departure_linear"), np.mean)),
+            ):
+                yield base.Row(name, float(radius), str(layer), estimate)
+
+
+def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
+    """What Mantel's r says beside its linear reference."""
+    r = base.at(rows, "mantel_r_mean", suffix)
+    known = {radius: e for radius, e in r.items() if np.isfinite(e.value)}
+    if not known:
+        return "Topology: Mantel's r is undefined at every radius; `mantel_status` in the results says why."
+    linear = base.at(rows, "mantel_r_linear_mean", suffix)
+    chance = base.at(rows, "mantel_p_below_05_share", suffix)
+    small = min(known)
+    significant = "not told from 0" if chance[small].low <= 0.05 else "more often significant than by chance"
+    # The reference itself errs by about a quarter (PAPER: local sensitivity, few directions), so a band around it.
+    reference = linear[small].value
+    inside = known[small].low <= 1.25 * reference and known[small].high >= 0.8 * reference
+    verdict = (
+        "a linear map would do the same, so this is no evidence of non-linearity"
+        if inside
+        else "a linear map of the same participation ratio would not do this"
+        if np.isfinite(known[small].low)
+        else "with one image it cannot be told from a linear map"
+    )
+    return (
+        f"Topology: at radius {small:g} Mantel's r averages {known[small].value:+.3f} "
+        f"({significant}; linear reference {reference:+.3f}): {verdict}."
+    )
 
 
 def _constant(values: NDArray[np.float64]) -> NDArray[np.bool_]:

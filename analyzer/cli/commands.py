@@ -1,0 +1,252 @@
+"""The commands: each reads its arguments, calls one function of the library, prints what comes back."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analyzer.errors import IncompleteError, InputError, UsageError
+
+# Prints come late: rich, numpy and the rest are loaded by the command that needs them, so that --help is quick.
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Measure how a trained ConvNet behaves in the immediate neighbourhood of an image, for any ONNX model.",
+    epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 gate failed, 4 bad input, 5 incomplete but resumable.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its card is MODEL.json beside it.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: the --out of `analyzer run`.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from analyzer import __version__
+
+        typer.echo(f"analyzer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the two runs go, one folder a network.")] = Path(
+        "demo-runs"
+    ),
+    json: Json = False,
+) -> None:
+    """Run the two bundled traffic-sign networks on bundled images by a reduced protocol."""
+    from analyzer import bundled, study
+    from analyzer.cli import terminal
+
+    protocol = study.Protocol(radii=(0.5, 1.0, 5.0, 10.0, 20.0), trials=40, limit=12, permutations=199)
+    folder = bundled.folder()
+    if not json:
+        terminal.say(
+            f"Reduced protocol: radii {', '.join(f'{r:g}' for r in protocol.radii)} grey levels, {protocol.trials} "
+            f"perturbations per radius and family, at most {protocol.limit} rendered signs, {protocol.permutations} "
+            "Mantel permutations. The paper's is 21 radii, 100 perturbations, 300 images: `analyzer run` does that."
+        )
+    documents = {}
+    for name in bundled.NETWORKS:
+        with terminal.progress_shown() as progress:
+            documents[name] = study.run(
+                folder / f"{name}.onnx",
+                folder / "demo",
+                out / name,
+                protocol=protocol,
+                labels=folder / "demo" / "labels.csv",
+                progress=progress,
+            )
+        if not json:
+            terminal.print_summary(documents[name])
+            terminal.say(f"Run: {out / name}\n")
+    if json:
+        terminal.print_json(documents)
+
+
+@app.command()
+def run(
+    model: Model,
+    images: Annotated[Path, typer.Option("--images", help="Folder of images, or of one sub-folder per class.")],
+    out: Annotated[Path, typer.Option("--out", help="Run directory; the same command again continues it.")],
+    card: Annotated[Path | None, typer.Option("--card", help="Model card, if not MODEL.json.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Images measured at most; may grow on a later call.")] = 300,
+    min_confidence: Annotated[float, typer.Option("--min-confidence", help="Confidence an image needs.")] = 0.99,
+    radii: Annotated[str, typer.Option("--radii", help="Grey levels: numbers and ranges.")] = "0.5,1:20",
+    trials: Annotated[int, typer.Option("--trials", help="Perturbations per radius and family.")] = 100,
+    norm: Annotated[str, typer.Option("--norm", help="linf or l2: the norm whose length is the radius.")] = "linf",
+    clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
+    whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed: other perturbations, other images.")] = 0,
+    measures: Annotated[
+        str, typer.Option("--measures", help="Comma-separated.")
+    ] = "isotropy,symmetry,topology,lipschitz",
+    layers: Annotated[str, typer.Option("--layers", help="Tensors instead of the card's feature layer.")] = "",
+    permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
+    provider: Annotated[
+        str, typer.Option("--provider", help="auto, cpu, cuda, ...; never a silent fallback.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", help="Of the CPU provider.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure isotropy, symmetry, topology preservation and the local Lipschitz ratio around each image."""
+    from analyzer import study
+    from analyzer.cli import terminal
+
+    protocol = study.Protocol(
+        radii=study.parse_radii(radii),
+        trials=trials,
+        limit=limit,
+        min_confidence=min_confidence,
+        norm=norm,
+        clip=clip,
+        round=whole,
+        seed=seed,
+        measures=study.parse_names(measures),
+        layers=study.parse_names(layers),
+        permutations=permutations,
+    )
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads}: must be above 0")
+    with terminal.progress_shown() as progress:
+        document = study.run(
+            model,
+            images,
+            out,
+            protocol=protocol,
+            card=card,
+            labels=labels,
+            provider=provider,
+            threads=threads,
+            batch_size=_batch_size(batch_size),
+            progress=progress,
+        )
+    if json:
+        terminal.print_json(document)
+    else:
+        terminal.print_summary(document)
+        terminal.say(f"Run: {out}")
+
+
+@app.command()
+def inspect(
+    model: Model,
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Write a prefilled MODEL.json; check mean, std and channels in it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show a model's inputs, outputs and candidate feature layers."""
+    import dataclasses
+
+    from analyzer import card as cards
+    from analyzer import graph
+    from analyzer.cli import terminal
+
+    if not model.is_file():
+        raise InputError(f"{model}: no such model file")
+    graph.check(model)
+    description = dataclasses.asdict(graph.describe(model))
+    draft = graph.draft_card(model)
+    if write_card:
+        target = cards.beside(model)
+        try:
+            with target.open("x", encoding="utf-8") as file:
+                file.write(terminal.json_text(draft))
+        except FileExistsError:
+            raise UsageError(f"{target}: exists already; it is not overwritten") from None
+        except OSError as e:
+            raise UsageError(f"{target}: cannot be written: {e.strerror}") from e
+    if json:
+        terminal.print_json({**description, "card": draft})
+        return
+    terminal.print_description(model.name, description)
+    if write_card:
+        terminal.say(f"Wrote {cards.beside(model)}: fill in mean, std, channels and resize as the model was trained.")
+
+
+@app.command()
+def summary(run: Run, json: Json = False) -> None:
+    """Print the summary of a run, also of one that is not complete."""
+    from analyzer import store
+    from analyzer import summary as summaries
+    from analyzer.cli import terminal
+
+    if store.is_complete(run):
+        document = store.read_summary(run)
+    else:
+        finished, selected = store.progress(run)
+        if not finished:
+            raise IncompleteError(f"{run}: no image is finished yet; run the same command again to continue")
+        with store.open_run(run) as dataset:
+            document = summaries.summarise(dataset)
+        if not json:
+            terminal.say(f"partial: {finished} of {selected} images", style="bold yellow")
+    if json:
+        terminal.print_json(document)
+    else:
+        terminal.print_summary(document)
+
+
+@app.command()
+def verify(run: Run, json: Json = False) -> None:
+    """Check every file of a run: checksums, shapes, missing images, results against units."""
+    import dataclasses
+
+    from analyzer import store
+    from analyzer.cli import terminal
+
+    problems = [dataclasses.asdict(p) for p in store.verify(run)]
+    finished, selected = store.progress(run) if not problems else (0, 0)
+    if json:
+        terminal.print_json({"problems": problems, "finished": finished, "selected": selected})
+    for problem in [] if json else problems:
+        terminal.say(f"{problem['file']}: {problem['what']}; {problem['mend']}")
+    if problems:
+        raise IncompleteError(f"{run}: {len(problems)} problems; the same `analyzer run` command mends damaged units")
+    if not json:
+        terminal.say(f"{run}: {finished} of {selected} images, nothing wrong")
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Show what this installation can do: versions, providers that really work, and checks of its own arithmetic."""
+    from analyzer import doctor as checks
+    from analyzer.cli import terminal
+
+    report = checks.examine()
+    if json:
+        terminal.print_json(report)
+    else:
+        terminal.print_doctor(report)
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text}: expected auto or a whole number above 0")
+    return int(text)
+
+
+def call(arguments: list[str]) -> None:
+    """Run one command. Usage errors that typer finds come out as UsageError with its words."""
+    try:
+        code: Any = app(arguments, prog_name="analyzer", standalone_mode=False)
+    except typer.BadParameter.__mro__[2] as e:  # typer's base of all usage errors, wherever it keeps it
+        raise UsageError(f"{e.format_message()}; see `analyzer --help`") from e  # type: ignore[attr-defined]
+    if isinstance(code, int) and code:
+        raise SystemExit(code)

@@ -1,0 +1,223 @@
+"""What a person sees: text made safe, tables, a progress bar or a line now and then."""
+
+import json
+import math
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from analyzer.statistics import Estimate
+from analyzer.summary import estimates, layer_suffixes
+
+if TYPE_CHECKING:
+    from analyzer.study import Progress
+
+LINE_EVERY = 30.0
+
+
+def safe(text: object) -> str:
+    """Text that cannot command a terminal: control, format (bidi) and surrogate characters become U+FFFD."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c
+        for c in str(text)
+    )
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `cli.main`, which ends quietly."""
+        raise BrokenPipeError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for text that is already safe: no markup, no emoji codes, no guessing at highlights."""
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+def say(text: object, *, style: str | None = None) -> None:
+    """One safe paragraph on stdout."""
+    console().print(Text(safe(text), style=style or ""))
+
+
+def print_json(document: Any) -> None:
+    """JSON on stdout; NaN and infinities become null."""
+    sys.stdout.write(json_text(document))
+
+
+def json_text(document: Any) -> str:
+    """Indented JSON in ASCII; NaN and infinities become null."""
+    return json.dumps(_finite(document), indent=1, ensure_ascii=True, default=str) + "\n"
+
+
+def print_summary(document: dict[str, Any]) -> None:
+    """The whole summary: what ran, a table and a sentence a property, warnings."""
+    run, images = document["run"], document["run"]["images"]
+    say(f"{run['model']} on {run['context']['device']}", style="bold")
+    say(image_line(images))
+    rows = estimates(document)
+    from analyzer.measures import REGISTRY
+
+    for name in run["protocol"]["measures"]:
+        measure = REGISTRY[name]
+        for suffix in layer_suffixes(document) if measure.NEEDS_FEATURES else [""]:
+            table = radius_table(measure, rows, suffix)
+            if table.row_count:
+                console().print(table)
+    for sentence in document["sentences"]:
+        say(f"• {sentence}")
+    for warning in document["warnings"]:
+        say(f"! {warning}", style="yellow")
+
+
+def image_line(images: dict[str, Any]) -> str:
+    """How many images were read, bad, wrong, below the threshold, measured."""
+    parts = [
+        f"{images['read']} of {images['found']} images read",
+        f"{images['bad']} unreadable",
+        f"{images['wrong']} classified wrongly",
+        f"{images['below_confidence']} below the confidence",
+    ]
+    if images["non_finite"]:
+        parts.append(f"{images['non_finite']} with outputs that are not finite")
+    return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})"
+
+
+def radius_table(measure: Any, rows: dict[str, Estimate], suffix: str) -> Table:
+    """One line a radius, one column an entry of the measure's COLUMNS."""
+    from analyzer.measures.base import at
+
+    columns = [(c, at(rows, c.name, suffix)) for c in measure.COLUMNS]
+    columns = [(c, found) for c, found in columns if found]
+    title = measure.TITLE + (f" — {safe(suffix[1:])}" if suffix else "")
+    table = Table(title=Text(title), title_justify="left", title_style="bold", caption_justify="left")
+    table.add_column("radius", justify="right")
+    for column, _ in columns:
+        table.add_column(Text(column.heading), justify="right")
+    for radius in sorted({r for _, found in columns for r in found}):
+        table.add_row(f"{radius:g}", *(_cell(column, found.get(radius)) for column, found in columns))
+    overall = [(c, rows.get(c.name + suffix)) for c, _ in columns]
+    if any(estimate for _, estimate in overall):
+        table.add_section()
+        table.add_row("all", *(_cell(c, e) for c, e in overall))
+    return table
+
+
+def _cell(column: Any, estimate: Estimate | None) -> Text:
+    if estimate is None:
+        return Text("")
+    if not math.isfinite(estimate.value):
+        return Text("undefined", style="dim")
+    text = Text(format(estimate.value, column.form))
+    if column.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        low, high = (format(v, column.form) for v in (estimate.low, estimate.high))
+        text.append(f" [{low}, {high}]", style="dim")
+    return text
+
+
+def print_description(name: str, description: dict[str, Any]) -> None:
+    """What `graph.describe` found, for `analyzer inspect`."""
+    say(name, style="bold")
+    say(f"opset {description['opset']}, {description['parameters']:,} parameters, by {description['producer'] or '?'}")
+    for title in ("inputs", "outputs"):
+        for tensor, kind, shape in description[title]:
+            say(f"{title[:-1]} {tensor}: {kind} {_shape(shape)}")
+    table = Table(title=Text("Candidate feature layers, likeliest first"), title_justify="left")
+    for heading in ("tensor", "made by", "shape"):
+        table.add_column(heading)
+    for tensor, shape, operator in description["features"]:
+        table.add_row(*(Text(safe(v)) for v in (tensor, operator, _shape(shape))))
+    console().print(table)
+    for note in description["notes"]:
+        say(f"! {note}", style="yellow")
+
+
+def print_doctor(report: dict[str, Any]) -> None:
+    """What `doctor.examine` found."""
+    say(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
+    for provider in report["providers"]:
+        works = "works" if provider["works"] else f"not usable: {provider['why']}"
+        say(f"{'✓' if provider['works'] else '✗'} {provider['name']}: {works}")
+    for check in report["checks"]:
+        say(f"{'✓' if check['passed'] else '✗'} {check['name']}: {check['detail']}")
+
+
+def _shape(shape: Any) -> str:
+    if shape is None:
+        return "?"
+    return " x ".join("?" if n is None else str(n) for n in shape) or "scalar"
+
+
+@contextmanager
+def progress_shown() -> Iterator[Any]:
+    """A callback for `study.run`: a bar on a terminal's stderr, elsewhere a line every 30 s."""
+    target = console(stderr=True)
+    if not target.is_terminal:
+        yield _Lines(target)
+        return
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        console=target,
+        transient=True,
+    )
+    with bar:
+        yield _Bar(bar)
+
+
+class _Rate:
+    """Forward passes per second since a stage began."""
+
+    def __init__(self) -> None:
+        self.stage, self.start, self.first = "", time.monotonic(), 0
+
+    def __call__(self, progress: "Progress") -> float:
+        if progress.stage != self.stage:
+            self.stage, self.start, self.first = progress.stage, time.monotonic(), progress.passes
+        return (progress.passes - self.first) / max(time.monotonic() - self.start, 1e-9)
+
+
+class _Bar:
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.rate = bar, _Rate()
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, progress: "Progress") -> None:
+        if progress.stage not in self.tasks:
+            self.tasks[progress.stage] = self.bar.add_task(progress.stage, total=progress.total, rate="")
+        rate = f"{self.rate(progress):,.0f} passes/s"
+        self.bar.update(self.tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
+
+
+class _Lines:
+    def __init__(self, target: Console) -> None:
+        self.target, self.rate, self.last = target, _Rate(), time.monotonic()
+
+    def __call__(self, progress: "Progress") -> None:
+        rate = self.rate(progress)
+        if time.monotonic() - self.last < LINE_EVERY:
+            return
+        self.last = time.monotonic()
+        self.target.print(f"{progress.stage}: {progress.done} of {progress.total} images, {rate:,.0f} passes/s")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,239 @@
+"""The loop: which images, through which session, to which measures, into the store."""
+
+import contextlib
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from analyzer import card as cards
+from analyzer import graph, images, store
+from analyzer.errors import InputError, UsageError
+from analyzer.session import Session
+from analyzer.study import neighbourhood, selection
+from analyzer.study.protocol import Protocol, parse_names, parse_radii
+from analyzer.summary import summarise
+
+__all__ = ["Progress", "Protocol", "parse_names", "parse_radii", "run"]
+
+
+class Progress(NamedTuple):
+    """Where a run is: stage "selecting" or "measuring", images done of total, forward passes so far, what is said."""
+
+    stage: str
+    done: int
+    total: int
+    passes: int
+    note: str | None = None
+
+
+def run(
+    model: Path,
+    folder: Path,
+    out: Path,
+    *,
+    protocol: Protocol,
+    card: Path | None = None,
+    labels: Path | None = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure one model on one image set, or continue a run that stopped. Returns the summary (see `summary`).
+
+    The same arguments again continue, or do nothing on a complete run. Raises UsageError for a provider that cannot
+    be had, a refused resume or an output that cannot be written, InputError for a model, card, layer, label or image
+    set that cannot be used, IncompleteError where the disk is full.
+    """
+    if not model.is_file():
+        raise InputError(f"{model}: no such model file")
+    card_path = card or cards.beside(model)
+    if card is None and not card_path.exists():
+        raise InputError(
+            f"{model}: no card {card_path.name} beside it\n"
+            f"`analyzer inspect {model} --write-card` writes one to fill in, or give --card"
+        )
+    the_card = cards.read(card_path)
+    candidates = images.seeded_order(images.find(folder, card=the_card, labels=labels), seed=protocol.seed)
+    store.check_writable(out)
+    graph.check(model)
+    session = open_session(
+        model, card=the_card, protocol=protocol, provider=provider, threads=threads, batch_size=batch_size
+    )
+    with store.open_store(
+        out,
+        identity=_identity(model, card_path, labels, protocol, session),
+        context=_context(model, folder, card_path, session),
+        coordinates=_coordinates(session, protocol),
+    ) as opened:
+        if store.is_complete(out):
+            return store.read_summary(out)
+        document = _selection(opened, candidates, session, the_card, protocol, progress)
+        paths = {image.id: image for image in candidates}
+        passes = 0
+        chosen = document["selected"]
+        for number, record in enumerate(chosen):
+            if not opened.has(record["key"]):
+
+                def tick(rows: int, done: int = number) -> None:
+                    nonlocal passes
+                    passes += rows
+                    progress(Progress("measuring", done, len(chosen), passes))
+
+                arrays = _measure(session, paths.get(record["id"]), record, the_card, protocol, tick)
+                opened.write_unit(record["key"], arrays)
+            progress(Progress("measuring", number + 1, len(chosen), passes))
+        summary = summarise(store.open_run(out))
+        opened.finish(summary)
+        return summary
+
+
+def open_session(
+    model: Path,
+    *,
+    card: cards.Card,
+    protocol: Protocol,
+    provider: str = "auto",
+    threads: int | None = None,
+    batch_size: int | None = None,
+) -> Session:
+    """A session on `model` with the protocol's layers tapped and its batch size chosen."""
+    session = Session.open(
+        model, card=card, layers=protocol.layers, provider=provider, threads=threads, batch_size=batch_size
+    )
+    if session.input_type == "uint8" and not (protocol.clip and protocol.round):
+        raise UsageError(
+            f"{model}: its input is uint8, so perturbed pixels must be whole and inside 0..255: add --clip --round"
+        )
+    return session
+
+
+def variable_names(protocol: Protocol) -> list[str]:
+    """The variables a run of this protocol stores."""
+    from analyzer.measures import REGISTRY
+    from analyzer.store.schema import COMMON
+
+    names = [
+        v.name
+        for v in COMMON
+        if v.needs in (None, *protocol.families) or (v.needs == "features" and protocol.needs_features)
+    ]
+    return names + [v.name for name in protocol.measures for v in REGISTRY[name].VARIABLES]
+
+
+def _selection(
+    opened: store.Store,
+    candidates: list[images.ImageFile],
+    session: Session,
+    card: cards.Card,
+    protocol: Protocol,
+    progress: Callable[[Progress], None],
+) -> dict[str, Any]:
+    document = opened.calibration()
+    if document is not None and document["limit"] >= protocol.limit:
+        return document
+    passes = 0
+
+    def tick(done: int, rows: int) -> None:
+        nonlocal passes
+        passes += rows
+        progress(Progress("selecting", done, len(candidates), passes))
+
+    document = selection.select(
+        candidates,
+        session,
+        card=card,
+        kind=session.kind,
+        protocol=protocol,
+        layers=session.layers,
+        earlier=document,
+        tick=tick,
+    )
+    records = selection.selected_records(document, protocol.limit)
+    document["limit"] = protocol.limit
+    document["selected"] = [
+        {**{k: r[k] for k in ("id", "sha256", "label")}, "key": store.unit_key(r["id"], r["sha256"])} for r in records
+    ]
+    opened.write_calibration(document)
+    return document
+
+
+def _measure(
+    session: Session,
+    image: images.ImageFile | None,
+    record: dict[str, Any],
+    card: cards.Card,
+    protocol: Protocol,
+    tick: Callable[[int], None],
+) -> dict[str, NDArray[Any]]:
+    """The arrays of one image; undefined throughout where it was removed or changed since it was selected."""
+    try:
+        pixels = images.read(image, card=card) if image is not None else None
+    except images.ImageError:
+        pixels = None
+    if pixels is None or pixels.sha256 != record["sha256"]:
+        values = {"label": record["label"], "image_status": neighbourhood.UNREADABLE}
+        return store.undefined_unit(_coordinates(session, protocol), **values)
+    return neighbourhood.observe(
+        session,
+        pixels.values,
+        sha256=pixels.sha256,
+        label=record["label"],
+        card=card,
+        kind=session.kind,
+        protocol=protocol,
+        tick=tick,
+    )
+
+
+def _coordinates(session: Session, protocol: Protocol) -> dict[str, Any]:
+    return {
+        "radius": list(protocol.radii),
+        "trial": protocol.trials,
+        "layer": list(session.layers),
+        "variables": variable_names(protocol),
+    }
+
+
+def _identity(model: Path, card: Path, labels: Path | None, protocol: Protocol, session: Session) -> dict[str, Any]:
+    """What decides a number: a run is continued only where all of it is equal (`limit` may grow)."""
+    return {
+        "model": graph.sha256(model),
+        "card": hashlib.sha256(json.dumps(cards.to_document(cards.read(card)), sort_keys=True).encode()).hexdigest(),
+        "labels": None if labels is None else hashlib.sha256(labels.read_bytes()).hexdigest(),
+        **protocol.identity(),
+        "layers": list(session.layers),
+    }
+
+
+def _context(model: Path, folder: Path, card: Path, session: Session) -> dict[str, Any]:
+    """What a run ran on."""
+    return {
+        "model": model.name,
+        "images": str(folder),
+        "card": str(card),
+        "provider": session.provider,
+        "device": session.device,
+        "precision": session.precision,
+        "batch_size": session.batch_size,
+        "threads": session.threads,
+        "classes": session.classes,
+        "notes": list(session.notes),
+        "versions": versions(),
+        "platform": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that takes part in a number."""
+    found = {"python": platform.python_version()}
+    for name in ("convnet-analyzer", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "scipy", "pillow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,110 @@
+"""What is measured, and how: the part of a run that decides its numbers."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from analyzer.errors import UsageError
+from analyzer.perturbations import NORMS
+
+DEFAULT_RADII = (0.5, *map(float, range(1, 21)))
+DEFAULT_MEASURES = ("isotropy", "symmetry", "topology", "lipschitz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The protocol of one run; the defaults are the paper's (section 2.1), with epsilon = 0.5 grey level.
+
+    radii: grey levels, distinct, above 0, ascending. trials: perturbations per radius and family, at least 3.
+    limit: how many images at most. min_confidence: softmax probability a correct image needs to count.
+    norm: "linf" or "l2", the norm in which a perturbation has length radius. clip, round: keep perturbed pixels
+    inside 0..255, on whole grey levels. permutations: of the Mantel test. Raises UsageError naming the flag at fault.
+    """
+
+    radii: tuple[float, ...] = DEFAULT_RADII
+    trials: int = 100
+    limit: int = 300
+    min_confidence: float = 0.99
+    norm: str = "linf"
+    clip: bool = False
+    round: bool = False
+    seed: int = 0
+    measures: tuple[str, ...] = DEFAULT_MEASURES
+    layers: tuple[str, ...] = ()
+    permutations: int = 999
+
+    def __post_init__(self) -> None:
+        from analyzer.measures import REGISTRY
+
+        if not self.radii or not all(math.isfinite(r) and r > 0 for r in self.radii):
+            raise UsageError("--radii: every radius must be a finite number of grey levels above 0")
+        if any(a >= b for a, b in zip(self.radii, self.radii[1:], strict=False)):
+            raise UsageError("--radii: must be ascending and distinct")
+        if self.trials < 3:
+            raise UsageError(f"--trials {self.trials}: at least 3 are needed")
+        if self.limit < 1:
+            raise UsageError(f"--limit {self.limit}: must be above 0")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"--min-confidence {self.min_confidence:g}: must lie in 0..1")
+        if self.norm not in NORMS:
+            raise UsageError(f"--norm {self.norm}: must be one of {', '.join(NORMS)}")
+        if self.permutations < 0:
+            raise UsageError(f"--permutations {self.permutations}: must not be negative")
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"--seed {self.seed}: must lie in 0..2^64-1")
+        unknown = [m for m in self.measures if m not in REGISTRY]
+        if unknown or not self.measures or len(set(self.measures)) < len(self.measures):
+            raise UsageError(
+                f"--measures: choose from {', '.join(REGISTRY)}, each once; got {','.join(self.measures)!r}"
+            )
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The perturbation families that the chosen measures need, each once: the noise family serves several."""
+        from analyzer.measures import REGISTRY
+
+        return tuple(dict.fromkeys(REGISTRY[name].FAMILY for name in self.measures))
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether any chosen measure reads feature layers."""
+        from analyzer.measures import REGISTRY
+
+        return any(REGISTRY[name].NEEDS_FEATURES for name in self.measures)
+
+    def identity(self) -> dict[str, Any]:
+        """The protocol as JSON, for the manifest."""
+        document = dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in document.items()}
+
+
+def parse_radii(text: str) -> tuple[float, ...]:
+    """``0.5,1:20`` -> 0.5 and 1..20: comma-separated numbers and whole-number ranges low:high, ascending.
+
+    Raises UsageError for anything else.
+    """
+    radii: list[float] = []
+    try:
+        for part in text.split(","):
+            low, colon, high = part.partition(":")
+            if colon:
+                radii.extend(map(float, range(int(low), int(high) + 1)))
+            else:
+                radii.append(float(low))
+    except ValueError:
+        raise UsageError(f"--radii {text!r}: expected numbers and ranges such as 0.5,1:20") from None
+    return tuple(radii)
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Comma-separated names; blanks around them are dropped."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def normalisation(
+    card_mean: Sequence[float], card_std: Sequence[float], channels: str
+) -> tuple[list[float], list[float]]:
+    """Mean and std in canonical (RGB or L) channel order; the card has them in the model's."""
+    step = -1 if channels == "BGR" else 1
+    return list(card_mean)[::step], list(card_std)[::step]

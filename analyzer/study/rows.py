@@ -1,0 +1,141 @@
+"""Rows of a batch: the clean image and its perturbations, as network input, packed into batches of one shape."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from typing import Protocol as Interface
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.card import Card
+from analyzer.measures import geometry
+from analyzer.perturbations import Perturbations
+from analyzer.study.protocol import Protocol, normalisation
+
+Array = NDArray[np.float64]
+
+
+class Preprocessing:
+    """Pixels to normalised network input, canonical channel order: (pixel - mean) / std, float32."""
+
+    def __init__(self, card: Card) -> None:
+        mean, std = normalisation(card.mean, card.std, card.channels)
+        self.shape = card.pixel_shape
+        self.mean = np.array(mean)[:, None]
+        self.std = np.array(std)[:, None]
+
+    def apply(self, pixels: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(C, H, W) or (C, H * W) grey levels -> (C, H * W) network input."""
+        flat = np.asarray(pixels, dtype=np.float64).reshape(self.shape[0], -1)
+        return np.asarray((flat - self.mean) / self.std, dtype=np.float32)
+
+
+class Source(Interface):
+    """Something that fills rows of a batch."""
+
+    count: int
+
+    def write(self, trials: range, out: NDArray[np.float32]) -> None:
+        """Write the network input of some of its rows into out, (len(trials), C, H, W)."""
+
+
+@dataclasses.dataclass
+class Clean:
+    """The clean image, `count` times."""
+
+    values: NDArray[np.float32]
+    count: int
+
+    def write(self, trials: range, out: NDArray[np.float32]) -> None:
+        """Copy it."""
+        out[...] = self.values
+
+
+class Perturbed:
+    """One image under one family at one radius: its rows, and what is really added to the pixels."""
+
+    def __init__(
+        self,
+        perturbations: Perturbations,
+        radius: int,
+        *,
+        pixels: NDArray[np.float32],
+        prepare: Preprocessing,
+        protocol: Protocol,
+    ) -> None:
+        self.family, self.radius, self.count = perturbations.family, radius, perturbations.trials
+        self.perturbations, self.prepare = perturbations, prepare
+        self.scales = perturbations.scales()
+        self.pixels = pixels.reshape(prepare.shape[0], -1)
+        self.clean = prepare.apply(pixels)
+        self.clip, self.round = protocol.clip, protocol.round
+        keep = protocol.clip or protocol.round
+        self.actual = np.empty((self.count, pixels.size), np.float32) if keep else None
+
+    def write(self, trials: range, out: NDArray[np.float32]) -> None:
+        """Clean image plus perturbation, normalised: mean and std are affine, so the noise is scaled, not the batch."""
+        for trial, target in zip(trials, out.reshape(len(trials), *self.clean.shape), strict=True):
+            words = self.perturbations.words(trial).reshape(self.clean.shape)
+            if self.actual is None:
+                scale = (self.scales[trial] / self.prepare.std).astype(np.float32)
+                np.multiply(words, scale, out=target)
+                target += self.clean
+            else:
+                perturbed = self._real_image(words * np.float32(self.scales[trial]))
+                self.actual[trial] = (perturbed - self.pixels).ravel()
+                target[...] = self.prepare.apply(perturbed)
+
+    def _real_image(self, delta: NDArray[np.float32]) -> NDArray[np.float32]:
+        perturbed = self.pixels + delta
+        if self.clip:
+            np.clip(perturbed, 0, 255, out=perturbed)
+        if self.round:
+            np.rint(perturbed, out=perturbed)
+        return perturbed
+
+    def distances(self) -> tuple[Array, Array, Array]:
+        """Gram matrix (T, T), L2 norms (T,) and L-infinity norms (T,) of what was added, in grey levels.
+
+        With clip or round only after every row was written.
+        """
+        if self.actual is not None:
+            gram = geometry.row_gram(self.actual)
+            largest = np.abs(self.actual).max(axis=1).astype(np.float64)
+        else:
+            words = self.perturbations.all_words()
+            gram = geometry.row_gram(words) * self.scales[:, None] * self.scales
+            largest = np.maximum(words.max(axis=1), -words.min(axis=1)) * self.scales
+        return gram, np.sqrt(np.diagonal(gram)), largest
+
+
+class Piece(NamedTuple):
+    """Rows of a batch that belong together: `trials` of one source."""
+
+    source: Source
+    trials: range
+
+
+def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float32], take: Callable[..., None]) -> None:
+    """Pack the rows of all sources into batches of the session's one shape; hand pieces and answers to `take`.
+
+    The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample.
+    """
+    size = session.batch_size
+    batch = np.empty((size, *clean.shape), np.float32)
+    pieces: list[Piece] = []
+    filled = 0
+    for source in sources:
+        done = 0
+        while done < source.count:
+            trials = range(done, min(source.count, done + size - filled))
+            source.write(trials, batch[filled : filled + len(trials)])
+            pieces.append(Piece(source, trials))
+            filled, done = filled + len(trials), trials.stop
+            if filled == size:
+                take(pieces, *session.run(batch))
+                pieces, filled = [], 0
+    if filled:
+        padding = Clean(clean, size - filled)
+        padding.write(range(padding.count), batch[filled:])
+        take([*pieces, Piece(padding, range(padding.count))], *session.run(batch))

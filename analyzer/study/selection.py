@@ -1,0 +1,183 @@
+"""Which images count, and the ranges of g and h: one pass over clean images, in a fixed seeded order.
+
+An image counts when it is classified correctly with a confidence of at least the protocol's. Without labels the clean
+prediction is the label. The pass ends when enough images count and the calibration is full, so what it finds does not
+depend on the batch size; its record lets a later run with a larger limit go on where it stopped.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.card import Card
+from analyzer.errors import InputError
+from analyzer.images import ImageError, ImageFile, Pixels, read
+from analyzer.measures.scores import true_class
+from analyzer.study.protocol import Protocol
+from analyzer.study.rows import Preprocessing
+
+CALIBRATION_IMAGES = 2000
+FEW_CALIBRATION_IMAGES = 100
+GOOD, WRONG, UNSURE, BAD, NON_FINITE = "good", "wrong", "below_confidence", "bad", "non_finite"
+
+
+def select(
+    images: Sequence[ImageFile],
+    session: Any,
+    *,
+    card: Card,
+    kind: str,
+    protocol: Protocol,
+    layers: Sequence[str],
+    earlier: dict[str, Any] | None = None,
+    tick: Callable[[int, int], None] = lambda done, rows: None,
+) -> dict[str, Any]:
+    """Calibration and selection as one JSON document; `earlier` is the document of the run that is being continued.
+
+    images: in seeded order. tick is called with (candidates done, rows run). Raises InputError when most images are
+    unreadable or none counts.
+    """
+    state = _Pass(card=card, kind=kind, protocol=protocol, layers=layers, earlier=earlier)
+    seen = {c["id"] for c in state.candidates}
+    waiting: list[tuple[ImageFile, Pixels]] = []
+    for image in images:
+        if state.complete:
+            break
+        if image.id in seen:
+            continue
+        try:
+            waiting.append((image, read(image, card=card)))
+        except ImageError as e:
+            # Candidates stay in order, so what waits goes first.
+            waiting = state.run(session, waiting, tick)
+            if not state.complete:
+                state.bad(image, str(e))
+        if len(waiting) == session.batch_size:
+            waiting = state.run(session, waiting, tick)
+    state.run(session, waiting, tick)
+    return state.document(found=len(images))
+
+
+def selected_records(document: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """The first `limit` images that count, in seeded order."""
+    return [c for c in document["candidates"] if c["outcome"] == GOOD][:limit]
+
+
+class _Pass:
+    """The state of one pass: candidates in order, and running minima and maxima."""
+
+    def __init__(
+        self, *, card: Card, kind: str, protocol: Protocol, layers: Sequence[str], earlier: dict[str, Any] | None
+    ) -> None:
+        self.prepare, self.kind, self.protocol, self.layers = Preprocessing(card), kind, protocol, list(layers)
+        earlier = earlier or {}
+        self.candidates: list[dict[str, Any]] = list(earlier.get("candidates", []))
+        self.calibrated = int(earlier.get("calibration_images", 0))
+        names = ["input", *self.layers]
+        low, high = earlier.get("minimum", {}), earlier.get("maximum", {})
+        self.low = {name: float(low.get(name, np.inf)) for name in names}
+        self.high = {name: float(high.get(name, -np.inf)) for name in names}
+        self.good = sum(c["outcome"] == GOOD for c in self.candidates)
+
+    @property
+    def complete(self) -> bool:
+        """Enough images count, and the calibration is full."""
+        return self.good >= self.protocol.limit and self.calibrated >= CALIBRATION_IMAGES
+
+    def bad(self, image: ImageFile, reason: str) -> None:
+        """Record an image that cannot be read."""
+        self.candidates.append({"id": image.id, "label": image.label, "outcome": BAD, "reason": reason})
+
+    def run(
+        self, session: Any, waiting: list[tuple[ImageFile, Pixels]], tick: Callable[[int, int], None]
+    ) -> list[tuple[ImageFile, Pixels]]:
+        """Evaluate the waiting images and record them; returns the empty list of those that wait now."""
+        if not waiting:
+            return []
+        batch = np.zeros((session.batch_size, *self.prepare.shape), np.float32)
+        for row, (_, pixels) in zip(batch, waiting, strict=False):
+            row[...] = self.prepare.apply(pixels.values).reshape(self.prepare.shape)
+        scores, features = session.run(batch)
+        for i, (image, pixels) in enumerate(waiting):
+            if self.complete:
+                break
+            self._record(image, pixels, scores[i], [f[i] for f in features])
+        tick(len(self.candidates), len(batch))
+        return []
+
+    def _record(
+        self, image: ImageFile, pixels: Pixels, scores: NDArray[np.floating], features: list[NDArray[np.float32]]
+    ) -> None:
+        label = image.label
+        if label is None:
+            label = int(np.argmax(scores)) if np.isfinite(scores).all() else 0
+        if label >= scores.size:
+            raise InputError(f"{image.id}: label {label}, but the model has {scores.size} classes")
+        seen = true_class(scores, label=label, kind=self.kind)
+        confidence = float(seen.score)
+        if seen.predicted == -1:
+            outcome = NON_FINITE
+        elif seen.predicted != label:
+            outcome = WRONG
+        else:
+            outcome = GOOD if confidence >= self.protocol.min_confidence else UNSURE
+        self.good += outcome == GOOD
+        self.candidates.append(
+            {
+                "id": image.id,
+                "sha256": pixels.sha256,
+                "label": label,
+                "predicted": int(seen.predicted),
+                "confidence": confidence if np.isfinite(confidence) else None,
+                "outcome": outcome,
+                **({"notes": list(pixels.notes)} if pixels.notes else {}),
+            }
+        )
+        if self.calibrated < CALIBRATION_IMAGES:
+            self.calibrated += 1
+            for name, values in (("input", pixels.values), *zip(self.layers, features, strict=True)):
+                if np.isfinite(values).all():
+                    self.low[name] = min(self.low[name], float(values.min()))
+                    self.high[name] = max(self.high[name], float(values.max()))
+
+    def document(self, *, found: int) -> dict[str, Any]:
+        """The pass as JSON. Raises InputError when there is nothing to measure."""
+        counts = dict.fromkeys((GOOD, WRONG, UNSURE, BAD, NON_FINITE), 0)
+        for candidate in self.candidates:
+            counts[candidate["outcome"]] += 1
+        if counts[BAD] * 2 > len(self.candidates):
+            first = next(c for c in self.candidates if c["outcome"] == BAD)
+            raise InputError(
+                f"{counts[BAD]} of {len(self.candidates)} images cannot be read, first {first['id']}: {first['reason']}"
+            )
+        if not counts[GOOD]:
+            raise InputError(self._none_counts(counts))
+        known = {name: np.isfinite(self.low[name]) for name in self.low}
+        ranges = {name: self.high[name] - self.low[name] if known[name] else 0.0 for name in self.low}
+        return {
+            "input_range": ranges["input"],
+            "feature_range": {name: ranges[name] for name in self.layers},
+            "minimum": {name: self.low[name] for name in self.low if known[name]},
+            "maximum": {name: self.high[name] for name in self.high if known[name]},
+            "calibration_images": self.calibrated,
+            "found": found,
+            "counts": counts,
+            "candidates": self.candidates,
+        }
+
+    def _none_counts(self, counts: dict[str, int]) -> str:
+        sure = sorted(
+            (c for c in self.candidates if c["outcome"] == UNSURE), key=lambda c: c["confidence"], reverse=True
+        )
+        if sure:
+            best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
+            return (
+                f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
+                f"best: {best}. Lower --min-confidence, or check the card's mean, std and channels"
+            )
+        return (
+            f"no image counts: {counts[WRONG]} classified wrongly, {counts[NON_FINITE]} with outputs that are not "
+            "finite. Check the labels and the card's mean, std and channels"
+        )

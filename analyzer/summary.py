@@ -1,0 +1,151 @@
+"""From a run's dataset to the numbers and sentences that a person is shown; prints nothing.
+
+The document is flat: every `<quantity>_<statistic>[@radius][/layer]` is a key of its own with value, low and high (95 %
+interval) and n (images behind it). The layer suffix is there only where a run has several layers. Beside the numbers
+stand `schema`, `run` (what ran, on which images), `tables`, `sentences` and `warnings`.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from analyzer.measures import REGISTRY
+from analyzer.measures.base import Row
+from analyzer.statistics import Estimate
+
+SCHEMA = 1
+MEASURED = 0
+
+
+def summarise(dataset: Any) -> dict[str, Any]:
+    """The summary document of an `xarray.Dataset` as `analyzer.open_run` gives it. NaN stands for undefined."""
+    manifest, calibration = (json.loads(dataset.attrs[name]) for name in ("manifest", "calibration"))
+    measures = manifest["identity"]["measures"]
+    measured = dataset.isel(image=np.flatnonzero(dataset["image_status"].values == MEASURED))
+    several = dataset.sizes["layer"] > 1
+    rows: dict[str, Estimate] = {}
+    if measured.sizes["image"]:
+        for name in measures:
+            rows |= {row_name(row, several): row.estimate for row in REGISTRY[name].summarise(measured)}
+    suffixes = [f"/{layer}" for layer in map(str, dataset["layer"].values)] if several else [""]
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "model": manifest["context"]["model"],
+            "images": _images(dataset, calibration, manifest["identity"]["limit"]),
+            "protocol": {k: v for k, v in manifest["identity"].items() if k not in ("model", "card")},
+            "context": manifest["context"],
+        },
+        "sentences": list(_sentences(measures, rows, suffixes)),
+        "warnings": list(_warnings(dataset, measured, calibration, manifest)),
+        **{name: {**estimate._asdict()} for name, estimate in rows.items()},
+    }
+
+
+def row_name(row: Row, several_layers: bool) -> str:
+    """`<quantity>_<statistic>[@radius][/layer]`; radii without trailing zeros, 0.5 and 1."""
+    radius = "" if row.radius is None else f"@{row.radius:g}"
+    return f"{row.name}{radius}" + (f"/{row.layer}" if row.layer is not None and several_layers else "")
+
+
+def estimates(document: dict[str, Any]) -> dict[str, Estimate]:
+    """The numbers of a summary document, None read as NaN."""
+    return {
+        name: Estimate(*(np.nan if value[k] is None else value[k] for k in ("value", "low", "high")), value["n"])
+        for name, value in document.items()
+        if isinstance(value, dict) and value.keys() == {"value", "low", "high", "n"}
+    }
+
+
+def layer_suffixes(document: dict[str, Any]) -> list[str]:
+    """The layer parts of the names in a summary document: [""] with one layer."""
+    return sorted({name[name.index("/") :] for name in estimates(document) if "/" in name}) or [""]
+
+
+def _images(dataset: Any, calibration: dict[str, Any], limit: int) -> dict[str, Any]:
+    status = dataset["image_status"].values
+    counts = calibration["counts"]
+    labelled = any(c["label"] != c.get("predicted") for c in calibration["candidates"] if c["outcome"] != "bad")
+    return {
+        "asked": limit,
+        "found": calibration["found"],
+        "read": len(calibration["candidates"]) - counts["bad"],
+        "bad": counts["bad"],
+        "bad_images": [
+            {"id": c["id"], "reason": c["reason"]} for c in calibration["candidates"] if c["outcome"] == "bad"
+        ],
+        "wrong": counts["wrong"],
+        "below_confidence": counts["below_confidence"],
+        "non_finite": counts["non_finite"],
+        "eligible": counts["good"],
+        "selected": len(calibration["selected"]),
+        "finished": int(status.size),
+        "measured": int((status == MEASURED).sum()),
+        "labels_differ_from_predictions": labelled,
+        "calibration": calibration["calibration_images"],
+    }
+
+
+def _sentences(measures: list[str], rows: dict[str, Estimate], suffixes: list[str]) -> Iterator[str]:
+    if not rows:
+        yield "Nothing could be measured: no image had finite outputs throughout."
+        return
+    for name in measures:
+        measure = REGISTRY[name]
+        for suffix in suffixes if measure.NEEDS_FEATURES else [""]:
+            said = measure.sentence(rows, suffix)
+            yield said if not suffix else f"{suffix[1:]}: {said}"
+
+
+def _warnings(dataset: Any, measured: Any, calibration: dict[str, Any], manifest: dict[str, Any]) -> Iterator[str]:
+    n = measured.sizes["image"]
+    selected, asked = len(calibration["selected"]), manifest["identity"]["limit"]
+    if dataset.sizes["image"] < selected:
+        yield f"Partial: {dataset.sizes['image']} of {selected} images."
+    if selected < asked:
+        yield f"{selected} images count, {asked} were asked for; none is used twice."
+    if n == 1:
+        yield "One image: no intervals over images."
+    not_finite, unreadable = ((dataset["image_status"].values == k).sum() for k in (1, 2))
+    if not_finite:
+        yield f"{not_finite} images left out: the model's output was not finite for some perturbation."
+    if unreadable:
+        yield f"{unreadable} images left out: removed or changed since they were selected."
+    rounded = int((measured["log_odds_status"].values == 1).sum())
+    if rounded:
+        yield (
+            f"{rounded} images: some log-odds are undefined, since the graph gives probabilities only and they round "
+            "to 0 or 1; an exported graph with logits would have them."
+        )
+    needs_features = any(REGISTRY[m].NEEDS_FEATURES for m in manifest["identity"]["measures"])
+    if "lipschitz" in manifest["identity"]["measures"]:
+        if calibration["calibration_images"] < 100:
+            yield (
+                f"The ranges of g and h come from {calibration['calibration_images']} images; below 100 the "
+                "normalised Lipschitz ratio depends on which images those are."
+            )
+        for layer, width in calibration["feature_range"].items():
+            if width == 0:
+                yield f"Layer {layer} does not vary over the calibration images: its Lipschitz ratio is undefined."
+    if needs_features and "topology" in manifest["identity"]["measures"] and n:
+        undefined = measured["mantel_status"].values != 0
+        if undefined.any():
+            yield (
+                f"Mantel's r is undefined in {undefined.sum()} of {undefined.size} cases (image, radius, layer): "
+                "`mantel_status` says why."
+            )
+    if n and "isotropy_log_odds" in measured:
+        below = _below_floor(measured)
+        if below:
+            yield f"Below the noise floor: log-odds ranges at radius {', '.join(below)} for half of the images or more."
+    yield from manifest["context"].get("notes", [])
+
+
+def _below_floor(measured: Any) -> list[str]:
+    from analyzer.measures.isotropy import score_range
+
+    ranges = score_range(measured["isotropy_log_odds"].values)
+    below = ranges <= measured["log_odds_noise_floor"].values[:, None]
+    return [f"{r:g}" for r, share in zip(measured["radius"].values, below.mean(axis=0), strict=True) if share >= 0.5]

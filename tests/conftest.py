@@ -1,0 +1,10 @@
+"""Fixtures of all tests."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed: tests that sample are deterministic."""
+    return np.random.default_rng(20170226)
