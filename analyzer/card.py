@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analyzer.errors import InputError
+from analyzer.errors import InputError, UsageError
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
@@ -60,17 +60,22 @@ def beside(model: Path) -> Path:
 def read(path: Path) -> Card:
     """Read and validate a card file. Raises InputError naming the file and the key."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except FileNotFoundError:
         raise InputError(f"{path}: no such card; `analyzer inspect MODEL --write-card` writes one to fill in") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, not JSON, too long a number
         raise InputError(f"{path}: cannot be read as a JSON card: {e}") from e
     return parse(document, where=str(path))
 
 
 def write(card: Card, path: Path) -> None:
-    """Write `card` as indented JSON that `read` gives back unchanged."""
-    path.write_text(json.dumps(to_document(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write `card` as indented JSON that `read` gives back unchanged. Raises UsageError where it cannot be written."""
+    text = json.dumps(to_document(card), indent=1, ensure_ascii=False) + "\n"
+    try:
+        # Only a lone surrogate cannot be encoded, and its backslash escape is the one that JSON has for it.
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+    except OSError as e:
+        raise UsageError(f"{path}: the card cannot be written: {e.strerror}") from e
 
 
 def parse(document: object, *, where: str = "card") -> Card:
@@ -78,7 +83,7 @@ def parse(document: object, *, where: str = "card") -> Card:
     top = _Keys(document, where, "")
     schema = top.take("schema", int)
     if schema != 1:
-        raise InputError(f"{where}: schema is {schema}; this version reads schema 1")
+        raise InputError(f"{where}: schema is {schema!r:.60}; this version reads schema 1")
     pixels = _Keys(top.take("input", dict), where, "input.")
     layout = pixels.choice("layout", ("NCHW", "NHWC"))
     channels = pixels.choice("channels", tuple(CHANNELS))
@@ -93,14 +98,16 @@ def parse(document: object, *, where: str = "card") -> Card:
     kind = output.choice("kind", ("logits", "probabilities"))
     output_name = output.take("name", str, None)
     labels = output.take("labels", list, None)
-    if labels is not None and not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{where}: output.labels must be a list of strings")
+    if labels is not None and not (labels and all(isinstance(label, str) for label in labels)):
+        raise InputError(f"{where}: output.labels must be a list of strings, one a class; leave it out if unknown")
     output.finish()
 
     feature = _Keys(top.take("feature", dict, {}), where, "feature.")
     feature_name = feature.take("name", str, None)
     feature.finish()
     source = top.take("source", dict, {})
+    if not _is_finite(source):
+        raise InputError(f"{where}: source must not contain NaN or Infinity")
     top.finish()
     return Card(
         layout=layout,
@@ -125,7 +132,7 @@ def to_document(card: Card) -> dict[str, Any]:
         resize = {"shorter_side": card.resize.side, "crop": "centre"}
     else:
         resize = {card.resize.kind: True}
-    if card.resize.kind != "none":
+    if card.resize.kind != "none" or card.resize.interpolation != "bilinear":
         resize["interpolation"] = card.resize.interpolation
     document: dict[str, Any] = {
         "schema": 1,
@@ -151,12 +158,30 @@ def to_document(card: Card) -> dict[str, Any]:
     return document
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ; `json` alone keeps the last of two."""
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"key {key!r:.60} is given twice")
+        document[key] = value
+    return document
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def _resize(keys: "_Keys") -> Resize:
     interpolation = keys.choice("interpolation", INTERPOLATIONS, "bilinear")
     side = keys.take("shorter_side", int, None)
     if side is not None:
         if side <= 0:
-            raise InputError(f"{keys.where}: input.resize.shorter_side must be above 0, not {side}")
+            raise InputError(f"{keys.where}: input.resize.shorter_side must be above 0, not {side!r:.60}")
         keys.choice("crop", ("centre",))
         resize = Resize("shorter_side", side, interpolation)
     elif keys.take("stretch", bool, False):
@@ -201,22 +226,20 @@ class _Keys:
         return value
 
     def numbers(self, key: str, count: int, *, kind: type = float, above: float | None = None) -> tuple[float, ...]:
-        values: list[Any] = self.take(key, list)
-        allowed: tuple[type, ...] = (int,) if kind is int else (int, float)
-
-        def right_one(v: Any) -> bool:
-            if not isinstance(v, allowed) or isinstance(v, bool):
-                return False
-            return math.isfinite(v) and (above is None or v > above)
-
-        right = len(values) == count and all(map(right_one, values))
-        if not right:
+        given: list[Any] = self.take(key, list)
+        allowed = (int,) if kind is int else (int, float)
+        try:
+            values = tuple(float(v) for v in given if isinstance(v, allowed) and not isinstance(v, bool))
+        except OverflowError:  # an integer of more than 308 digits
+            values = ()
+        right = all(math.isfinite(v) and (above is None or v > above) for v in values)
+        if not (right and len(values) == len(given) == count):
             name = "integers" if kind is int else "finite numbers"
             bound = f" above {above:g}" if above is not None else ""
-            raise InputError(f"{self.where}: {self.prefix}{key} must be {count} {name}{bound}, not {values!r:.60}")
-        return tuple(float(v) for v in values)
+            raise InputError(f"{self.where}: {self.prefix}{key} must be {count} {name}{bound}, not {given!r:.60}")
+        return values
 
     def finish(self) -> None:
         if self.left:
             unknown = ", ".join(f"{self.prefix}{key}" for key in sorted(self.left))
-            raise InputError(f"{self.where}: unknown key {unknown}")
+            raise InputError(f"{self.where}: unknown key {unknown:.200}")

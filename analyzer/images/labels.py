@@ -1,0 +1,153 @@
+"""Labels of an image set, resolved to class indices at the door: a CSV, GTSRB's tables, or one folder per class."""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from analyzer.card import Card
+from analyzer.errors import InputError
+from analyzer.images.files import identifier, regular_bytes
+
+Roi = tuple[int, int, int, int]
+
+_ROI = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
+_INDEX = re.compile("[0-9]{1,9}")
+
+
+def from_csv(path: Path, images: Collection[str], *, card: Card) -> dict[str, int]:
+    """Class index of every image that a ``file,label`` CSV lists. `images` are the ids that exist."""
+    rows = _rows(path, delimiter=",")
+    header = next(rows, (1, []))[1]
+    if [cell.strip() for cell in header] != ["file", "label"]:
+        raise InputError(f"{path}: the first line must be the header file,label; got {','.join(header)!r:.80}")
+    names = _names(card)
+    labels: dict[str, int] = {}
+    for line, cells in rows:
+        where = f"{path}, line {line}"
+        if len(cells) != 2:
+            raise InputError(f"{where}: expected file,label; got {len(cells)} cells (quote a name that has a comma)")
+        key = _listed(cells[0], "", images, where)
+        label = _class(_escaped(cells[1]), names, card=card, where=where, indices=True)
+        if labels.setdefault(key, label) != label:
+            raise InputError(f"{where}: {key!r:.200} has class {label} here and class {labels[key]} above")
+    return labels
+
+
+def from_gtsrb(
+    tables: Sequence[tuple[str, Path]], images: Collection[str], *, card: Card
+) -> dict[str, tuple[int | None, Roi]]:
+    """Class index and region of every image in GTSRB's tables, given as (id of their folder, path).
+
+    A table without ClassId (the test set as first published) gives None, until another table knows the class.
+    """
+    known: dict[str, tuple[int | None, Roi]] = {}
+    for prefix, path in tables:
+        rows = _rows(path, delimiter=";")
+        header = [cell.strip() for cell in next(rows, (1, []))[1]]
+        missing = [name for name in ("Filename", *_ROI) if name not in header]
+        if missing:
+            raise InputError(f"{path}: no column {', '.join(missing)}; expected GTSRB's own table, with semicolons")
+        for line, cells in rows:
+            where = f"{path}, line {line}"
+            if len(cells) != len(header):
+                raise InputError(f"{where}: expected {len(header)} cells, got {len(cells)}")
+            row = dict(zip(header, cells, strict=True))
+            key = _listed(row["Filename"], prefix, images, where)
+            x1, y1, x2, y2 = (_integer(row[name], name, where) for name in _ROI)
+            label = None
+            if "ClassId" in row:
+                label = _in_range(_integer(row["ClassId"], "ClassId", where), card=card, where=where)
+            before, roi = known.setdefault(key, (label, (x1, y1, x2, y2)))
+            if roi != (x1, y1, x2, y2) or (before != label and None not in (before, label)):
+                raise InputError(f"{where}: {key!r:.200} is listed above with another class or region")
+            known[key] = (label if before is None else before, roi)
+    return known
+
+
+def from_folders(images: Collection[str], *, card: Card, where: Path) -> dict[str, int]:
+    """Class index of every image from the first part of its id."""
+    names = _names(card)
+    folders = sorted({key.partition("/")[0] for key in images})
+    mend = "give --labels a CSV, or put the images directly into the folder"
+    classes: dict[str, int] = {}
+    for folder in folders:
+        try:
+            classes[folder] = _class(folder, names, card=card, where=str(where / folder), indices=card.labels is None)
+        except InputError as e:
+            raise InputError(f"{e}\n{mend}") from None
+    return {key: classes[key.partition("/")[0]] for key in images}
+
+
+def _names(card: Card) -> dict[str, list[int]]:
+    """Class indices by label; a label can stand for two classes, as "crane" does in ImageNet.
+
+    Keys are written as ids are, composed (NFC): some file systems decompose the letters of a folder's name.
+    """
+    names: dict[str, list[int]] = {}
+    for index, label in enumerate(card.labels or ()):
+        names.setdefault(_folded(_escaped(label)), []).append(index)
+    return names
+
+
+def _class(name: str, names: dict[str, list[int]], *, card: Card, where: str, indices: bool) -> int:
+    """Class index of a name as `_names` writes names, or where `indices` allows it, of an index in digits."""
+    hits = names.get(_folded(name)) or names.get(_folded(name.strip()), [])
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise InputError(f"{where}: label {name!r:.80} stands for classes {' and '.join(map(str, hits))} of the card")
+    if indices and _INDEX.fullmatch(name.strip()):
+        return _in_range(int(name), card=card, where=where)
+    expected = "a class index, as the card has no labels" if card.labels is None else "one of the card's labels"
+    raise InputError(f"{where}: label {name!r:.80} is unknown; expected {expected}")
+
+
+def _in_range(index: int, *, card: Card, where: str) -> int:
+    if card.labels is not None and index >= len(card.labels):
+        raise InputError(f"{where}: class {index} is out of range; the card has {len(card.labels)} labels")
+    return index
+
+
+def _listed(cell: str, prefix: str, images: Collection[str], where: str) -> str:
+    """The id of the image that a table's cell means: a path, or an id as results show it."""
+    posix, windows = PurePosixPath(cell), PureWindowsPath(cell)
+    if posix.is_absolute() or windows.is_absolute() or ".." in (*posix.parts, *windows.parts):
+        raise InputError(f"{where}: {cell!r:.200} leaves the folder; expected a relative path without ..")
+    for key in (prefix + _escaped(str(posix)), prefix + str(posix)):
+        if key in images:
+            return key
+    raise InputError(f"{where}: no image {cell!r:.200}; expected a path relative to the folder of images")
+
+
+def _rows(path: Path, *, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of a UTF-8 table, with or without a byte order mark; empty lines are left out."""
+    try:
+        text = regular_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: not UTF-8 ({e.reason} at byte {e.start}); save the table as UTF-8") from None
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror or e}") from e
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as e:
+        raise InputError(f"{path}, line {reader.line_num}: not a CSV table: {e}") from None
+
+
+def _integer(cell: str, name: str, where: str) -> int:
+    if not _INDEX.fullmatch(cell.strip()):
+        raise InputError(f"{where}: {name} must be an integer from 0, not {cell!r:.80}")
+    return int(cell)
+
+
+def _escaped(name: str) -> str:
+    return identifier(name.encode("utf-8", "surrogatepass"))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,224 @@
+"""One image file to pixels, through Pillow, with hostile bytes in mind.
+
+What becomes of an image that is not already 8 bits of RGB or L (*noted* where it happens):
+
+- a name that lies: the content decides, among `FORMATS`; anything else is refused
+- EXIF orientation: applied (noted); unreadable EXIF: ignored (noted)
+- several frames (GIF, WebP, APNG, TIFF, MPO): the first (noted)
+- alpha or a transparent colour: dropped, so the colour under it counts; premultiplied colour is divided first (noted)
+- palette: looked up (noted)
+- CMYK: Pillow's plain formula, no colour profile (noted); embedded profiles are ignored everywhere
+- 16 bits: to 8 bits; gray by rounding value / 257, colour as Pillow's decoder does (noted)
+- RGB where the card says L: ITU-R 601-2 luma; L where it says RGB or BGR: the same value three times
+- 12 or more than 16 bits, 16 bits with white at zero, floating point, CIE Lab: refused
+
+Then the region of interest is cut out, and the card's resize follows, as torchvision's transforms do it on PIL images.
+"""
+
+import contextlib
+import hashlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from analyzer.card import Card
+from analyzer.images.files import regular_bytes
+
+if TYPE_CHECKING:
+    from analyzer.images import folder
+
+FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
+# The size at which Pillow begins to warn; a constant here, since the images chosen must not depend on a global.
+MAX_PIXELS = 2**28 // 3
+
+_ORIENTATION = 0x0112
+_PHOTOMETRIC = 0x0106
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class ImageError(Exception):
+    """One image that cannot be used: the reason in one line, without the file's name, which the caller has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """One image, ready to be perturbed.
+
+    `values` is float32 (C, H, W) as in `Card.pixel_shape`, 0..255, RGB or L whatever the card's channel order.
+    `sha256` is that of the file's bytes, in hex. `notes` are the conversions that happened.
+    """
+
+    values: np.ndarray
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
+    """Read, decode, convert, crop and resize one image as this module's docstring says.
+
+    The file is read once, so that the pixels and the hash are of the same bytes. Raises ImageError for a file
+    that is gone, too large, truncated, damaged or of a format, size or colour mode that cannot be used.
+    """
+    try:
+        data = regular_bytes(image.path)
+    except OSError as e:
+        raise ImageError(f"cannot be read: {e.strerror or e}") from e
+    if not data:
+        raise ImageError("empty file")
+    notes: list[str] = []
+    try:
+        with _pillow_quiet():
+            picture = _decode(data, notes)
+            picture = _convert(picture, "L" if card.channels == "L" else "RGB", notes)
+            if image.roi is not None:
+                picture = _cut(picture, image.roi)
+            picture = _resize(picture, card)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"the image is above the limit of {MAX_PIXELS} pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
+    except Exception as e:
+        # Damaged bytes make Pillow raise nearly anything: SyntaxError, struct.error, KeyError, MemoryError, ...
+        raise ImageError(f"cannot be decoded: {type(e).__name__}: {' '.join(str(e).split()):.200}") from e
+    values = np.asarray(picture, dtype=np.float32).reshape(*card.size, -1).transpose(2, 0, 1)
+    return Pixels(np.ascontiguousarray(values), hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def _decode(data: bytes, notes: list[str]) -> Image.Image:
+    """The first frame, upright, in the file's own colour mode."""
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    _refuse_above_limit(picture.size, "the image")
+    if getattr(picture, "is_animated", False):
+        notes.append("first of several frames")
+    layout = str(picture.tile[:1])
+    if "I;12" in layout:
+        raise ImageError("12 bits a pixel; expected 8 or 16")
+    if picture.mode.startswith("I") and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        raise ImageError("16 bits with white at zero, which Pillow would read as a negative")
+    if ";16" in layout or picture.mode == "I" or (picture.format == "PPM" and _maximum(picture) > 255):
+        notes.append("16 bits scaled to 8")
+    # Pillow turns a TIFF itself while it loads it, and then forgets the tag. Elsewhere the tag may follow the pixels.
+    before = picture.getexif().get(_ORIENTATION) if picture.format == "TIFF" else None
+    picture.load()
+    try:
+        after = picture.getexif().get(_ORIENTATION)
+    except Exception:  # many good photos carry damaged EXIF
+        notes.append("unreadable EXIF ignored")
+        after = None
+    if before in _TRANSPOSE or after in _TRANSPOSE:
+        notes.append("EXIF orientation applied")
+    return picture.transpose(_TRANSPOSE[after]) if after in _TRANSPOSE else picture
+
+
+def _maximum(picture: ImageFile.ImageFile) -> int:
+    """The value that a portable pixmap calls white."""
+    arguments = picture.tile[0][3]
+    return arguments[-1] if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 255
+
+
+def _convert(picture: Image.Image, mode: str, notes: list[str]) -> Image.Image:
+    """To 8-bit "RGB" or "L"."""
+    if picture.mode == "F":
+        raise ImageError("floating point pixels, whose white is unknown; expected 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError("32-bit pixels outside 0..65535; expected 8 or 16 bits")
+        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert(mode)
+    transparent = picture.info.pop("transparency", None) is not None
+    if transparent or picture.mode in ("LA", "PA", "RGBA"):
+        notes.append("alpha dropped")
+    if picture.mode in ("P", "PA"):
+        notes.append("palette looked up")
+        picture = picture.convert("RGB")
+    elif picture.mode == "CMYK":
+        notes.append("CMYK converted without a colour profile")
+        picture = picture.convert("RGB")
+    return picture.convert(mode)
+
+
+def _cut(picture: Image.Image, roi: tuple[int, int, int, int]) -> Image.Image:
+    x1, y1, x2, y2 = roi
+    width, height = picture.size
+    if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height):
+        raise ImageError(f"region x {x1}..{x2}, y {y1}..{y2} is not inside the image of {width} x {height}")
+    return picture.crop((x1, y1, x2 + 1, y2 + 1))
+
+
+def _resize(picture: Image.Image, card: Card) -> Image.Image:
+    """To the card's size, with torchvision's roundings: long side int(n * long / short), crop at round(rest / 2)."""
+    height, width = card.size
+    resampling = _RESAMPLING[card.resize.interpolation]
+    if card.resize.kind == "stretch":
+        _refuse_above_limit((width, height), "the card's size")
+        return picture.resize((width, height), resampling)
+    if card.resize.kind == "shorter_side":
+        side, short = card.resize.side or 0, min(picture.size)
+        scaled = tuple(side if length == short else int(side * length / short) for length in picture.size)
+        _refuse_above_limit(scaled, "the image scaled to the card's shorter_side")
+        if scaled[0] < width or scaled[1] < height:
+            raise ImageError(f"{scaled[0]} x {scaled[1]} after scaling, smaller than the crop of {width} x {height}")
+        left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+        return picture.resize((scaled[0], scaled[1]), resampling).crop((left, top, left + width, top + height))
+    if picture.size != (width, height):
+        raise ImageError(
+            f"{picture.size[0]} x {picture.size[1]} pixels; the card has no resize and wants {width} x {height}"
+        )
+    return picture
+
+
+def _refuse_above_limit(size: tuple[int, ...], what: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(f"{what} is {size[0]} x {size[1]}, above the limit of {MAX_PIXELS} pixels")
+
+
+class _ThisThread:
+    """Stands where a warnings filter has the pattern of a module's name, and matches in one thread, while it is on."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.on = True
+
+    def match(self, _module: str) -> bool:
+        return self.on and threading.get_ident() == self.thread
+
+
+@contextlib.contextmanager
+def _pillow_quiet() -> Iterator[None]:
+    """Ignore warnings in this thread, so that what is decoded does not depend on the filters of the process.
+
+    `warnings.catch_warnings` saves and restores the filters of the whole process: with two threads in it at once,
+    one restores what the other had changed. An entry of our own, put in and taken out again, disturbs nobody.
+    """
+    here = _ThisThread()
+    entry = ("ignore", None, Warning, here, 0)
+    cast("list[object]", warnings.filters).insert(0, entry)
+    try:
+        yield
+    finally:
+        # Another thread's catch_warnings may have replaced the list meanwhile, and may bring the entry back later.
+        here.on = False
+        with contextlib.suppress(ValueError):
+            cast("list[object]", warnings.filters).remove(entry)

@@ -1,0 +1,36 @@
+"""Helpers that make small image folders and small runs."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from analyzer import open_run, study
+
+
+def write_images(folder: Path, count: int, size: int | tuple[int, int] = 16, seed: int = 0) -> list[Path]:
+    """`count` PNG files of smooth random colours, so that different images give different answers."""
+    height, width = (size, size) if isinstance(size, int) else size
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        corners = Image.fromarray(rng.integers(40, 215, (3, 3, 3), dtype=np.uint8))
+        path = folder / f"image_{number:03d}.png"
+        corners.resize((width, height), Image.Resampling.BILINEAR).save(path)
+        paths.append(path)
+    return paths
+
+
+def protocol(**changed) -> study.Protocol:
+    """A small protocol that takes every image."""
+    small = {"radii": (0.5, 4.0), "trials": 6, "limit": 100, "min_confidence": 0.0, "permutations": 19}
+    return study.Protocol(**{**small, **changed})
+
+
+def measure(model: Path, images: Path, out: Path, *, batch_size: int | None = 8, provider: str = "cpu", **changed):
+    """Run and open: the dataset, loaded."""
+    options = {k: changed.pop(k) for k in ("card", "labels", "threads", "progress") if k in changed}
+    study.run(model, images, out, protocol=protocol(**changed), batch_size=batch_size, provider=provider, **options)
+    with open_run(out) as dataset:
+        return dataset.load()
