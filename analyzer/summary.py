@@ -52,11 +52,12 @@ def row_name(row: Row, several_layers: bool) -> str:
 
 def estimates(document: dict[str, Any]) -> dict[str, Estimate]:
     """The numbers of a summary document, None read as NaN."""
-    return {
-        name: Estimate(*(np.nan if value[k] is None else value[k] for k in ("value", "low", "high")), value["n"])
-        for name, value in document.items()
-        if isinstance(value, dict) and value.keys() == {"value", "low", "high", "n"}
-    }
+    found = {}
+    for name, entry in document.items():
+        if isinstance(entry, dict) and entry.keys() == {"value", "low", "high", "n"}:
+            value, low, high = (np.nan if entry[k] is None else entry[k] for k in ("value", "low", "high"))
+            found[name] = Estimate(value, low, high, entry["n"])
+    return found
 
 
 def layer_suffixes(document: dict[str, Any]) -> list[str]:

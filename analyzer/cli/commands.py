@@ -246,7 +246,10 @@ def call(arguments: list[str]) -> None:
     """Run one command. Usage errors that typer finds come out as UsageError with its words."""
     try:
         code: Any = app(arguments, prog_name="analyzer", standalone_mode=False)
-    except typer.BadParameter.__mro__[2] as e:  # typer's base of all usage errors, wherever it keeps it
-        raise UsageError(f"{e.format_message()}; see `analyzer --help`") from e  # type: ignore[attr-defined]
+    except Exception as e:
+        # typer's base of usage errors is click's, or its own copy of click's: known by what it offers.
+        if not hasattr(e, "format_message"):
+            raise
+        raise UsageError(f"{e.format_message()} See `analyzer --help`.") from e
     if isinstance(code, int) and code:
         raise SystemExit(code)

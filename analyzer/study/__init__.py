@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from analyzer import card as cards
 from analyzer import graph, images, store
-from analyzer.errors import InputError, UsageError
-from analyzer.session import Session
+from analyzer.errors import InputError
+from analyzer.session import Session, device_of
 from analyzer.study import neighbourhood, selection
 from analyzer.study.protocol import Protocol, parse_names, parse_radii
 from analyzer.summary import summarise
@@ -63,19 +63,17 @@ def run(
     candidates = images.seeded_order(images.find(folder, card=the_card, labels=labels), seed=protocol.seed)
     store.check_writable(out)
     graph.check(model)
-    session = open_session(
-        model, card=the_card, protocol=protocol, provider=provider, threads=threads, batch_size=batch_size
-    )
+    network = open_network(model, card=the_card, protocol=protocol, provider=provider, threads=threads, size=batch_size)
     with store.open_store(
         out,
-        identity=_identity(model, card_path, labels, protocol, session),
-        context=_context(model, folder, card_path, session),
-        coordinates=_coordinates(session, protocol),
+        identity=_identity(model, card_path, labels, protocol, network),
+        context=_context(model, folder, card_path, threads, network),
+        coordinates=_coordinates(protocol, network),
     ) as opened:
         if store.is_complete(out):
             return store.read_summary(out)
-        document = _selection(opened, candidates, session, the_card, protocol, progress)
-        paths = {image.id: image for image in candidates}
+        document = _selection(opened, candidates, network, the_card, protocol, progress)
+        known = {image.id: image for image in candidates}
         passes = 0
         chosen = document["selected"]
         for number, record in enumerate(chosen):
@@ -86,32 +84,38 @@ def run(
                     passes += rows
                     progress(Progress("measuring", done, len(chosen), passes))
 
-                arrays = _measure(session, paths.get(record["id"]), record, the_card, protocol, tick)
+                arrays = _measure(network, known.get(record["id"]), record, the_card, protocol, tick)
                 opened.write_unit(record["key"], arrays)
             progress(Progress("measuring", number + 1, len(chosen), passes))
-        summary = summarise(store.open_run(out))
-        opened.finish(summary)
-        return summary
+        return opened.finish(summarise)
 
 
-def open_session(
+class Network(NamedTuple):
+    """A model made ready, and the session that runs it."""
+
+    prepared: graph.Prepared
+    session: Session
+
+
+def open_network(
     model: Path,
     *,
     card: cards.Card,
     protocol: Protocol,
     provider: str = "auto",
     threads: int | None = None,
-    batch_size: int | None = None,
-) -> Session:
-    """A session on `model` with the protocol's layers tapped and its batch size chosen."""
-    session = Session.open(
-        model, card=card, layers=protocol.layers, provider=provider, threads=threads, batch_size=batch_size
-    )
-    if session.input_type == "uint8" and not (protocol.clip and protocol.round):
-        raise UsageError(
-            f"{model}: its input is uint8, so perturbed pixels must be whole and inside 0..255: add --clip --round"
+    size: int | None = None,
+) -> Network:
+    """Prepare `model` with the protocol's layers tapped, open a session, choose a batch size unless one is given."""
+    prepared = graph.prepare(model, card=card, layers=protocol.layers, device=device_of(provider))
+    if prepared.input_type == "uint8" and not (protocol.clip and protocol.round):
+        raise InputError(
+            f"{model}: its input is uint8, so perturbed pixels must be whole numbers inside 0..255\nadd --clip --round"
         )
-    return session
+    session = Session(prepared, pixel_shape=card.pixel_shape, provider=provider, threads=threads, batch_size=size)
+    if size is None:
+        session.choose_batch_size()
+    return Network(prepared, session)
 
 
 def variable_names(protocol: Protocol) -> list[str]:
@@ -130,7 +134,7 @@ def variable_names(protocol: Protocol) -> list[str]:
 def _selection(
     opened: store.Store,
     candidates: list[images.ImageFile],
-    session: Session,
+    network: Network,
     card: cards.Card,
     protocol: Protocol,
     progress: Callable[[Progress], None],
@@ -147,11 +151,11 @@ def _selection(
 
     document = selection.select(
         candidates,
-        session,
+        network.session,
         card=card,
-        kind=session.kind,
+        kind=network.prepared.kind,
         protocol=protocol,
-        layers=session.layers,
+        layers=network.prepared.layers,
         earlier=document,
         tick=tick,
     )
@@ -165,7 +169,7 @@ def _selection(
 
 
 def _measure(
-    session: Session,
+    network: Network,
     image: images.ImageFile | None,
     record: dict[str, Any],
     card: cards.Card,
@@ -179,41 +183,42 @@ def _measure(
         pixels = None
     if pixels is None or pixels.sha256 != record["sha256"]:
         values = {"label": record["label"], "image_status": neighbourhood.UNREADABLE}
-        return store.undefined_unit(_coordinates(session, protocol), **values)
+        return store.undefined_unit(_coordinates(protocol, network), **values)
     return neighbourhood.observe(
-        session,
+        network.session,
         pixels.values,
         sha256=pixels.sha256,
         label=record["label"],
         card=card,
-        kind=session.kind,
+        kind=network.prepared.kind,
         protocol=protocol,
         tick=tick,
     )
 
 
-def _coordinates(session: Session, protocol: Protocol) -> dict[str, Any]:
+def _coordinates(protocol: Protocol, network: Network) -> dict[str, Any]:
     return {
         "radius": list(protocol.radii),
         "trial": protocol.trials,
-        "layer": list(session.layers),
+        "layer": list(network.prepared.layers),
         "variables": variable_names(protocol),
     }
 
 
-def _identity(model: Path, card: Path, labels: Path | None, protocol: Protocol, session: Session) -> dict[str, Any]:
+def _identity(model: Path, card: Path, labels: Path | None, protocol: Protocol, network: Network) -> dict[str, Any]:
     """What decides a number: a run is continued only where all of it is equal (`limit` may grow)."""
     return {
         "model": graph.sha256(model),
         "card": hashlib.sha256(json.dumps(cards.to_document(cards.read(card)), sort_keys=True).encode()).hexdigest(),
         "labels": None if labels is None else hashlib.sha256(labels.read_bytes()).hexdigest(),
         **protocol.identity(),
-        "layers": list(session.layers),
+        "layers": list(network.prepared.layers),
     }
 
 
-def _context(model: Path, folder: Path, card: Path, session: Session) -> dict[str, Any]:
+def _context(model: Path, folder: Path, card: Path, threads: int | None, network: Network) -> dict[str, Any]:
     """What a run ran on."""
+    session = network.session
     return {
         "model": model.name,
         "images": str(folder),
@@ -222,9 +227,9 @@ def _context(model: Path, folder: Path, card: Path, session: Session) -> dict[st
         "device": session.device,
         "precision": session.precision,
         "batch_size": session.batch_size,
-        "threads": session.threads,
+        "threads": threads,
         "classes": session.classes,
-        "notes": list(session.notes),
+        "notes": [*network.prepared.notes, *session.notes],
         "versions": versions(),
         "platform": platform.platform(),
     }

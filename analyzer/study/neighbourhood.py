@@ -120,7 +120,11 @@ def observe(
                 yield Perturbed(drawn, k, pixels=pixels, prepare=prepare, protocol=protocol)
         yield Clean(clean, 1)
 
-    run_rows(session, sources(), clean=clean, take=answers.take, tick=tick)
+    def take(pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
+        answers.take(pieces, scores, features)
+        tick(len(scores))
+
+    run_rows(session, sources(), clean=clean, take=take)
     return _variables(answers, protocol=protocol, sha256=sha256, dimension=int(np.prod(shape)))
 
 

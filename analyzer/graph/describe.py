@@ -1,0 +1,148 @@
+"""What a model file offers, for `analyzer inspect`, and a card to fill in."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from onnx import TensorProto, ValueInfoProto
+
+from analyzer.errors import InputError
+from analyzer.graph import ends, files, index, safety, walk
+from analyzer.graph.prepare import inline
+
+_CANDIDATES = 8
+_UNKNOWN_SIZE = 224
+
+Named = tuple[str, str, tuple[int | str | None, ...] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """A model at a glance.
+
+    inputs, outputs: (name, type, shape), free dimensions by their symbol or None, None for an unknown rank.
+    features: (name, shape, operator that makes it), best first. logits: the tensor before a final Softmax, or the
+    output itself, None where several outputs leave it open. parameters: number of weights.
+    """
+
+    inputs: tuple[Named, ...]
+    outputs: tuple[Named, ...]
+    opset: int
+    producer: str
+    parameters: int
+    features: tuple[tuple[str, tuple[int | None, ...] | None, str], ...]
+    logits: str | None
+    softmax: bool
+    external_files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def describe(model: Path) -> Description:
+    """Describe `model` without running it. Raises InputError as `prepare` does for files that cannot be used."""
+    proto = files.read(model)
+    located = safety.inspect(proto, model)
+    parameters = sum(
+        math.prod(t.dims) for t in walk.tensors(proto) if t.data_type in ends.FLOATS or t.data_type in _QUANTISED
+    )
+    proto = inline(proto, model)
+    found = index.build(proto, model)
+    outputs = [value.name for value in proto.graph.output]
+    notes = list(located.notes)
+    logits, softmax = None, False
+    features: list[tuple[str, tuple[int | None, ...] | None, str]] = []
+    if len(outputs) == 1:
+        try:
+            scores = ends.find_scores(found, outputs[0], walk.opset(proto), model)
+            logits, softmax = scores.tensor, ends.ends_in_softmax(found, scores, outputs[0])
+        except InputError as e:
+            notes.append(str(e))
+    for name, _ in ends.weight_layers(found, logits or outputs[0]):
+        node = found.producer.get(name)
+        if found.elem_type(name) in (None, *ends.FLOATS) and all(name != f[0] for f in features):
+            features.append((name, found.shape(name), node.op_type if node is not None else "input"))
+    return Description(
+        inputs=tuple(_named(value) for value in index.image_inputs(proto)),
+        outputs=tuple(_named(value) for value in proto.graph.output),
+        opset=walk.opset(proto),
+        producer=" ".join(filter(None, [proto.producer_name, proto.producer_version])) or "unknown",
+        parameters=parameters,
+        features=tuple(features[:_CANDIDATES]),
+        logits=logits,
+        softmax=softmax,
+        external_files=tuple(sorted(located.files)),
+        notes=tuple(notes),
+    )
+
+
+_QUANTISED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
+
+
+def draft_card(model: Path) -> dict[str, Any]:
+    """A card document for `model` with what the graph tells; mean, std and the rest are left to fill in.
+
+    Raises InputError where the model has several inputs or an input that is no image.
+    """
+    shown = describe(model)
+    if len(shown.inputs) != 1:
+        listed = ", ".join(name for name, _, _ in shown.inputs) or "none"
+        raise InputError(f"{model}: inputs: {listed}; a card can be drafted for a model with one image input only")
+    name, _, shape = shown.inputs[0]
+    layout, count, size = _guess(model, name, shape)
+    todo = ["mean and std are placeholders: give those the network was trained with, for 0..255 pixels"]
+    if size is None:
+        size = (_UNKNOWN_SIZE, _UNKNOWN_SIZE)
+        todo.append("the graph leaves the size open: 224 is a placeholder")
+    if count == 3:
+        todo.append("RGB is a guess: it may be BGR")
+    todo.append("resize is a guess")
+    square = size[0] == size[1]
+    resize = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
+    output: dict[str, Any] = {"kind": "probabilities" if shown.softmax else "logits"}
+    if len(shown.outputs) == 1:
+        output = {"name": shown.outputs[0][0], **output}
+    else:
+        todo.append(f"add output.name, one of: {', '.join(entry[0] for entry in shown.outputs)}")
+    if not shown.softmax:
+        todo.append("output.kind is a guess: no Softmax ends the graph")
+    return {
+        "schema": 1,
+        "input": {
+            "name": name,
+            "layout": layout,
+            "size": list(size),
+            "channels": {1: "L", 3: "RGB"}[count],
+            "resize": resize,
+            "mean": [0] * count,
+            "std": [1] * count,
+        },
+        "output": output,
+        **({"feature": {"name": shown.features[0][0]}} if shown.features else {}),
+        "source": {"sha256": files.sha256(model), "fill_in": todo},
+    }
+
+
+def _guess(
+    model: Path, name: str, shape: tuple[int | str | None, ...] | None
+) -> tuple[str, int, tuple[int, int] | None]:
+    """(layout, channels, (height, width) or None where free) of an input of this shape."""
+    if shape is None or len(shape) != 4:
+        raise InputError(f"{model}: input {name!r:.80} has shape {list(shape or ())}; an image needs 4 dimensions")
+    for layout, channel, sides in (("NCHW", 1, shape[2:]), ("NHWC", 3, shape[1:3])):
+        count = shape[channel]
+        if count in (1, 3) and isinstance(count, int):
+            height, width = sides
+            known = isinstance(height, int) and isinstance(width, int)
+            return layout, count, (height, width) if known else None  # type: ignore[return-value]
+    raise InputError(f"{model}: input {name!r:.80} of shape {list(shape)} has no dimension of 1 or 3 channels")
+
+
+def _named(value: ValueInfoProto) -> Named:
+    tensor = value.type.tensor_type
+    kind = ends.type_name(tensor.elem_type) if value.type.HasField("tensor_type") else "no tensor"
+    if not tensor.HasField("shape"):
+        return value.name, kind, None
+    dims = (
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in tensor.shape.dim
+    )
+    return value.name, kind, tuple(dims)

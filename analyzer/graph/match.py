@@ -1,0 +1,120 @@
+"""Where a card meets a graph: which input takes the image, which output holds the scores, which tensors to tap."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from analyzer.card import CHANNELS, Card
+from analyzer.errors import InputError
+from analyzer.graph import ends, index, walk
+
+INPUT_TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.UINT8: "uint8",
+}
+
+
+def choose_input(model: ModelProto, name: str | None, path: Path) -> ValueInfoProto:
+    """The graph input that takes the image. Raises InputError listing the inputs where that is not clear."""
+    candidates = index.image_inputs(model)
+    listed = ", ".join(repr(value.name) for value in candidates) or "none"
+    if name is not None:
+        for value in candidates:
+            if value.name == name:
+                return value
+        raise InputError(f"{path}: no input {name!r:.80} (the card's input.name); its inputs: {listed}")
+    if len(candidates) != 1:
+        raise InputError(f"{path}: inputs: {listed}; one is expected, so name the image's in the card's input.name")
+    return candidates[0]
+
+
+def choose_output(model: ModelProto, name: str | None, path: Path) -> str:
+    """The tensor the card means by its output. Raises InputError listing the outputs where that is not clear."""
+    outputs: list[str] = [value.name for value in model.graph.output]
+    if name is None:
+        if len(outputs) != 1:
+            raise InputError(
+                f"{path}: outputs: {', '.join(map(repr, outputs))}; one is expected, so name the class scores in the "
+                "card's output.name"
+            )
+        return outputs[0]
+    if name not in outputs and not any(name in node.output for node in model.graph.node):
+        raise InputError(
+            f"{path}: no output {name!r:.80} (the card's output.name); its outputs: {', '.join(map(repr, outputs))}"
+        )
+    return name
+
+
+def fit_input(image: ValueInfoProto, card: Card, path: Path) -> int | None:
+    """Give the image input the card's size, with the batch size as declared, which is returned."""
+    tensor = image.type.tensor_type
+    if tensor.elem_type not in INPUT_TYPES:
+        given = ends.type_name(tensor.elem_type) if tensor.elem_type else "no tensor"
+        raise InputError(
+            f"{path}: input {image.name!r:.80} takes {given}; one of {', '.join(INPUT_TYPES.values())} works"
+        )
+    channels, (height, width) = CHANNELS[card.channels], card.size
+    wanted = (channels, height, width) if card.layout == "NCHW" else (height, width, channels)
+    shape = index.shape_of(image)
+    if shape is None:
+        tensor.shape.SetInParent()
+        for _ in range(4):
+            tensor.shape.dim.add()
+        shape = (None,) * 4
+    fits = len(shape) == 4 and all(d is None or d == w for d, w in zip(shape[1:], wanted, strict=True))
+    if not fits:
+        shown = [d if d is not None else "free" for d in shape]
+        raise InputError(
+            f"{path}: input {image.name!r:.80} has shape {shown}; the card says {card.layout} {card.channels} of size "
+            f"{list(card.size)}, that is [N, {', '.join(map(str, wanted))}]: correct the card"
+        )
+    for dim, size in zip(tensor.shape.dim[1:], wanted, strict=True):
+        dim.dim_value = size
+    return shape[0]
+
+
+def scores(model: ModelProto, found: index.Index, card: Card, path: Path) -> ends.Scores:
+    """The tensor to read the scores from: logits where the graph has them, else what the card calls its output.
+
+    Raises InputError where card and graph contradict each other.
+    """
+    output = choose_output(model, card.output_name, path)
+    elem_type = found.elem_type(output)
+    if elem_type is not None and elem_type not in ends.FLOATS:
+        raise InputError(
+            f"{path}: output {output!r:.80} holds {ends.type_name(elem_type)}, not floats; "
+            "name the class scores in the card's output.name"
+        )
+    scores = ends.find_scores(found, output, walk.opset(model), path)
+    if card.kind == "probabilities":
+        return scores
+    if ends.ends_in_softmax(found, scores, output):
+        raise InputError(
+            f"{path}: output {output!r:.80} ends in a Softmax but the card says logits; set output.kind to "
+            f'"probabilities" (the logits before it are then used), or output.name to {scores.tensor!r:.80}'
+        )
+    return ends.Scores(output, "logits")
+
+
+def layers(
+    found: index.Index, card: Card, asked: Sequence[str], scores: str, path: Path, notes: list[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names as the user knows them, their tensors) of the layers `asked` for, else the card's, else the one found.
+
+    Remarks on them are added to `notes`. Raises InputError for layers that do not exist or hold no floats.
+    """
+    names = list(asked) or ([card.feature_name] if card.feature_name is not None else [])
+    if len(set(names)) != len(names):
+        raise InputError(f"{path}: a layer is named twice: {', '.join(names)}; name each once")
+    if not names:
+        names = [ends.find_feature(found, scores, path)]
+        notes.append(f"Feature layer found: {names[0]}.")
+    taps = []
+    for name in names:
+        tensor, remarks = ends.resolve_layer(found, name, path)
+        taps.append(tensor)
+        notes += remarks
+    return tuple(names), tuple(taps)

@@ -1,0 +1,142 @@
+"""From a model file and its card to one graph that the session can run: canonical input, scores, taps."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto, inliner
+
+from analyzer.card import Card
+from analyzer.errors import InputError
+from analyzer.graph import batch, ends, external, files, index, match, opset, safety, surgery, walk
+
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A graph ready for the session. Its input is always float32 (N, C, H, W), RGB or L, normalised by the caller.
+
+    outputs: scores (N, K) first, then one tensor for each of `layers` (names as the user knows them).
+    kind: "logits" or "probabilities", what the scores are. fixed_batch: None where any batch size may be tried;
+    declared_batch: the size the file itself fixes, None where it leaves it free. input_type: the model's own; for
+    "uint8" the caller gives whole numbers 0..255. precision: what the scores are computed in. row_bytes: estimated
+    activation memory of one image. unbounded: operators whose time or memory the graph does not tell, to be tried under
+    limits first. source: the file, for messages.
+    """
+
+    model: bytes
+    folder: Path
+    input: str
+    outputs: tuple[str, ...]
+    kind: str
+    layers: tuple[str, ...]
+    fixed_batch: int | None
+    notes: tuple[str, ...]
+    input_type: str
+    declared_batch: int | None = None
+    precision: str = "float32"
+    row_bytes: int = 0
+    unbounded: tuple[str, ...] = ()
+    source: str = "the model"
+
+
+def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str = "cpu") -> Prepared:
+    """Rebuild the graph of `model` around one canonical input and taps on the scores and on `layers`.
+
+    Without `layers`, the card's feature; without that, the input of the last layer with weights. For "cuda" a newer
+    opset is lowered to 21 where possible. External data is not loaded. Raises InputError naming the file for anything
+    in the model, the card or the layers that cannot work; run `check` first on files that nobody vouches for.
+    """
+    proto = files.read(model)
+    located = safety.inspect(proto, model)
+    notes = list(located.notes)
+    proto = inline(proto, model)
+    if device in ("cuda", "tensorrt"):
+        notes += opset.lower_for_cuda(proto)
+    image = match.choose_input(proto, card.input_name, model)
+    declared = match.fit_input(image, card, model)
+    found = index.build(proto, model)
+    safety.refuse_huge_results(found, model)
+    scores = match.scores(proto, found, card, model)
+    notes += scores.notes
+    names, taps = match.layers(found, card, layers, scores.tensor, model, notes)
+
+    prefix = "analyzer_"
+    while any(name.startswith(prefix) for name in (*found.types, *found.producer)):
+        prefix += "_"
+    if declared is not None:
+        batch.free_reshapes(proto, found, declared, prefix=prefix)
+        notes.append(f"Batch dimension {declared} made free.")
+    made = surgery.rebuild(proto, found, image, card, scores.tensor, taps, prefix)
+    _refuse_other_inputs(proto, made.input, model)
+    operators = {node.op_type for node in walk.nodes(proto)}
+    if drawn := sorted(operators & _RANDOM):
+        notes.append(f"The graph draws random numbers ({', '.join(drawn)}); expect a large noise floor.")
+    folder = external.relocate(proto, located, model)
+    elem_type = found.elem_type(scores.tensor)
+    return Prepared(
+        model=_serialised(proto, model),
+        folder=folder,
+        input=made.input,
+        outputs=made.outputs,
+        kind=scores.kind,
+        layers=names,
+        fixed_batch=None,
+        notes=tuple(notes),
+        input_type=match.INPUT_TYPES[image.type.tensor_type.elem_type],
+        declared_batch=declared,
+        precision=ends.FLOATS.get(elem_type or TensorProto.FLOAT, "float32"),
+        row_bytes=_row_bytes(found, declared or 1),
+        unbounded=_unbounded(proto, found),
+        source=str(model),
+    )
+
+
+def inline(model: ModelProto, path: Path) -> ModelProto:
+    """`model` with its local functions expanded, so that every tensor has a name in one graph."""
+    if not model.functions:
+        return model
+    try:
+        return inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError) as e:
+        raise InputError(f"{path}: its local functions cannot be expanded: {e}; export without functions") from e
+
+
+def _refuse_other_inputs(model: ModelProto, own: str, path: Path) -> None:
+    others = [value.name for value in model.graph.input if value.name != own]
+    if others:
+        raise InputError(
+            f"{path}: besides the image it needs the inputs {', '.join(map(repr, others))}; export it with these fixed"
+        )
+
+
+def _unbounded(model: ModelProto, found: index.Index) -> tuple[str, ...]:
+    operators = {node.op_type for node in walk.nodes(model)} & walk.CONTROL_FLOW
+    for node in model.graph.node:
+        if node.op_type in walk.GROWING and node.output[0] not in found.live:
+            shape = found.shape(node.output[0])
+            if shape is None or None in shape:
+                operators.add(node.op_type)
+    return tuple(sorted(operators))
+
+
+def _row_bytes(found: index.Index, batch_size: int) -> int:
+    def size(name: str) -> int:
+        elem_type, shape = found.types.get(name, (None, None))
+        if name not in found.live or elem_type is None or shape is None:
+            return 0
+        return walk.size_of(elem_type, [d for d in shape if d is not None])
+
+    largest = max((sum(map(size, {*node.input, *node.output})) for node in found.nodes), default=0)
+    return -(-largest // batch_size)
+
+
+def _serialised(model: ModelProto, path: Path) -> bytes:
+    try:
+        content: bytes = model.SerializeToString()
+    except ValueError as e:  # protobuf's 2 GiB limit
+        raise InputError(f"{path}: too large once rebuilt; export it with its weights as external data") from e
+    return content

@@ -1,0 +1,80 @@
+"""Batch sizes: which one is fastest, and whether a graph gives each row the same whatever shares its batch."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+TOLERANCE = 1e-3
+_PATIENCE = 2  # sizes in a row that bring nothing before the search ends
+_REPEATS = 3
+_BUDGET = 5.0  # seconds for the whole search, about
+
+Array = NDArray[np.floating]
+
+
+def smallest_within(rates: Mapping[int, float], share: float = 0.05) -> int:
+    """The smallest size whose rate (rows/s) is within `share` of the best one."""
+    best = max(rates.values())
+    return min(size for size, rate in rates.items() if rate >= (1.0 - share) * best)
+
+
+def measure(seconds: Callable[[int], float], limit: int) -> dict[int, float]:
+    """Rates (rows/s) of growing sizes up to `limit`; stops when larger ones bring nothing, or memory runs out.
+
+    `seconds` runs one batch of a size and returns how long it took; MemoryError from it ends the search.
+    """
+    rates: dict[int, float] = {}
+    began, idle = time.perf_counter(), 0
+    for size in (size for size in SIZES if size <= max(limit, 1)):
+        best = max(rates.values(), default=math.inf)
+        left = _BUDGET - (time.perf_counter() - began)
+        repeats = min(_REPEATS, int(left * best / size) - 1) if rates else _REPEATS
+        if repeats < 1:
+            break
+        try:
+            first = seconds(size)  # allocates and tunes
+            if first > _BUDGET / _REPEATS:
+                repeats = 1
+            taken = statistics.median(seconds(size) for _ in range(repeats))
+        except MemoryError:
+            break
+        rates[size] = size / max(taken, 1e-9)
+        idle = idle + 1 if rates[size] < 1.02 * best and len(rates) > 1 else 0
+        if idle == _PATIENCE:
+            break
+    return rates or {1: 0.0}
+
+
+def rows_agree(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:
+    """Whether a batch's outputs (each (n, ...)) match those of its rows run one by one, to 1e-3 of each row's largest.
+
+    NaN and infinities must be the same ones. False where the shapes do not correspond.
+    """
+    for number, batch in enumerate(together):
+        if len(batch) != len(alone):
+            return False
+        for row, outputs in zip(batch, alone, strict=True):
+            if outputs[number].shape != (1, *row.shape) or not _close(row, outputs[number][0]):
+                return False
+    return True
+
+
+def _close(row: Array, single: Array) -> bool:
+    finite = np.isfinite(row) & np.isfinite(single)
+    if not np.array_equal(row[~finite], single[~finite], equal_nan=True):
+        return False
+    a, b = row[finite].astype(np.float64), single[finite].astype(np.float64)
+    largest = np.abs(b).max(initial=0.0)
+    return bool(np.abs(a - b).max(initial=0.0) <= TOLERANCE * largest + 1e-6)
+
+
+def fit(rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """`rows` brought to `size` rows by repeating the last one, C-contiguous."""
+    if len(rows) < size:
+        rows = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+    return np.ascontiguousarray(rows)

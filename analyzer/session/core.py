@@ -1,0 +1,223 @@
+"""A prepared graph on one device, in batches of one shape."""
+
+import gc
+import math
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import AnalyzerError, InputError, UsageError
+from analyzer.graph import Prepared
+from analyzer.session import batching, providers, runtime, trial
+
+DEFAULT_BATCH = 16
+_ACTIVATIONS = 2**30  # bytes that one batch's activations should stay within
+_HOPELESS = 4  # failures in a row, with the smallest batch and a fresh session
+
+
+class Session:
+    """Runs a `Prepared` graph. Whatever batch the caller gives, the runtime always sees `batch_size` rows.
+
+    provider: the runtime's name of the one in use. device: for people. precision: what the graph computes in.
+    classes: K of the scores. feature_sizes: elements of each layer for one image. notes: sentences for the user.
+    """
+
+    provider: str
+    device: str
+    precision: str
+    batch_size: int
+    classes: int
+    feature_sizes: tuple[int, ...]
+    notes: list[str]
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        pixel_shape: tuple[int, int, int],
+        provider: str = "auto",
+        threads: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Open the graph for images of canonical `pixel_shape` (C, H, W) and prove provider and batch behaviour.
+
+        Without `batch_size`, 16 rows; `choose_batch_size` measures a better one. Raises UsageError where the named
+        provider is not really used, InputError where the runtime cannot load or run the model.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch size {batch_size}: must be at least 1")
+        self._prepared, self._shape, self._threads = prepared, pixel_shape, threads
+        self._lean, self._failures = False, 0
+        self.notes = []
+        self.precision = prepared.precision
+        if prepared.unbounded:
+            trial.attempt(prepared, pixel_shape)
+        self._choose_provider(provider)
+        self.device = providers.device_name(self.provider)
+        self._fixed = prepared.fixed_batch
+        sizes = None if self._fixed is not None else self._sizes_of_independent_rows()
+        if sizes is None:
+            self._fixed = self._fixed or prepared.declared_batch or 1
+            if prepared.fixed_batch is None:
+                self.notes.append(f"Rows of a batch do not match single images; running {self._fixed} at a time.")
+            sizes = self._sizes_of(self._fixed)
+        if self._fixed is not None and batch_size not in (None, self._fixed):
+            self.notes.append(f"Batch size {batch_size} asked for; the model allows {self._fixed} only.")
+        self.batch_size = self._fixed or batch_size or max(1, min(DEFAULT_BATCH, self._limit()))
+        self.classes, self.feature_sizes = sizes[0], sizes[1:]
+
+    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.floating], list[NDArray[np.float32]]]:
+        """Scores (n, K) and one (n, F) float32 array for each layer, of normalised images (n, C, H, W) float32.
+
+        Any n works; it is cut and padded to `batch_size`. Where memory runs out, `batch_size` is halved for good and
+        noted. Raises UsageError where one image is too many, InputError where the runtime fails on the model.
+        """
+        if batch.ndim != 4 or len(batch) == 0 or batch.shape[1:] != self._shape or batch.dtype != np.float32:
+            raise ValueError(f"expected float32 (n, {self._shape}), got {batch.dtype} {batch.shape}")
+        parts: list[list[NDArray[Any]]] = []
+        done = 0
+        while done < len(batch):
+            rows = batch[done : done + self.batch_size]
+            try:
+                outputs = self._forward(batching.fit(rows, self.batch_size))
+            except MemoryError as e:
+                self._back_off(e)
+                continue
+            self._failures = 0
+            parts.append([output[: len(rows)] for output in outputs])
+            done += len(rows)
+        columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return columns[0], [column.reshape(len(batch), -1) for column in columns[1:]]
+
+    def choose_batch_size(self) -> int:
+        """Measure growing batch sizes, and keep the smallest one within 5 % of the most rows per second."""
+        if self._fixed is not None:
+            return self._fixed
+        rows = self._random_rows(1)
+        exhausted = False
+
+        def seconds(size: int) -> float:
+            nonlocal exhausted
+            batch = batching.fit(rows, size)
+            began = time.perf_counter()
+            try:
+                self._forward(batch)
+            except MemoryError:
+                exhausted = True
+                raise
+            return time.perf_counter() - began
+
+        self.batch_size = batching.smallest_within(batching.measure(seconds, self._limit()))
+        if exhausted:
+            self._reopen()
+        return self.batch_size
+
+    def _choose_provider(self, asked: str) -> None:
+        name = providers.choose(asked)
+        try:
+            self._open(name)
+        except UsageError:
+            if asked != "auto" or name == providers.CPU:
+                raise
+            self._open(providers.CPU)
+            self.notes.append(f"{providers.short(name)} cannot run this graph; the CPU does.")
+
+    def _open(self, name: str) -> None:
+        try:
+            self._session = providers.open_session(self._prepared, name, threads=self._threads, lean=self._lean)
+        except AnalyzerError:
+            raise
+        except Exception as e:  # the runtime's exceptions have no common base
+            works, reason = providers.proof(name)
+            if not works:
+                raise UsageError(f"provider {providers.short(name)!r}: does not work here: {reason}") from e
+            raise runtime.load_error(e, self._prepared.source) from e
+        used, notes = providers.judge(providers.placement(self._session), name)
+        if not used:
+            raise UsageError(
+                f"provider {providers.short(name)!r}: onnxruntime placed all of {self._prepared.source}'s work on the "
+                "CPU; use --provider cpu"
+            )
+        self.provider = name
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def _forward(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """One pass of the runtime. Raises MemoryError where memory ran out, InputError for anything else."""
+        try:
+            return call(self._session, self._prepared, batch)
+        except Exception as e:  # the runtime's exceptions have no common base
+            if runtime.is_out_of_memory(e):
+                raise MemoryError(runtime.brief(e)) from e
+            raise InputError(
+                f"{self._prepared.source}: onnxruntime failed on {len(batch)} images of shape {self._shape}: "
+                f"{runtime.brief(e)}"
+            ) from e
+
+    def _back_off(self, error: MemoryError) -> None:
+        self._failures += 1
+        if self._failures >= _HOPELESS and (self.batch_size == 1 or self._fixed is not None):
+            raise self._too_little_memory(self.batch_size, error) from error
+        if self._fixed is None and self.batch_size > 1:
+            self.batch_size //= 2
+            self.notes.append(f"Out of memory: batch size halved to {self.batch_size}.")
+        if self._failures > 1:  # a smaller batch alone did not help: the allocator is left broken
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self._lean = True
+        del self._session
+        gc.collect()
+        self._open(self.provider)
+
+    def _sizes_of_independent_rows(self) -> tuple[int, ...] | None:
+        """What `_sizes_of` returns, or None where two images together do not give what each gives alone."""
+        rows = self._random_rows(2)
+        try:
+            together = self._forward(rows)
+            alone = [self._forward(row[None]) for row in rows]
+        except (InputError, MemoryError):
+            return None
+        return self._sizes_of(1) if batching.rows_agree(together, alone) else None
+
+    def _sizes_of(self, batch: int) -> tuple[int, ...]:
+        """Elements that scores and layers have for one image. Raises InputError where they are no rows of a batch."""
+        try:
+            outputs = self._forward(self._random_rows(batch))
+        except MemoryError as e:
+            raise self._too_little_memory(batch, e) from e
+        shapes = [output.shape for output in outputs]
+        for name, shape in zip(("scores", *self._prepared.layers), shapes, strict=True):
+            if not shape or shape[0] != batch:
+                raise InputError(
+                    f"{self._prepared.source}: {name} of {batch} image(s) has shape {list(shape)}; its first dimension "
+                    "must be the batch"
+                )
+        if shapes[0][1] < 2:
+            raise InputError(
+                f"{self._prepared.source}: one score for an image; scores of two classes or more are needed"
+            )
+        return tuple(math.prod(shape[1:]) for shape in shapes)
+
+    def _too_little_memory(self, batch: int, error: MemoryError) -> UsageError:
+        return UsageError(
+            f"{self._prepared.source}: too little memory on {self.device} for {batch} image(s): {error}; free some, or "
+            "use --provider cpu"
+        )
+
+    def _random_rows(self, count: int) -> NDArray[np.float32]:
+        generator = np.random.default_rng(0)
+        shape = (count, *self._shape)
+        if self._prepared.input_type == "uint8":
+            return generator.integers(0, 256, shape).astype(np.float32)
+        return generator.standard_normal(shape, dtype=np.float32)
+
+    def _limit(self) -> int:
+        return max(1, _ACTIVATIONS // max(1, self._prepared.row_bytes))
+
+
+def call(session: Any, prepared: Prepared, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """The one call into the runtime; its exceptions pass through."""
+    outputs: list[NDArray[Any]] = session.run(list(prepared.outputs), {prepared.input: batch})
+    return outputs

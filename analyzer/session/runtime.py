@@ -1,0 +1,89 @@
+"""Importing ONNX Runtime, and turning its exceptions into one line for the user."""
+
+import functools
+import importlib
+import importlib.metadata
+import re
+from types import ModuleType
+
+from analyzer.errors import AnalyzerError, InputError, UsageError
+
+# All of these install the same Python module and overwrite each other's files.
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+_OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed", "bad allocation")
+_FATAL = 4  # the only severity at which the runtime writes nothing to stderr for errors that are reported here
+
+
+@functools.cache
+def load() -> ModuleType:
+    """The onnxruntime module. Raises UsageError where none, or more than one package of it, is installed."""
+    installed = [name for name in _PACKAGES if _is_installed(name)]
+    if len(installed) > 1:
+        raise UsageError(
+            f"{' and '.join(installed)} are both installed and break each other; "
+            f"`pip uninstall {' '.join(installed)}`, then install convnet-analyzer[cpu] or convnet-analyzer[gpu]"
+        )
+    try:
+        module = importlib.import_module("onnxruntime")
+    except ImportError as e:
+        if not installed and isinstance(e, ModuleNotFoundError):
+            raise UsageError(
+                "ONNX Runtime is not installed; `pip install convnet-analyzer[cpu]`, or [gpu] for an NVIDIA GPU"
+            ) from None
+        raise UsageError(
+            f"{installed or ['onnxruntime']} is installed but cannot be imported: {e}; reinstall it"
+        ) from e
+    module.set_default_logger_severity(_FATAL)
+    return module
+
+
+def options(*, folder: str, threads: int | None) -> object:
+    """Session options: silent, external data from `folder`, node placement recorded, `threads` inside one operator."""
+    made = load().SessionOptions()
+    made.log_severity_level = _FATAL
+    if threads is not None:
+        made.intra_op_num_threads = threads
+    made.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return made
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of the runtime means that host or device memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
+def load_error(error: Exception, source: str) -> AnalyzerError:
+    """What to tell the user when the runtime refuses the model named `source`."""
+    text, version = str(error), load().__version__
+    if found := re.search(r"Opset (\d+) is under development.*till opset (\d+)", text, re.DOTALL):
+        asked, known = found.groups()
+        return InputError(
+            f"{source}: uses opset {asked}, but onnxruntime {version} knows opsets up to {known}; export it with "
+            f"opset {known} or lower, or upgrade onnxruntime"
+        )
+    if found := re.search(r"IR version: (\d+), max supported IR version: (\d+)", text):
+        asked, known = found.groups()
+        return InputError(
+            f"{source}: has ONNX IR version {asked}, but onnxruntime {version} knows versions up to {known}; export it "
+            "for an older one, or upgrade onnxruntime"
+        )
+    if is_out_of_memory(error):
+        return UsageError(f"{source}: not enough memory to load it: {brief(error)}; free some, or use --provider cpu")
+    return InputError(f"{source}: onnxruntime {version} cannot load it: {brief(error)}; export it again")
+
+
+def brief(error: BaseException) -> str:
+    """The message of an exception of the runtime in one line, without its codes and source files."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    text = re.sub(r"/\S+\.(cc|h|cpp|cu):\d+ ", "", text)
+    return text[:300] or type(error).__name__
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""One forward pass in a child process, for graphs that may never end or take all memory.
+
+Run as a module it is the child.
+"""
+
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from analyzer.errors import AnalyzerError, InputError
+from analyzer.graph import Prepared
+from analyzer.graph.process import limit_memory, run_child
+
+SECONDS = 60.0
+
+
+def attempt(prepared: Prepared, pixel_shape: tuple[int, int, int]) -> None:
+    """Run one image on the CPU in a child process. Raises InputError where it takes over a minute, fails or crashes."""
+    operators = ", ".join(prepared.unbounded)
+    fields = {k: v for k, v in dataclasses.asdict(prepared).items() if k not in ("model", "folder")}
+    request = {**fields, "folder": str(prepared.folder), "shape": [prepared.declared_batch or 1, *pixel_shape]}
+    with tempfile.TemporaryDirectory(prefix="analyzer-") as folder:
+        (Path(folder) / "model").write_bytes(prepared.model)
+        (Path(folder) / "request").write_text(json.dumps(request), encoding="utf-8")
+        doing = f"trying its {operators} on one image,"
+        answer = run_child("analyzer.session.trial", [folder], seconds=SECONDS, model=prepared.source, doing=doing)
+    if "error" in answer:
+        raise InputError(str(answer["error"]))
+
+
+def main() -> None:
+    """The child: load and run once, and print {} or {"error": message}."""
+    from analyzer.graph.safety import physical_memory
+    from analyzer.session import providers, runtime
+
+    folder = Path(sys.argv[1])
+    request = json.loads((folder / "request").read_text(encoding="utf-8"))
+    shape = request.pop("shape")
+    request["folder"] = Path(request["folder"])
+    prepared = Prepared(model=(folder / "model").read_bytes(), **request)
+    answer: dict[str, str] = {}
+    try:
+        runtime.load()
+        limit_memory(physical_memory() // 2)
+        session = providers.open_session(prepared, providers.CPU, threads=1)
+        session.run(list(prepared.outputs), {prepared.input: np.zeros(shape, np.float32)})
+    except AnalyzerError as e:
+        answer["error"] = str(e)
+    except Exception as e:  # the runtime's exceptions have no common base
+        answer["error"] = str(runtime.load_error(e, prepared.source))
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Files that are either whole or absent, and JSON that any reader takes."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from analyzer.errors import IncompleteError
+
+TEMPORARY = ".tmp"
+"""Suffix of a file that is being written. A run has one writer, so the name needs nothing more."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, open for writing, that durably takes the place of `path` when the block ends.
+
+    When anything fails, `path` stays as it was and nothing is left beside it; an OSError (disk full, quota, I/O)
+    becomes IncompleteError.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if not isinstance(e, OSError):
+            raise
+        mend = "free some space" if e.errno in _FULL else "mend that"
+        raise IncompleteError(
+            f"{path}: cannot be written: {e.strerror or e}\n{mend}, then run the same command again: it continues"
+        ) from e
+
+
+def write(path: Path, data: bytes) -> None:
+    """Make `path` hold exactly `data`, or leave it alone. Raises IncompleteError."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming in `folder` survive a loss of power, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def to_json(document: Any, *, indent: int | None = None) -> str:
+    """Pure-ASCII JSON; NaN and infinities become null, numpy scalars and arrays numbers and lists."""
+    return json.dumps(plain(document), indent=indent, allow_nan=False, ensure_ascii=True)
+
+
+def plain(value: Any) -> Any:
+    """`value` as the JSON types: dict with string keys, list, str, int, finite float, bool, None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises FileNotFoundError, or ValueError saying why it is none."""
+    try:
+        document = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as e:
+        raise ValueError(e.strerror or str(e)) from e
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    return document

@@ -1,0 +1,163 @@
+"""What a run says about itself: manifest.json (what decides a number, what it ran on) and calibration.json."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analyzer.errors import IncompleteError, InputError, UsageError
+from analyzer.store import files, schema
+
+MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
+    "manifest.json",
+    "calibration.json",
+    "results.nc",
+    "summary.json",
+    ".lock",
+)
+
+_ABSENT = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """One selected image: id (escaped relative path), the SHA-256 of its file, its class index, and its unit's key."""
+
+    id: str
+    sha256: str
+    label: int
+    key: str
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the run in `path`.
+
+    Raises InputError when there is no run, when its manifest is damaged, or when another version wrote it.
+    """
+    file = Path(path) / MANIFEST
+    try:
+        manifest = files.read_json(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no run here (it has no {MANIFEST}); give the --out of `analyzer run`") from None
+    except ValueError as e:
+        raise InputError(f"{file}: damaged: {e}\nbring it back from a copy, or measure into another --out") from e
+    version = manifest.get("schema")
+    if version != schema.SCHEMA:
+        newer = isinstance(version, int) and version > schema.SCHEMA
+        mend = "install that version or a later one" if newer else "measure into another --out"
+        raise InputError(
+            f"{file}: written with schema {version!r:.20} by {'a newer' if newer else 'an older'} version, "
+            f"this one reads {schema.SCHEMA}\n{mend}"
+        )
+    kinds = {"identity": dict, "context": dict, "history": list}
+    fault = next((f"{key} is missing" for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)), None)
+    fault = fault or schema.coordinate_fault(manifest.get("coordinates"))
+    if fault:
+        raise InputError(f"{file}: damaged: {fault}\nbring it back from a copy, or measure into another --out")
+    return manifest
+
+
+def read_calibration(path: Path, coordinates: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The calibration of the run in `path`, None while there is none. Raises IncompleteError when it is damaged."""
+    file = Path(path) / CALIBRATION
+    try:
+        calibration = files.read_json(file)
+        check_calibration(calibration, coordinates)
+    except FileNotFoundError:
+        return None
+    except ValueError as e:
+        raise IncompleteError(f"{file}: damaged: {e}\nrun the same command again: it is measured anew") from e
+    return calibration
+
+
+def check_calibration(calibration: Mapping[str, Any], coordinates: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `calibration` holds the ranges and the selection.
+
+    {"input_range": number, "feature_range": {layer: number}, "selected": [{"id", "sha256", "label", "key"}, ...]},
+    and whatever else, as "limit", the limit it was made under. A range that could not be measured is null.
+    """
+    ranges = calibration.get("feature_range")
+    if not _is_range(calibration.get("input_range", "")):
+        raise ValueError("input_range must be a number")
+    if not isinstance(ranges, dict) or not all(_is_range(ranges.get(layer, "")) for layer in coordinates["layer"]):
+        raise ValueError("feature_range must give a number for each layer")
+    entries = calibration.get("selected")
+    if not isinstance(entries, list):
+        raise ValueError("selected must be a list")
+    for entry in entries:
+        right = isinstance(entry, dict) and schema.is_text(entry.get("id")) and isinstance(entry.get("sha256"), str)
+        if not right or type(entry.get("label")) is not int:
+            raise ValueError("each of selected must have an id and a sha256 (text) and a label (an integer)")
+        if entry.get("key") != schema.unit_key(entry["id"], entry["sha256"]):
+            raise ValueError(f"the key of {entry['id'][:80]!a} is not that of its id and sha256")
+    if len({entry["id"] for entry in entries}) < len(entries):
+        raise ValueError("an image is selected twice")
+
+
+def _is_range(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def selection(calibration: Mapping[str, Any] | None) -> list[Image]:
+    """The selected images in their order; none while there is no calibration."""
+    entries = calibration["selected"] if calibration is not None else []
+    return [Image(entry["id"], entry["sha256"], entry["label"], entry["key"]) for entry in entries]
+
+
+def covers_limit(calibration: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Whether the selection was made under the run's present limit, which may have grown since."""
+    limit = manifest["identity"].get("limit")
+    return bool(calibration.get("limit", limit) == limit)
+
+
+def differences(old: object, new: object, name: str = "") -> dict[str, list[Any]]:
+    """{dotted key: [old value, new value]} of two JSON documents; the value of a key that one lacks is "absent"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, list[Any]] = {}
+        for key in sorted(old.keys() | new.keys()):
+            found |= differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{name}.{key}" if name else key)
+        return found
+    return {} if old == new else {name: ["absent" if side is _ABSENT else side for side in (old, new)]}
+
+
+def grows(old: object, new: object) -> bool:
+    """Whether the limit `new` takes in at least the images of `old`; None is no limit."""
+    sides = [math.inf if side is None else side for side in (old, new)]
+    return all(isinstance(side, int | float) for side in sides) and sides[1] >= sides[0]  # type: ignore[operator]
+
+
+def continued(manifest: dict[str, Any], wanted: Mapping[str, Any], path: Path, now: str) -> dict[str, Any]:
+    """The manifest of a run that goes on as `wanted` (identity, context, coordinates); `manifest` itself if unchanged.
+
+    A grown limit and other contexts are taken over and recorded in the history. Raises UsageError with the
+    differing keys when the identity, the coordinates, the provider or the precision differ.
+    """
+    changes = {
+        **differences(manifest["identity"], wanted["identity"]),
+        **differences(manifest["coordinates"], wanted["coordinates"], "coordinates"),
+    }
+    if "limit" in changes and grows(*changes["limit"]):
+        del changes["limit"]
+    for key in ("provider", "precision"):
+        changes |= differences(manifest["context"].get(key, _ABSENT), wanted["context"].get(key, _ABSENT), key)
+    if changes:
+        listed = "; ".join(f"{key} {_short(old)} -> {_short(new)}" for key, (old, new) in changes.items())
+        raise UsageError(
+            f"{path}: this run was made with other settings: {listed}\n"
+            "give the same ones to continue it (only the limit may grow), or another --out for a new run"
+        )
+    changes = {
+        **differences(manifest["identity"].get("limit"), wanted["identity"].get("limit"), "limit"),
+        **differences(manifest["context"], wanted["context"], "context"),
+    }
+    if not changes:
+        return manifest
+    entry = {"time": now, "changes": changes}
+    return {**manifest, **wanted, "history": [*manifest["history"], entry]}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 72 else text[:69] + "..."

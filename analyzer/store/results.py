@@ -1,0 +1,215 @@
+"""The labelled results: written to results.nc a few images at a time, opened from there or from the units there are."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyzer.errors import IncompleteError, InputError
+from analyzer.measures import lipschitz
+from analyzer.store import files, schema, units
+from analyzer.store.calm import CalmFile
+from analyzer.store.manifest import RESULTS, SUMMARY, Image, read_calibration, read_manifest, selection
+
+if TYPE_CHECKING:
+    import xarray
+
+BLOCK = 16
+"""Images written or compared in one go: each access through h5netcdf costs half a millisecond."""
+
+_COORDINATES = {
+    "image": {"long_name": "path of the image in its folder"},
+    "radius": {"units": "grey level", "long_name": "radius of the perturbations"},
+    "trial": {"units": "1", "long_name": "number of the perturbation"},
+    "layer": {"long_name": "tensor of the model"},
+}
+
+
+def attributes(manifest: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> dict[str, str]:
+    """The data set's own attributes: manifest and calibration, each one JSON text ("null" before the calibration)."""
+    return {
+        "Conventions": "CF-1.11",
+        "title": "Local properties of a ConvNet",
+        "manifest": files.to_json(manifest),
+        "calibration": files.to_json(calibration),
+    }
+
+
+def write_results(
+    target: Path,
+    *,
+    manifest: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    read_unit: Callable[[str], dict[str, schema.Array] | None],
+) -> None:
+    """Write netCDF4 to `target`, holding a few images at a time, in the order of the selection.
+
+    Raises InputError when no image is selected; IncompleteError when `read_unit` has nothing for a selected one, or
+    when the file cannot be written. `target` is then as it was.
+    """
+    images = selection(calibration)
+    if not images:
+        raise InputError(f"{target}: cannot be written: no image is selected")
+    with files.replacing(target) as file:
+        calm = CalmFile(file)
+        try:
+            _write(calm, attributes(manifest, calibration), manifest["coordinates"], images, _units(images, read_unit))
+        except Exception:
+            # Once a write has failed, what HDF5 makes of the file afterwards says nothing.
+            if calm.error is None:
+                raise
+        if calm.error is not None:
+            raise calm.error
+
+
+def _units(
+    images: Iterable[Image], read_unit: Callable[[str], dict[str, schema.Array] | None]
+) -> Iterator[dict[str, schema.Array]]:
+    for image in images:
+        arrays = read_unit(image.key)
+        if arrays is None:
+            raise IncompleteError(
+                f"{image.key}.npz, the unit of {image.id[:200]!a}, is missing or damaged\n"
+                "run the same command again: it is measured anew"
+            )
+        yield arrays
+
+
+def _write(
+    file: CalmFile,
+    described: Mapping[str, str],
+    coordinates: Mapping[str, Any],
+    images: Sequence[Image],
+    measured: Iterable[Mapping[str, schema.Array]],
+) -> None:
+    import h5netcdf  # like xarray below: half a second that a refused run need not wait for
+    import h5py
+
+    length = {"image": len(images), **schema.sizes(coordinates)}
+    with h5netcdf.File(file, "w") as target:
+        target.attrs.update(described)
+        target.dimensions = length
+        for name, values in coordinate_values(coordinates, images).items():
+            text = values.dtype.kind == "U"
+            variable = target.create_variable(name, (name,), dtype=h5py.string_dtype("utf-8") if text else values.dtype)
+            variable.attrs.update(_COORDINATES[name])
+            variable[...] = values.astype(object) if text else values
+        for wanted in schema.variables(coordinates):
+            shape = tuple(length[dim] for dim in wanted.dims[1:])
+            packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if shape else {}
+            variable = target.create_variable(
+                wanted.name,
+                wanted.dims,
+                dtype=wanted.dtype,
+                chunks=(1, *shape) if shape else (min(len(images), 4096),),
+                fletcher32=True,  # a flipped bit becomes an error on reading
+                **packed,
+            )
+            variable.attrs.update(wanted.attributes)
+        rest = iter(measured)
+        for start in range(0, len(images), BLOCK):
+            if file.error is None:
+                _write_block(target, start, list(itertools.islice(rest, BLOCK)))
+
+
+def _write_block(target: Any, start: int, block: Sequence[Mapping[str, schema.Array]]) -> None:
+    for name in block[0]:
+        target.variables[name][start : start + len(block)] = np.stack([arrays[name] for arrays in block])
+
+
+def coordinate_values(coordinates: Mapping[str, Any], images: Iterable[Image]) -> dict[str, schema.Array]:
+    """The run's axes: image and layer (text), radius (grey levels), trial (0, 1, ...)."""
+    return {
+        "image": np.array([image.id for image in images], dtype=str),
+        "radius": np.array(coordinates["radius"], dtype="float64"),
+        "trial": np.arange(coordinates["trial"], dtype="int32"),
+        "layer": np.array(coordinates["layer"], dtype=str),
+    }
+
+
+def open_run(path: Path) -> "xarray.Dataset":
+    """The results of the run in `path` as one labelled data set, also of a run that is not complete.
+
+    A complete run is opened from results.nc and read as it is used (close it, or use `with`); of any other the
+    finished images are read from their units, in the order of the selection. Holds `schema.VARIABLES`, with the axes
+    in the order given there, and `lipschitz`, derived from the calibration (NaN where a range or the input distance
+    is 0 or unknown). The attributes `manifest` and `calibration` are JSON texts.
+
+    Raises InputError when `path` is no run, IncompleteError when its results or its calibration are damaged.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if (path / RESULTS).exists() and (path / SUMMARY).exists():
+        return open_results(path / RESULTS)
+    return _with_lipschitz(_from_units(path, manifest))
+
+
+def open_results(file: Path) -> "xarray.Dataset":
+    """What `write_results` wrote, with `lipschitz`, as `open_run` gives it. Raises IncompleteError when damaged."""
+    import xarray
+
+    try:
+        dataset = xarray.open_dataset(file, engine="h5netcdf")
+        try:
+            return _with_lipschitz(dataset)
+        except BaseException:
+            dataset.close()  # HDF5 would answer for whatever is written in its place from what it remembers
+            raise
+    except Exception as e:  # a damaged HDF5 file raises anything
+        raise IncompleteError(
+            f"{file}: damaged: {brief(e)}\n"
+            "delete it, then run the same command again: it is written anew from the units"
+        ) from e
+
+
+def brief(error: Exception) -> str:
+    """The first line of an error's text; HDF5's are long."""
+    return str(error).partition("\n")[0][:200] or type(error).__name__
+
+
+def _from_units(path: Path, manifest: Mapping[str, Any]) -> "xarray.Dataset":
+    import xarray
+
+    coordinates = manifest["coordinates"]
+    calibration = read_calibration(path, coordinates)
+    images, measured = [], []
+    for image in selection(calibration):
+        arrays = units.read_if_whole(path, image.key, coordinates)
+        if arrays is not None:
+            images.append(image)
+            measured.append(arrays)
+    length = {"image": len(images), **schema.sizes(coordinates)}
+    variables = {}
+    for wanted in schema.variables(coordinates):
+        array = np.empty([length[dim] for dim in wanted.dims], dtype=wanted.dtype)
+        for number, arrays in enumerate(measured):
+            array[number] = arrays.pop(wanted.name)
+        variables[wanted.name] = (wanted.dims, array, wanted.attributes)
+    return xarray.Dataset(
+        variables,
+        {name: (name, values, _COORDINATES[name]) for name, values in coordinate_values(coordinates, images).items()},
+        attributes(manifest, calibration),
+    )
+
+
+def _with_lipschitz(dataset: "xarray.Dataset") -> "xarray.Dataset":
+    """The data set with L_x beside the distances; its attributes hold the ranges, NaN where they are 0 or unknown."""
+    if not {"feature_distance", "input_distance_l2"} <= dataset.keys():
+        return dataset
+    calibration = json.loads(dataset.attrs["calibration"]) or {"input_range": None, "feature_range": {}}
+    input_range = float(calibration["input_range"] or np.nan)
+    feature_range = np.array([calibration["feature_range"].get(str(k)) or np.nan for k in dataset["layer"].values])
+    values = lipschitz.ratio(
+        dataset["feature_distance"].values,
+        dataset["input_distance_l2"].values[..., None],
+        input_range=input_range,
+        feature_range=feature_range,
+    )
+    ranges = {"input_range": input_range, "feature_range": feature_range}
+    derived = schema.LIPSCHITZ
+    # In place: a copy would no longer close the file.
+    dataset[derived.name] = (derived.dims, values, {**derived.attributes, **ranges})
+    return dataset

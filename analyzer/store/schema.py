@@ -1,0 +1,175 @@
+"""What a run holds: every measured variable with its axes, type and unit, and the name of an image's unit."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer import measures
+
+SCHEMA = 1
+"""Version of the run directory's format, in manifest.json."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """One measured variable.
+
+    dims are its axes in order, the first always "image"; dtype is "float64" (NaN = undefined), "int32" (-1 = undefined)
+    or "int8" for flags, whose meanings `flags` gives in the order of their values 0, 1, ... (-1 = not determined).
+    needs: the perturbation family, or "features", without which a run does not hold it.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    unit: str
+    long_name: str
+    flags: tuple[str, ...] = ()
+    needs: str | None = None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes: units, long_name and, for a flag, flag_values (int8) and flag_meanings."""
+        attributes: dict[str, Any] = {"units": self.unit, "long_name": self.long_name}
+        if self.flags:
+            attributes["flag_values"] = np.arange(len(self.flags), dtype="int8")
+            attributes["flag_meanings"] = " ".join(self.flags)
+        return attributes
+
+
+_IMAGE = ("image",)
+_TRIALS = ("image", "radius", "trial")
+_GREY, _FEATURE = "grey level", "feature units"
+_IMAGE_FLAGS = ("measured", "non_finite_model_output", "unreadable_or_changed_since_selection")
+_LOG_ODDS_FLAGS = ("defined", "probability_rounded_to_zero_or_one", "non_finite_model_output")
+
+COMMON: tuple[Variable, ...] = (
+    Variable("label", _IMAGE, "int32", "1", "true class index"),
+    Variable("clean_predicted", _IMAGE, "int32", "1", "predicted class index of the clean image"),
+    Variable("clean_score", _IMAGE, "float64", "1", "probability of the true class, clean image"),
+    Variable("clean_log_odds", _IMAGE, "float64", "nat", "log-odds of the true class, clean image"),
+    Variable("log_odds_noise_floor", _IMAGE, "float64", "nat", "range of the clean log-odds over repeats"),
+    Variable("image_status", _IMAGE, "int8", "1", "whether the image was measured", _IMAGE_FLAGS),
+    Variable("log_odds_status", _IMAGE, "int8", "1", "whether the log-odds are defined", _LOG_ODDS_FLAGS),
+    Variable("input_distance_l2", _TRIALS, "float64", _GREY, "L2 norm of the noise really added", needs="noise"),
+    Variable("input_distance_linf", _TRIALS, "float64", _GREY, "maximum norm of the noise really added", needs="noise"),
+    Variable(
+        "feature_noise_floor",
+        ("image", "layer"),
+        "float64",
+        _FEATURE,
+        "largest L2 distance of the clean features over repeats",
+        needs="features",
+    ),
+)
+"""The variables that belong to no measure."""
+
+
+def _of_measure(variable: measures.Variable) -> Variable:
+    dtype = "int8" if variable.flags else "int32" if variable.integer else "float64"
+    return Variable(variable.name, variable.dims, dtype, variable.unit, variable.long_name, variable.flags)
+
+
+VARIABLES: tuple[Variable, ...] = (
+    *COMMON,
+    *(_of_measure(variable) for measure in measures.REGISTRY.values() for variable in measure.VARIABLES),
+)
+"""All stored variables, in the order in which they are written."""
+
+LIPSCHITZ = Variable(
+    "lipschitz", (*_TRIALS, "layer"), "float64", "1", "normalised feature distance over normalised input distance"
+)
+"""Derived on opening, never stored: feature_distance / input_distance_l2 * input range / feature range."""
+
+
+def unit_key(image_id: str, sha256: str) -> str:
+    """Name of an image's unit: 64 hex digits that depend on its id (relative path) and its file's SHA-256 only."""
+    return hashlib.sha256(image_id.encode() + b"\0" + sha256.encode()).hexdigest()
+
+
+def coordinate_fault(coordinates: object) -> str | None:
+    """What is wrong with {"radius": [...], "trial": T, "layer": [...]}, or None.
+
+    Radii are distinct finite numbers above 0, T an integer above 0, layers distinct non-empty strings that netCDF
+    can hold (no NUL, no surrogates). An optional "variables" lists the names the run holds when it is not all of them.
+    """
+    if not isinstance(coordinates, dict) or not {"radius", "trial", "layer"} <= coordinates.keys():
+        return "coordinates must have radius, trial and layer"
+    radius, trial, layer = coordinates["radius"], coordinates["trial"], coordinates["layer"]
+    if not isinstance(radius, list) or not radius or not all(map(_is_radius, radius)) or len(set(radius)) < len(radius):
+        return "radius must be a list of distinct finite numbers above 0"
+    if not isinstance(trial, int) or isinstance(trial, bool) or trial < 1:
+        return "trial must be an integer above 0"
+    if not isinstance(layer, list) or not layer or not all(map(is_text, layer)) or len(set(layer)) < len(layer):
+        return "layer must be a list of distinct names without NUL characters"
+    names = coordinates.get("variables", [])
+    if not isinstance(names, list) or not set(map(repr, names)) <= {repr(v.name) for v in VARIABLES}:
+        return "variables must be a list of known variables"
+    return None
+
+
+def is_text(value: object) -> bool:
+    """Whether `value` is a non-empty string that netCDF can hold."""
+    return isinstance(value, str) and value != "" and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+
+
+def _is_radius(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def variables(coordinates: Mapping[str, Any]) -> tuple[Variable, ...]:
+    """The variables that a run with these coordinates holds."""
+    names = coordinates.get("variables")
+    return VARIABLES if names is None else tuple(v for v in VARIABLES if v.name in names)
+
+
+def sizes(coordinates: Mapping[str, Any]) -> dict[str, int]:
+    """Length of every axis but "image"."""
+    return {
+        "radius": len(coordinates["radius"]),
+        "trial": coordinates["trial"],
+        "layer": len(coordinates["layer"]),
+    }
+
+
+def checked(arrays: Mapping[str, Any], coordinates: Mapping[str, Any]) -> dict[str, Array]:
+    """One image's arrays in the stored order and types. Raises ValueError naming the variable that does not fit.
+
+    Each variable comes without its image axis. A float variable takes any real numbers, an integer variable integers
+    from -1 on, a flag one of its values or -1.
+    """
+    wanted = variables(coordinates)
+    if arrays.keys() != {v.name for v in wanted}:
+        odd = sorted(arrays.keys() ^ {v.name for v in wanted})
+        raise ValueError(f"missing or unknown variables: {', '.join(odd)}")
+    length = sizes(coordinates)
+    return {v.name: _checked(v, np.asarray(arrays[v.name]), [length[d] for d in v.dims[1:]]) for v in wanted}
+
+
+def undefined_unit(coordinates: Mapping[str, Any], **values: Any) -> dict[str, Array]:
+    """The arrays of an image that could not be measured: NaN, or -1 for integers and flags, but for `values`."""
+    length = sizes(coordinates)
+    arrays = {
+        v.name: np.full([length[d] for d in v.dims[1:]], np.nan if v.dtype == "float64" else -1, dtype=v.dtype)
+        for v in variables(coordinates)
+    }
+    return checked({**arrays, **values}, coordinates)
+
+
+def _checked(variable: Variable, array: Array, shape: Sequence[int]) -> Array:
+    if array.shape != tuple(shape):
+        raise ValueError(f"{variable.name} must have the shape {tuple(shape)}, not {array.shape}")
+    if array.dtype.kind not in ("fiu" if variable.dtype == "float64" else "iu"):
+        raise ValueError(f"{variable.name} must be {variable.dtype}, not {array.dtype}")
+    if variable.dtype != "float64" and array.size:
+        high = len(variable.flags) - 1 if variable.flags else np.iinfo("int32").max
+        if array.min() < -1 or array.max() > high:
+            raise ValueError(f"{variable.name} must lie in -1..{high}")
+    return np.ascontiguousarray(array, dtype=variable.dtype).reshape(shape)

@@ -1,0 +1,636 @@
+import dataclasses
+import subprocess
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import graphs
+import numpy as np
+import onnx
+import onnx.reference
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from analyzer import graph, session
+from analyzer.errors import InputError, UsageError
+from analyzer.graph import safety
+from analyzer.session import Session, batching, core, providers, runtime, trial
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches():
+    yield
+    for cached in (runtime.load, providers.proof, providers._preload):
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
+
+
+def pixels(count=3, size=16, seed=1):
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, size, size)).astype(np.float32)
+
+
+def normalise(images, card):
+    return (images - np.float32(card.mean[0])) / np.float32(card.std[0])
+
+
+def open_session(made, *, layers=(), **options):
+    path, card = made
+    prepared = graph.prepare(path, card=card, layers=layers)
+    return Session(prepared, pixel_shape=card.pixel_shape, **{"provider": "cpu", "threads": 1, **options})
+
+
+def edit(path, change):
+    model = onnx.load(path, load_external_data=False)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def random_rows(count, size=8, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, 3, size, size), dtype=np.float32)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"layout": "NHWC"},
+        {"layout": "NHWC", "channels": "BGR", "softmax": True, "fixed_batch": 1},
+        {"input_type": "uint8", "channels": "BGR", "external_data": True},
+        {"fixed_batch": 3, "external_data": True},
+        {"opset": 22},
+    ],
+    ids=str,
+)
+def test_every_variant_gives_the_plain_networks_logits(tmp_path, variant):
+    plain, plain_card = graphs.convnet(tmp_path, name="plain")
+    reference = onnx.reference.ReferenceEvaluator(onnx.load(plain))
+    # by hand, because the evaluator gives declared outputs only
+    expected = reference.run(["logits"], {"x": normalise(pixels(5), plain_card)})[0]
+    made = graphs.convnet(tmp_path, **variant)
+    run = open_session(made, layers=["fc2", "relu2"], batch_size=4)
+    scores, (fc2, relu2) = run.run(normalise(pixels(5), made[1]))
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    assert (run.classes, run.feature_sizes) == (5, (12, 1024))
+    assert fc2.shape == (5, 12) and relu2.shape == (5, 1024) and fc2.dtype == relu2.dtype == np.float32
+    assert (run.provider, run.precision, run.notes) == ("CPUExecutionProvider", "float32", [])
+    assert run.batch_size == 4
+
+
+@pytest.mark.parametrize("tap", ["conv1", "relu1", "pool1", "relu2", "flat", "fc2_pre", "fc2", "logits"])
+def test_taps_match_onnx_own_evaluator(tmp_path, tap):
+    path, card = graphs.convnet(tmp_path)
+    images = normalise(pixels(2), card)
+    model = onnx.load(path)
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, None))
+    expected = onnx.reference.ReferenceEvaluator(model).run(None, {"x": images})[0]
+    _, (feature,) = open_session((path, card), layers=[tap]).run(images)
+    np.testing.assert_allclose(feature, expected.reshape(2, -1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_any_number_of_rows_is_cut_and_padded(tmp_path, count):
+    matrix = np.random.default_rng(0).standard_normal((7, 192))
+    run = open_session(graphs.linear(tmp_path, matrix), batch_size=4)
+    rows = random_rows(count)
+    scores, (feature,) = run.run(rows)
+    np.testing.assert_allclose(feature, rows.reshape(count, -1) @ matrix.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(scores, feature[:, :2])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 9), (3, 8, 8), (0, 3, 8, 8)])
+def test_rows_of_another_shape_are_a_programming_error(tmp_path, shape):
+    run = open_session(graphs.constant(tmp_path))
+    with pytest.raises(ValueError, match="expected float32"):
+        run.run(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match="float64"):
+        run.run(np.zeros((1, 3, 8, 8)))
+
+
+def test_the_analytic_models_say_what_they_promise(tmp_path):
+    rows = random_rows(4)
+    scores, (feature,) = open_session(graphs.constant(tmp_path)).run(rows)
+    np.testing.assert_array_equal(scores, [[5.0, 0.0]] * 4)
+    np.testing.assert_array_equal(feature, np.ones((4, 4)))
+
+    shuffled = np.random.default_rng(3).permuted(rows.reshape(4, -1), axis=1).reshape(rows.shape)
+    run = open_session(graphs.pixel_mean(tmp_path))
+    np.testing.assert_allclose(run.run(rows)[0], run.run(shuffled)[0], atol=1e-6)
+    np.testing.assert_allclose(run.run(rows)[1][0][:, 0], rows.mean((1, 2, 3)), atol=1e-6)
+
+    scores, (feature,) = open_session(graphs.distance(tmp_path, rows[0])).run(rows)
+    distances = np.linalg.norm((rows - rows[0]).reshape(4, -1), axis=1)
+    np.testing.assert_allclose(feature[:, 0], distances, rtol=1e-5)
+    np.testing.assert_allclose(scores, np.stack([-distances, 0 * distances], 1), rtol=1e-5)
+
+
+def test_nan_passes_through(tmp_path):
+    run = open_session(graphs.nan(tmp_path, 0.5))
+    rows = np.stack([np.full((3, 8, 8), v, np.float32) for v in (0.0, 1.0)])
+    scores, (feature,) = run.run(rows)
+    np.testing.assert_array_equal(np.isnan(scores), [[False, False], [True, True]])
+    np.testing.assert_array_equal(feature[:, 0], [0.0, 1.0])
+    assert run.batch_size > 1
+
+
+def test_float16_models_give_float32(tmp_path):
+    plain = graphs.convnet(tmp_path)
+    made = graphs.convnet(tmp_path, input_type="float16", name="half")
+    run = open_session(made)
+    scores, (feature,) = run.run(normalise(pixels(), made[1]))
+    assert run.precision == "float16" and scores.dtype == feature.dtype == np.float32
+    expected, _ = open_session(plain).run(normalise(pixels(), plain[1]))
+    np.testing.assert_allclose(scores, expected, atol=0.05)
+
+
+def test_links_of_a_model_cache_load(tmp_path):
+    path, card = graphs.convnet(tmp_path / "made", external_data=True)
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "r1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for blob, file in (("b0", path), ("b1", path.with_suffix(".data"))):
+        file.rename(blobs / blob)
+        (snapshot / file.name).symlink_to(blobs / blob)
+    scores, _ = open_session((snapshot / path.name, card)).run(normalise(pixels(), card))
+    expected, _ = open_session(graphs.convnet(tmp_path)).run(normalise(pixels(), card))
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_a_single_score_is_refused(tmp_path):
+    path, card = graphs.constant(tmp_path, logits=(1.0,))
+    with pytest.raises(InputError, match="one score for an image"):
+        open_session((path, card))
+
+
+# --- the batch dimension ----------------------------------------------------------------------------------------------
+
+
+def batch_dependent(folder, batch):
+    """The pixel-mean net, minus the mean over the batch."""
+    path, card = graphs.pixel_mean(folder)
+
+    def change(model):
+        model.graph.input[0].CopyFrom(graphs.value("x", [batch, 3, 8, 8]))
+        model.graph.output[0].CopyFrom(graphs.value("centred", [batch, 2]))
+        model.graph.node.append(graphs.node("ReduceMean", "logits", "over_batch", axes=[0], keepdims=1))
+        model.graph.node.append(graphs.node("Sub", "logits over_batch", "centred"))
+
+    edit(path, change)
+    return path, card
+
+
+@pytest.mark.parametrize(("batch", "used"), [("N", 1), (1, 1), (3, 3)])
+def test_rows_that_depend_on_each_other_run_at_the_declared_size(tmp_path, batch, used):
+    run = open_session(batch_dependent(tmp_path, batch), batch_size=8)
+    assert run.batch_size == used
+    assert any(f"running {used} at a time" in note for note in run.notes)
+    assert any(f"Batch size 8 asked for; the model allows {used} only" in note for note in run.notes)
+    assert run.choose_batch_size() == used
+    assert run.run(random_rows(5))[0].shape == (5, 2)
+
+
+def test_a_batch_size_baked_into_the_graph_is_kept(tmp_path):
+    path, card = graphs.convnet(tmp_path, fixed_batch=2)
+
+    def change(model):
+        model.graph.initializer.append(graphs.tensor("ones", np.ones((2, 12))))
+        model.graph.node.insert(9, graphs.node("Mul", "fc2 ones", "scaled"))
+        model.graph.node[10].input[0] = "scaled"
+
+    edit(path, change)
+    run = open_session((path, card))
+    assert run.batch_size == 2
+    images = normalise(pixels(3), card)
+    expected, _ = open_session(graphs.convnet(tmp_path, name="plain")).run(images)
+    np.testing.assert_allclose(run.run(images)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_agree():
+    rows = np.array([[1.0, np.nan, np.inf], [1e-9, 2.0, -3.0]])
+    alone = [[row[None]] for row in rows]
+    assert batching.rows_agree([rows], alone)
+    assert batching.rows_agree([rows * (1 + 1e-4)], alone)
+    assert not batching.rows_agree([rows * (1 + 1e-2)], alone)
+    assert not batching.rows_agree([np.where(np.isnan(rows), 0.0, rows)], alone)
+    assert not batching.rows_agree([-rows], alone)
+    assert not batching.rows_agree([rows[:1]], alone)
+    assert not batching.rows_agree([rows.reshape(2, 3, 1)], alone)
+    assert batching.rows_agree([np.zeros((2, 0))], [[np.zeros((1, 0))]] * 2)
+
+
+def test_the_smallest_size_within_five_per_cent_is_taken():
+    assert batching.smallest_within({1: 50.0, 8: 96.0, 16: 100.0, 32: 99.0}) == 8
+    assert batching.smallest_within({1: 50.0, 8: 94.0, 16: 100.0}) == 16
+    assert batching.smallest_within({1: 3.0}) == 1
+
+
+def test_measuring_stops_when_larger_brings_nothing_or_memory_ends():
+    tried = []
+
+    def seconds(size):
+        tried.append(size)
+        if size > most:
+            raise MemoryError
+        return 1e-4 * max(size, 4)  # 4 rows cost as much as one
+
+    most = 1000
+    assert max(batching.measure(seconds, 128)) == 16 and max(tried) == 16
+    assert max(batching.measure(seconds, 2)) == 2
+    assert max(batching.measure(seconds, 0)) == 1
+    most = 2
+    assert set(batching.measure(seconds, 128)) == {1, 2}
+    most = 0
+    assert batching.smallest_within(batching.measure(seconds, 128)) == 1
+
+
+def test_measuring_a_slow_model_ends_early():
+    rates = batching.measure(lambda size: 10.0 * size, 128)
+    assert rates == {1: 0.1}
+
+
+def test_the_chosen_batch_size_is_used_and_changes_no_result(tmp_path):
+    made = graphs.convnet(tmp_path)
+    run = open_session(made, batch_size=2)
+    images = normalise(pixels(5), made[1])
+    before, _ = run.run(images)
+    assert run.choose_batch_size() == run.batch_size
+    assert run.batch_size in batching.SIZES
+    np.testing.assert_allclose(run.run(images)[0], before, rtol=1e-5, atol=1e-5)
+
+
+def test_activations_cap_the_batch_size(tmp_path):
+    path, card = graphs.convnet(tmp_path)
+    prepared = dataclasses.replace(graph.prepare(path, card=card), row_bytes=2**28)
+    assert Session(prepared, pixel_shape=card.pixel_shape, provider="cpu").batch_size == 4
+
+
+def test_a_batch_size_below_one_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="at least 1"):
+        open_session(graphs.constant(tmp_path), batch_size=0)
+
+
+# --- out of memory ----------------------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Lets `core.call` fail like a full GPU above `room` rows, and where `sticky`, stay so until reopened."""
+
+    def __init__(self, monkeypatch, room):
+        self.room, self.sizes, self.opened, self.stuck = room, [], 0, False
+        self.sticky = False
+        real_call, real_open = core.call, providers.open_session
+
+        def call(handle, prepared, batch):
+            self.sizes.append(len(batch))
+            if len(batch) > self.room or self.stuck:
+                self.stuck = self.sticky
+                raise RuntimeError(
+                    "[ONNXRuntimeError] : 1 : FAIL : bfc_arena.cc: Failed to allocate memory for 9 bytes"
+                )
+            return real_call(handle, prepared, batch)
+
+        def open_again(*args, **options):
+            self.opened, self.stuck = self.opened + 1, False
+            return real_open(*args, **options)
+
+        monkeypatch.setattr(core, "call", call)
+        monkeypatch.setattr(providers, "open_session", open_again)
+
+
+def test_running_out_of_memory_halves_the_batch(tmp_path, monkeypatch):
+    made = graphs.convnet(tmp_path)
+    images = normalise(pixels(16), made[1])
+    expected, (expected_feature,) = open_session(made).run(images)
+    memory = Memory(monkeypatch, room=8)
+    run = open_session(made, batch_size=16)
+    memory.sizes.clear()
+    scores, (feature,) = run.run(images)
+    assert run.batch_size == 8 and memory.sizes == [16, 8, 8] and memory.opened == 1
+    assert run.notes == ["Out of memory: batch size halved to 8."]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(feature, expected_feature, rtol=1e-5, atol=1e-5)
+
+
+def test_a_broken_allocator_is_replaced(tmp_path, monkeypatch):
+    made = graphs.convnet(tmp_path)
+    memory = Memory(monkeypatch, room=8)
+    run = open_session(made, batch_size=16)
+    memory.sticky = True
+    memory.sizes.clear()
+    images = normalise(pixels(16), made[1])
+    scores, _ = run.run(images)
+    assert memory.opened == 2 and memory.sizes == [16, 8, 4, 4, 4, 4] and run.batch_size == 4
+    np.testing.assert_allclose(scores, open_session(made).run(images)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_one_image_too_many_is_a_usage_error(tmp_path, monkeypatch):
+    made = graphs.convnet(tmp_path)
+    memory = Memory(monkeypatch, room=8)
+    run = open_session(made, batch_size=4)
+    memory.room = 0
+    with pytest.raises(UsageError, match="too little memory"):
+        run.run(normalise(pixels(4), made[1]))
+    assert len(memory.sizes) < 20
+    with pytest.raises(UsageError, match="too little memory"):
+        open_session(made)
+
+
+def test_choosing_a_batch_size_survives_a_full_device(tmp_path, monkeypatch):
+    memory = Memory(monkeypatch, room=2)
+    run = open_session(graphs.convnet(tmp_path))
+    assert run.choose_batch_size() <= 2
+    assert memory.opened == 1 + (max(memory.sizes) > 2)
+
+
+def test_other_failures_are_input_errors(tmp_path, monkeypatch):
+    run = open_session(graphs.constant(tmp_path))
+
+    def call(*_):
+        raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : /src/core/x.cc:12 void f() broken\nkernel")
+
+    monkeypatch.setattr(core, "call", call)
+    with pytest.raises(InputError, match=r"constant\.onnx: onnxruntime failed on .*: void f\(\) broken kernel$"):
+        run.run(random_rows(1))
+
+
+# --- models the runtime cannot run ------------------------------------------------------------------------------------
+
+
+def test_a_newer_opset_than_the_runtimes_names_both(tmp_path, capfd):
+    path, card = graphs.convnet(tmp_path, opset=60)
+    graph.check(path)
+    with pytest.raises(InputError, match=r"convnet\.onnx: uses opset 60, but onnxruntime \S+ knows opsets up to \d+"):
+        open_session((path, card))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_newer_ir_version_than_the_runtimes_names_both(tmp_path):
+    path, card = graphs.convnet(tmp_path)
+    edit(path, lambda m: setattr(m, "ir_version", 90))
+    graph.check(path)
+    with pytest.raises(InputError, match=r"IR version 90, but onnxruntime \S+ knows versions up to \d+"):
+        open_session((path, card))
+
+
+def test_a_model_that_fails_says_so_in_one_line_and_prints_nothing(tmp_path, capfd):
+    path, card = graphs.convnet(tmp_path)
+    edit(path, lambda m: m.graph.initializer.append(graphs.tensor("odd", np.ones((1, 13)))))
+    edit(path, lambda m: m.graph.node[9].input.__setitem__(0, "odd_sum"))
+    edit(path, lambda m: m.graph.node.insert(9, graphs.node("Add", "fc2 odd", "odd_sum")))
+    with pytest.raises(InputError, match=r"convnet\.onnx: onnxruntime") as caught:
+        open_session((path, card))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def looping(folder, *, endless):
+    """The pixel-mean net after a Loop that ends after one turn, or never."""
+    path, card = graphs.pixel_mean(folder)
+    body = helper.make_graph(
+        [
+            graphs.node("Identity", "still", "on") if endless else graphs.node("Not", "still", "on"),
+            graphs.node("Identity", "value", "next"),
+        ],
+        "body",
+        [
+            graphs.value("turn", [], TensorProto.INT64),
+            graphs.value("still", [], TensorProto.BOOL),
+            graphs.value("value", None),
+        ],
+        [graphs.value("on", [], TensorProto.BOOL), graphs.value("next", None)],
+    )
+
+    def change(model):
+        model.graph.initializer.append(graphs.tensor("yes", True, bool))
+        model.graph.node.append(helper.make_node("Loop", ["", "yes", "logits"], ["looped"], body=body))
+        model.graph.output[0].name = "looped"
+
+    edit(path, change)
+    return path, card
+
+
+def test_a_loop_that_ends_works(tmp_path):
+    made = looping(tmp_path, endless=False)
+    assert graph.prepare(made[0], card=made[1]).unbounded == ("Loop",)
+    rows = random_rows(3)
+    expected, _ = open_session(graphs.pixel_mean(tmp_path / "plain")).run(rows)
+    np.testing.assert_allclose(open_session(made).run(rows)[0], expected, rtol=1e-6)
+
+
+def test_an_endless_loop_meets_the_time_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 1.5)
+    with pytest.raises(InputError, match=r"pixel_mean\.onnx: trying its Loop on one image, .* more than 1\.5 s"):
+        open_session(looping(tmp_path, endless=True))
+
+
+def test_a_tensor_of_unknown_size_is_tried_under_a_memory_limit(tmp_path):
+    path, card = graphs.pixel_mean(tmp_path)
+
+    def change(model):
+        model.graph.initializer.append(graphs.tensor("base", [2.0], np.float32))
+        model.graph.initializer.append(graphs.tensor("power", [44.0], np.float32))
+        model.graph.node.append(graphs.node("Pow", "base power", "many"))
+        model.graph.node.append(graphs.node("Cast", "many", "how_many", to=TensorProto.INT64))
+        model.graph.node.append(graphs.node("ConstantOfShape", "how_many", "huge"))
+        model.graph.node.append(graphs.node("ReduceMean", "huge", "zero", axes=[0], keepdims=1))
+        model.graph.node.append(graphs.node("Add", "logits zero", "sum"))
+        model.graph.output[0].name = "sum"
+
+    edit(path, change)
+    assert graph.prepare(path, card=card).unbounded == ("ConstantOfShape",)
+    assert safety.physical_memory() < 4 * 2**44
+    with pytest.raises(InputError, match=r"pixel_mean\.onnx"):
+        open_session((path, card))
+
+
+# --- providers --------------------------------------------------------------------------------------------------------
+
+
+class FakeRuntime:
+    """ONNX Runtime as it would be with CUDA compiled in; every session really runs on the CPU.
+
+    claims: what get_providers() says for a session that asked for CUDA. placed: operator -> provider.
+    """
+
+    def __init__(self, claims=providers.CUDA, placed=None, fails=None):
+        self.claims, self.placed, self.fails, self.opened = claims, placed or {}, fails, []
+        self.__version__ = "9.9"
+        self.SessionOptions = onnxruntime.SessionOptions
+        self.preloaded = 0
+
+    def preload_dlls(self):
+        self.preloaded += 1
+        sys.stdout.write("Failed to load libcublasLt.so.13: no such file\n")
+
+    def get_available_providers(self):
+        return [providers.CUDA, "AzureExecutionProvider", providers.CPU]
+
+    def InferenceSession(self, model, options, providers, **keywords):
+        self.opened.append((providers, keywords))
+        asked = providers[0][0]
+        if asked != "CPUExecutionProvider" and self.fails:
+            raise RuntimeError(self.fails)
+        real = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        used = self.claims if asked == "CUDAExecutionProvider" else asked
+        nodes = [n for part in real.get_provider_graph_assignment_info() for n in part.get_nodes()]
+        parts = [
+            SimpleNamespace(ep_name=self.placed.get(node.op_type, used), get_nodes=lambda node=node: [node])
+            for node in nodes
+        ]
+        return SimpleNamespace(
+            run=real.run,
+            get_providers=lambda: [used, "CPUExecutionProvider"],
+            get_provider_graph_assignment_info=lambda: parts,
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    def install(**options):
+        made = FakeRuntime(**options)
+        monkeypatch.setattr(runtime, "load", lambda: made)
+        return made
+
+    return install
+
+
+def test_cuda_is_asked_for_in_full_precision_and_without_fallback(tmp_path, fake, capfd):
+    made = fake()
+    run = open_session(graphs.convnet(tmp_path), provider="cuda")
+    asked, keywords = made.opened[-1]
+    assert [name for name, _ in asked] == [providers.CUDA, providers.CPU]
+    assert asked[0][1]["use_tf32"] == "0" and keywords["enable_fallback"] == 0
+    assert run.provider == providers.CUDA and run.notes == [] and made.preloaded == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["cuda", "CUDAExecutionProvider"])
+def test_a_silent_fallback_is_an_error(tmp_path, fake, name):
+    fake(claims=providers.CPU)
+    with pytest.raises(UsageError, match=r"provider 'cuda': onnxruntime fell back to cpu .*libcublasLt\.so\.13"):
+        open_session(graphs.convnet(tmp_path), provider=name)
+
+
+def test_auto_takes_cuda_where_it_works_and_the_cpu_where_not(tmp_path, fake):
+    fake()
+    assert session.device_of("auto") == "cuda"
+    assert open_session(graphs.convnet(tmp_path), provider="auto").provider == providers.CUDA
+    providers.proof.cache_clear()
+    fake(claims=providers.CPU)
+    assert session.device_of("auto") == "cpu"
+    assert open_session(graphs.convnet(tmp_path), provider="auto").provider == providers.CPU
+
+
+def test_work_that_was_placed_on_the_cpu_is_an_error_where_cuda_was_named(tmp_path, fake):
+    elsewhere = dict.fromkeys(("Conv", "Gemm", "FusedConv", "FusedGemm"), providers.CPU)
+    fake(placed=elsewhere)
+    with pytest.raises(UsageError, match=r"placed all of .*convnet\.onnx's work on the CPU"):
+        open_session(graphs.convnet(tmp_path), provider="cuda")
+    assert session.device_of("auto") == "cpu"
+
+
+def test_single_operators_left_on_the_cpu_are_noted(tmp_path, fake):
+    fake(placed={"MaxPool": providers.CPU, "Reshape": providers.CPU})
+    run = open_session(graphs.convnet(tmp_path, fixed_batch=1), provider="cuda")
+    assert run.notes == ["Left on the CPU by cuda: 1 MaxPool."]
+
+
+def test_a_provider_that_breaks_is_a_usage_error(tmp_path, fake):
+    fake(fails="CUDA failure 35: CUDA driver version is insufficient")
+    with pytest.raises(UsageError, match="provider 'cuda': does not work here: CUDA failure 35"):
+        open_session(graphs.convnet(tmp_path), provider="cuda")
+    rows = {row["name"]: row for row in session.available()}
+    assert set(rows) == {"cpu", "cuda"}
+    assert rows["cuda"] == {
+        "name": "cuda",
+        "provider": providers.CUDA,
+        "compiled": True,
+        "works": False,
+        "reason": "CUDA failure 35: CUDA driver version is insufficient",
+    }
+    assert rows["cpu"]["works"] is True
+
+
+def test_auto_falls_back_when_the_model_itself_cannot_go_to_cuda(tmp_path, fake):
+    made = fake()
+    assert providers.proof(providers.CUDA) == (True, "")
+    made.claims = providers.CPU
+    run = open_session(graphs.convnet(tmp_path), provider="auto")
+    assert run.provider == providers.CPU and run.notes == ["cuda cannot run this graph; the CPU does."]
+
+
+def test_placement_and_judgement():
+    used, notes = providers.judge(
+        {"Conv": Counter({"A": 3, providers.CPU: 1}), "Shape": Counter({providers.CPU: 4})}, "A"
+    )
+    assert used and notes == ["Left on the CPU by a: 1 Conv."]
+    assert providers.judge({"Relu": Counter({"A": 1})}, "A") == (True, [])
+    assert providers.judge({"Conv": Counter({providers.CPU: 1}), "Relu": Counter({"A": 1})}, "A")[0] is False
+    assert providers.judge(None, "A")[0] is True and "taken on trust" in providers.judge(None, "A")[1][0]
+    assert providers.placement(SimpleNamespace()) is None
+
+
+def test_unknown_and_absent_providers_are_usage_errors(tmp_path):
+    made = graphs.constant(tmp_path)
+    with pytest.raises(UsageError, match="provider 'gpu': unknown; use auto, cpu, cuda"):
+        open_session(made, provider="gpu")
+    if providers.CUDA not in onnxruntime.get_available_providers():
+        with pytest.raises(UsageError, match=r"provider 'cuda': not part of the installed onnxruntime .*\[gpu\]"):
+            open_session(made, provider="cuda")
+
+
+def test_available_lists_the_cpu_as_working_and_cuda_in_any_case():
+    rows = {row["name"]: row for row in session.available()}
+    assert rows["cpu"] == {
+        "name": "cpu",
+        "provider": providers.CPU,
+        "compiled": True,
+        "works": True,
+        "reason": "",
+    }
+    assert "cuda" in rows and (rows["cuda"]["works"] or rows["cuda"]["reason"])
+
+
+# --- the installation -------------------------------------------------------------------------------------------------
+
+
+def install(monkeypatch, names, module=None):
+    runtime.load.cache_clear()
+    monkeypatch.setattr(runtime, "_is_installed", lambda name: name in names)
+    if module is not None:
+        monkeypatch.setattr(runtime.importlib, "import_module", module)
+
+
+def test_both_packages_installed_is_one_clear_message(monkeypatch):
+    install(monkeypatch, {"onnxruntime", "onnxruntime-gpu"})
+    with pytest.raises(UsageError, match=r"onnxruntime and onnxruntime-gpu are both installed.*pip uninstall"):
+        session.available()
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "says"),
+    [
+        (
+            set(),
+            ModuleNotFoundError("No module named 'onnxruntime'"),
+            r"not installed; `pip install convnet-analyzer\[cpu\]",
+        ),
+        ({"onnxruntime"}, ImportError("libfoo.so: missing"), "cannot be imported: libfoo.so"),
+    ],
+)
+def test_no_usable_package_is_one_clear_message(monkeypatch, names, error, says):
+    def module(name):
+        raise error
+
+    install(monkeypatch, names, module)
+    with pytest.raises(UsageError, match=says):
+        session.available()
+
+
+def test_importing_the_session_does_not_import_the_runtime():
+    code = "import sys, analyzer.session; sys.exit('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,444 @@
+"""The whole path: models whose answers are known, the literal equations, what must not matter, stopping and going on."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import graphs
+import literal
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+from scipy.special import softmax
+
+from analyzer import card as cards
+from analyzer import open_run, store, study
+from analyzer.errors import InputError, UsageError
+
+RADII = (0.5, 4.0)
+
+
+@pytest.fixture
+def images(tmp_path):
+    return tmp_path / "images"
+
+
+# closed forms ---------------------------------------------------------------------------------------------------------
+
+
+def test_constant_network_is_isotropic_and_has_no_mantel_r(tmp_path, images):
+    model, _ = graphs.constant(tmp_path)
+    runs.write_images(images, 3, size=8)
+    found = runs.measure(model, images, tmp_path / "run")
+    assert np.ptp(found.isotropy_score.values, axis=-1).max() == 0
+    assert np.ptp(found.symmetry_log_odds.values, axis=-1).max() == 0
+    assert np.isnan(found.mantel_r).all()
+    assert np.isnan(found.mantel_p).all()
+    assert (found.mantel_status == 1).all()
+    assert np.isnan(found.lipschitz).all()
+    summary = store.read_summary(tmp_path / "run")
+    assert summary["mantel_r_mean@0.5"]["value"] is None
+    assert summary["mantel_r_mean@0.5"]["n"] == 0
+    assert any("Mantel's r is undefined in 6 of 6" in w for w in summary["warnings"])
+
+
+def test_mean_of_pixels_is_symmetric_but_not_isotropic(tmp_path, images):
+    model, _ = graphs.pixel_mean(tmp_path)
+    runs.write_images(images, 3, size=8)
+    found = runs.measure(model, images, tmp_path / "run", trials=20)
+    symmetric = np.ptp(found.symmetry_log_odds.values, axis=-1)
+    isotropic = np.ptp(found.isotropy_log_odds.values, axis=-1)
+    assert symmetric.max() < 1e-5
+    assert isotropic.min() > 1e-3
+    assert (isotropic[:, 1] > 2 * isotropic[:, 0]).all()
+
+
+def test_distance_from_the_clean_image_is_isotropic_in_l2(tmp_path, images):
+    (path,) = runs.write_images(images, 1, size=8)
+    model, _ = graphs.distance(tmp_path, literal.pixels_of(path))
+    found = runs.measure(model, images, tmp_path / "run", norm="l2", trials=20)
+    assert np.ptp(found.isotropy_log_odds.values, axis=-1).max() < 2e-5
+    assert np.allclose(found.isotropy_log_odds.values, -np.array(RADII)[:, None], atol=2e-5)
+    assert np.allclose(found.input_distance_l2.values, np.array(RADII)[:, None], rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_orthogonal_layer_keeps_topology_and_distances(tmp_path, images, rng, norm):
+    dim = 3 * 8 * 8
+    orthogonal = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    model, _ = graphs.linear(tmp_path, orthogonal)
+    runs.write_images(images, 2, size=8)
+    found = runs.measure(model, images, tmp_path / "run", norm=norm, trials=12, permutations=99)
+    assert np.allclose(found.mantel_r, 1, atol=1e-4)
+    assert np.allclose(found.mantel_p, 0.01)
+    assert np.allclose(found.alpha_departure, 0, atol=1e-3)
+    # Under l2 an element moves by 0.04 grey levels on pixels near 128, which float32 holds to 1e-5.
+    assert np.allclose(found.feature_distance[..., 0] / found.input_distance_l2, 1, rtol=3e-4)
+    # normF(J) / sqrt(D) of an orthogonal matrix is 1; 12 trials sample it.
+    assert np.allclose(found.jacobian_rms, 1, rtol=0.03)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_linear_features_have_the_mantel_r_of_the_linear_reference(tmp_path, images, rng, norm):
+    model, _ = graphs.linear(tmp_path, rng.standard_normal((40, 3 * 16 * 16)), size=(16, 16))
+    runs.write_images(images, 12, size=16)
+    found = runs.measure(model, images, tmp_path / "run", norm=norm, trials=60, permutations=0)
+    difference = (found.mantel_r - found.mantel_r_linear).values
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(difference.size) + 0.02
+    assert found.participation_ratio.median() == pytest.approx(38, rel=0.1)  # 1 / (1/40 + 1/768)
+    assert np.allclose(found.alpha_departure.mean(), found.alpha_departure_linear.mean(), rtol=0.05)
+
+
+def test_the_ratio_never_exceeds_the_largest_singular_value(tmp_path, images, rng):
+    dim, singular = 3 * 8 * 8, np.linspace(0.2, 3.0, 30)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 30)))[0] for n in (50, dim))
+    model, _ = graphs.linear(tmp_path, left * singular @ right.T)
+    runs.write_images(images, 3, size=8)
+    found = runs.measure(model, images, tmp_path / "run", trials=30)
+    raw = (found.feature_distance[..., 0] / found.input_distance_l2).values
+    assert raw.max() <= 3.0 * (1 + 1e-5)
+    assert raw.max() > 0.2
+    expected = np.sqrt((singular**2).sum() / dim)
+    assert np.median(found.jacobian_rms) == pytest.approx(expected, rel=0.1)
+
+
+# against the literal equations ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "how"),
+    [
+        ({}, {}),
+        ({"softmax": True, "layout": "NHWC", "channels": "BGR"}, {"norm": "l2"}),
+        ({"fixed_batch": 1}, {"clip": True, "round": True}),
+    ],
+)
+def test_agrees_with_the_literal_equations(tmp_path, images, build, how):
+    model, card = graphs.convnet(tmp_path, **build)
+    paths = runs.write_images(images, 3)
+    radii, trials = (2.0, 8.0), 7
+    found = runs.measure(model, images, tmp_path / "run", radii=radii, trials=trials, seed=5, **how)
+    network = literal.Network(model, card, "fc2")
+    how = {"norm": how.get("norm", "linf"), "clip": how.get("clip", False), "whole": how.get("round", False)}
+    how["seed"] = 5
+    for path in paths:
+        one = found.sel(image=path.name)
+        label = int(np.argmax(network(literal.pixels_of(path))[0]))
+        assert one.label == label
+        for name, family in (("isotropy", "noise"), ("symmetry", "permutation")):
+            s, odds, predicted = literal.isotropy(network, path, label, radii, trials, family=family, **how)
+            assert np.allclose(one[f"{name}_score"], s, atol=1e-6)
+            assert np.allclose(one[f"{name}_log_odds"], odds, atol=1e-5)
+            assert np.array_equal(one[f"{name}_predicted"], predicted)
+        r, departure, participation = literal.topology(network, path, radii, trials, **how)
+        assert np.allclose(one.mantel_r[:, 0], r, atol=2e-3)
+        assert np.allclose(one.alpha_departure[:, 0], departure, rtol=2e-2)
+        assert np.allclose(one.participation_ratio[:, 0], np.clip(participation, 1, 768), rtol=2e-2)
+        ratio, moved, added, rms = literal.lipschitz(network, path, radii, trials, paths, **how)
+        assert np.allclose(one.input_distance_l2, added, rtol=1e-5)
+        assert np.allclose(one.feature_distance[..., 0], moved, rtol=1e-3)
+        assert np.allclose(one.lipschitz[..., 0], ratio, rtol=1e-3)
+        assert np.allclose(one.jacobian_rms[:, 0], rms, rtol=1e-3)
+
+
+# what must not matter -------------------------------------------------------------------------------------------------
+
+
+def test_batch_size_trials_radii_and_order_change_nothing(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 4)
+    whole = runs.measure(model, images, tmp_path / "a", trials=9, batch_size=8)
+    other_batch = runs.measure(model, images, tmp_path / "b", trials=9, batch_size=5)
+    fewer = runs.measure(model, images, tmp_path / "c", trials=4, radii=(4.0,), batch_size=64)
+    for name in ("isotropy_log_odds", "symmetry_log_odds", "feature_distance", "input_distance_l2"):
+        assert np.allclose(whole[name], other_batch[name], rtol=1e-4, atol=1e-6)
+        common = whole[name].sel(radius=[4.0]).isel(trial=slice(4))
+        assert np.allclose(common, fewer[name], rtol=1e-4, atol=1e-6)
+    # The images come in the seeded order whatever the file system says; a set of fewer images keeps it.
+    (images / "image_002.png").unlink()
+    rest = runs.measure(model, images, tmp_path / "d", trials=9)
+    order = [name for name in whole.image.values if name != "image_002.png"]
+    assert list(rest.image.values) == order
+    assert np.allclose(rest.isotropy_score, whole.isotropy_score.sel(image=order), atol=1e-7)
+
+
+@pytest.mark.parametrize("change", [{"layout": "NHWC"}, {"channels": "BGR"}, {"layout": "NHWC", "softmax": True}])
+def test_twins_give_the_same_results(tmp_path, images, change):
+    """The same weights behind another layout, channel order or a final softmax: the same measurements."""
+    model, _ = graphs.convnet(tmp_path / "one")
+    twin, _ = graphs.convnet(tmp_path / "two", **change)
+    runs.write_images(images, 2)
+    a = runs.measure(model, images, tmp_path / "a")
+    b = runs.measure(twin, images, tmp_path / "b")
+    for name in ("isotropy_log_odds", "symmetry_log_odds", "feature_distance", "mantel_r"):
+        assert np.allclose(a[name], b[name], rtol=1e-3, atol=1e-4), name
+    assert np.array_equal(a.input_distance_l2, b.input_distance_l2)
+
+
+def test_uint8_input_needs_whole_pixels_and_then_works(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path / "float")
+    integers, _ = graphs.convnet(tmp_path / "uint8", input_type="uint8")
+    runs.write_images(images, 2)
+    with pytest.raises(InputError, match="--clip --round"):
+        runs.measure(integers, images, tmp_path / "refused")
+    a = runs.measure(model, images, tmp_path / "a", clip=True, round=True)
+    b = runs.measure(integers, images, tmp_path / "b", clip=True, round=True)
+    assert np.allclose(a.isotropy_log_odds, b.isotropy_log_odds, atol=1e-4)
+
+
+def test_layers_come_as_asked_and_one_pass_serves_them_all(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 2)
+    passes = []
+    several = runs.measure(
+        model, images, tmp_path / "a", layers=("fc2", "relu1"), progress=lambda p: passes.append(p.passes)
+    )
+    assert list(several.layer.values) == ["fc2", "relu1"]
+    alone = runs.measure(model, images, tmp_path / "b", layers=("relu1",))
+    assert np.allclose(several.feature_distance.sel(layer=["relu1"]), alone.feature_distance)
+    assert passes[-1] == 2 * 32  # 2 radii x 2 families x 6 trials + 2 clean rows = 26, in batches of 8
+    summary = store.read_summary(tmp_path / "a")
+    assert "mantel_r_mean@0.5/relu1" in summary
+    assert "mantel_r_mean@0.5" not in summary
+
+
+def test_measures_can_be_chosen(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 2)
+    found = runs.measure(model, images, tmp_path / "a", measures=("symmetry",))
+    assert "symmetry_score" in found
+    assert not {"isotropy_score", "mantel_r", "feature_distance", "input_distance_l2"} & set(found)
+
+
+# the record -----------------------------------------------------------------------------------------------------------
+
+
+def test_clean_scores_labels_and_noise_floor(tmp_path, images):
+    model, card = graphs.convnet(tmp_path)
+    (path,) = runs.write_images(images, 1)
+    found = runs.measure(model, images, tmp_path / "run")
+    logits = literal.Network(model, card, "fc2")(literal.pixels_of(path))[0]
+    assert found.clean_predicted.item() == np.argmax(logits)
+    assert found.clean_score.item() == pytest.approx(softmax(logits).max(), abs=1e-6)
+    assert 0 <= found.log_odds_noise_floor.item() < 1e-4
+    assert 0 <= found.feature_noise_floor.item() < 1e-4
+
+
+def test_selection_counts_and_limit(tmp_path, images):
+    model, card = graphs.convnet(tmp_path)
+    paths = runs.write_images(images, 8)
+    (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    network = literal.Network(model, card, "fc2")
+    confidence = {p.name: softmax(network(literal.pixels_of(p))[0]).max() for p in paths}
+    threshold = sorted(confidence.values())[3]
+    found = runs.measure(model, images, tmp_path / "run", min_confidence=float(threshold) - 1e-9)
+    assert set(found.image.values) == {name for name, c in confidence.items() if c >= threshold - 1e-9}
+    counted = store.read_summary(tmp_path / "run")["run"]["images"]
+    assert (counted["found"], counted["read"], counted["bad"]) == (9, 8, 1)
+    assert (counted["wrong"], counted["below_confidence"], counted["measured"]) == (0, 3, 5)
+    assert counted["bad_images"][0]["id"] == "broken.png"
+    with pytest.raises(InputError, match=r"best: image_\d+\.png 0\.\d+"):
+        runs.measure(model, images, tmp_path / "none", min_confidence=1.0)
+
+
+def test_wrong_labels_are_wrong(tmp_path, images):
+    model, card = graphs.convnet(tmp_path)
+    paths = runs.write_images(images, 4)
+    network = literal.Network(model, card, "fc2")
+    label = [int(np.argmax(network(literal.pixels_of(p))[0])) for p in paths]
+    label[1] = (label[1] + 1) % 5
+    csv = tmp_path / "labels.csv"
+    csv.write_text("file,label\n" + "".join(f"{p.name},{c}\n" for p, c in zip(paths, label, strict=True)))
+    found = runs.measure(model, images, tmp_path / "run", labels=csv)
+    assert set(found.image.values) == {p.name for i, p in enumerate(paths) if i != 1}
+    assert store.read_summary(tmp_path / "run")["run"]["images"]["wrong"] == 1
+
+
+def test_images_with_outputs_that_are_not_finite_are_marked(tmp_path, images):
+    runs.write_images(images, 3, size=8)
+    means = sorted(np.asarray(Image.open(p)).mean() for p in images.iterdir())
+    model, _ = graphs.nan(tmp_path, threshold=(means[1] + means[2]) / 2)
+    found = runs.measure(model, images, tmp_path / "run", radii=(0.5, 200.0))
+    summary = store.read_summary(tmp_path / "run")
+    assert summary["run"]["images"]["non_finite"] == 1
+    # A perturbation of 200 grey levels takes one of the others beyond the threshold or not: its flag says so.
+    for k in range(found.sizes["image"]):
+        bad = not np.isfinite(found.isotropy_score.values[k]).all() or not np.isfinite(found.symmetry_score[k]).all()
+        assert (found.image_status.values[k] == 1) == bad
+
+
+def test_an_image_removed_during_the_run_fails_alone(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 3)
+    removed = []
+
+    def remove(progress):
+        if progress.stage == "measuring" and progress.done == 1 and not removed:
+            last = json.loads((tmp_path / "run" / "calibration.json").read_text())["selected"][-1]["id"]
+            (images / last).unlink()
+            removed.append(last)
+
+    found = runs.measure(model, images, tmp_path / "run", progress=remove)
+    assert found.image_status.sel(image=removed[0]) == 2
+    assert (found.image_status == 0).sum() == 2
+    assert np.isnan(found.isotropy_score.sel(image=removed[0])).all()
+    assert any("removed or changed" in w for w in store.read_summary(tmp_path / "run")["warnings"])
+
+
+def test_rounding_a_perturbation_away_is_undefined_not_zero(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 2)
+    found = runs.measure(model, images, tmp_path / "run", radii=(0.25,), round=True)
+    assert (found.input_distance_l2 == 0).all()
+    assert np.isnan(found.lipschitz).all()
+    assert np.isnan(found.jacobian_rms).all()
+    assert (found.mantel_status != 0).all()
+
+
+def test_probabilities_without_logits(tmp_path, images):
+    """A graph with no softmax to look behind: scores are taken as they are, undefined log-odds are said."""
+    model, card = graphs.constant(tmp_path, logits=(1.0, 0.0))
+    cards.write(dataclasses.replace(card, kind="probabilities"), cards.beside(model))
+    runs.write_images(images, 1, size=8)
+    found = runs.measure(model, images, tmp_path / "run", measures=("isotropy",))
+    assert found.clean_score.item() == 1
+    assert np.isnan(found.isotropy_log_odds).all()
+    assert found.log_odds_status.item() == 1
+    assert any("round" in w for w in store.read_summary(tmp_path / "run")["warnings"])
+
+
+# stopping and continuing ----------------------------------------------------------------------------------------------
+
+
+def same(a, b):
+    for name in a.variables:
+        if a[name].dtype.kind == "f":
+            assert np.allclose(a[name], b[name], rtol=1e-6, atol=1e-9, equal_nan=True), name
+        else:
+            assert (a[name].values == b[name].values).all(), name
+
+
+def test_sigkill_in_mid_run_then_the_same_command(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 12)
+    options = ["--trials", "30", "--radii", "1,4", "--min-confidence", "0", "--permutations", "19"]
+    options += ["--batch-size", "8", "--provider", "cpu"]
+
+    def command(out):
+        return [sys.executable, "-m", "analyzer", "run", str(model), "--images", str(images), "--out", out, *options]
+
+    killed = tmp_path / "killed"
+    with subprocess.Popen(command(str(killed)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(list(killed.glob("units/*.npz"))) < 3:
+            assert process.poll() is None, "finished before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert 3 <= len(list(killed.glob("units/*.npz"))) < 12
+    with open_run(killed) as partial:
+        assert 3 <= partial.sizes["image"] < 12
+    undisturbed = tmp_path / "undisturbed"
+    for out in (killed, undisturbed):
+        subprocess.run(command(str(out)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open_run(killed) as a, open_run(undisturbed) as b:
+        same(a, b)
+    one, two = (json.loads((d / "summary.json").read_text()) for d in (killed, undisturbed))
+    assert {k: v for k, v in one.items() if "@" in k} == {k: v for k, v in two.items() if "@" in k}
+
+
+def test_sigint_stops_cleanly_and_says_how_to_go_on(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 30)
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "analyzer", "run", str(model), "--images", str(images), "--out", str(out)]
+    command += ["--min-confidence", "0", "--batch-size", "8", "--provider", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(out.glob("units/*.npz")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.startswith("stopped; to continue: analyzer run ")
+    assert "Traceback" not in said
+
+
+def test_a_complete_run_is_left_alone_and_a_larger_limit_continues_it(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 5)
+    out = tmp_path / "run"
+    three = runs.measure(model, images, out, limit=3)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in out.rglob("*.*") if p.name != ".lock"}
+    runs.measure(model, images, out, limit=3)
+    assert before == {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in out.rglob("*.*") if p.name != ".lock"}
+    five = runs.measure(model, images, out, limit=5)
+    assert list(five.image.values[:3]) == list(three.image.values)
+    same(five.isel(image=slice(3)), three)
+    with pytest.raises(UsageError, match="limit"):
+        runs.measure(model, images, out, limit=2)
+
+
+def test_other_settings_on_resume_are_refused_by_name(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 2)
+    out = tmp_path / "run"
+    runs.measure(model, images, out)
+    with pytest.raises(UsageError, match="seed 0 -> 1"):
+        runs.measure(model, images, out, seed=1)
+    with pytest.raises(UsageError, match="trials"):
+        runs.measure(model, images, out, trials=7)
+    graphs.convnet(tmp_path, seed=9)
+    with pytest.raises(UsageError, match="model"):
+        runs.measure(model, images, out)
+
+
+def test_another_batch_size_on_resume_gives_the_same_results(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 4)
+    reference = runs.measure(model, images, tmp_path / "a")
+    runs.measure(model, images, tmp_path / "b", limit=2)
+    resumed = runs.measure(model, images, tmp_path / "b", limit=100, batch_size=3)
+    for name in ("isotropy_log_odds", "feature_distance"):
+        assert np.allclose(resumed[name], reference[name], rtol=1e-4, atol=1e-6)
+
+
+# the protocol ---------------------------------------------------------------------------------------------------------
+
+
+def test_default_protocol_is_the_papers():
+    assert study.Protocol().radii == study.parse_radii("0.5,1:20")
+    assert len(study.Protocol().radii) == 21
+    assert study.Protocol().families == ("noise", "permutation")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"radii": ()},
+        {"radii": (1.0, 0.5)},
+        {"radii": (0.0,)},
+        {"radii": (float("nan"),)},
+        {"trials": 2},
+        {"limit": 0},
+        {"min_confidence": 1.5},
+        {"norm": "l1"},
+        {"permutations": -1},
+        {"seed": -1},
+        {"measures": ("isotropi",)},
+        {"measures": ()},
+    ],
+)
+def test_protocols_that_make_no_sense_are_usage_errors(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong)).split("_")[0]):
+        study.Protocol(**wrong)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:", "1:b", "0.5,,1"])
+def test_radii_that_are_none(text):
+    with pytest.raises(UsageError, match="radii"):
+        study.parse_radii(text)
