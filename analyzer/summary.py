@@ -68,7 +68,6 @@ def layer_suffixes(document: dict[str, Any]) -> list[str]:
 def _images(dataset: Any, calibration: dict[str, Any], limit: int) -> dict[str, Any]:
     status = dataset["image_status"].values
     counts = calibration["counts"]
-    labelled = any(c["label"] != c.get("predicted") for c in calibration["candidates"] if c["outcome"] != "bad")
     return {
         "asked": limit,
         "found": calibration["found"],
@@ -84,7 +83,7 @@ def _images(dataset: Any, calibration: dict[str, Any], limit: int) -> dict[str, 
         "selected": len(calibration["selected"]),
         "finished": int(status.size),
         "measured": int((status == MEASURED).sum()),
-        "labels_differ_from_predictions": labelled,
+        "unlabelled": calibration["unlabelled"],
         "calibration": calibration["calibration_images"],
     }
 

@@ -160,8 +160,8 @@ def inspect(
         raise InputError(f"{model}: no such model file")
     graph.check(model)
     description = dataclasses.asdict(graph.describe(model))
-    draft = graph.draft_card(model)
     if write_card:
+        draft = graph.draft_card(model)
         target = cards.beside(model)
         try:
             with target.open("x", encoding="utf-8") as file:
@@ -171,7 +171,7 @@ def inspect(
         except OSError as e:
             raise UsageError(f"{target}: cannot be written: {e.strerror}") from e
     if json:
-        terminal.print_json({**description, "card": draft})
+        terminal.print_json(description)
         return
     terminal.print_description(model.name, description)
     if write_card:

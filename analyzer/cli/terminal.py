@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 import unicodedata
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -40,12 +42,16 @@ class _Console(Console):
 
 def console(*, stderr: bool = False) -> Console:
     """A console for text that is already safe: no markup, no emoji codes, no guessing at highlights."""
-    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    made = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = 100  # in a file or a pipe there is no width to ask for
+    return made
 
 
 def say(text: object, *, style: str | None = None) -> None:
-    """One safe paragraph on stdout."""
-    console().print(Text(safe(text), style=style or ""))
+    """One safe paragraph on stdout: wrapped on a terminal, one line for whatever else reads it."""
+    target = console()
+    target.print(Text(safe(text), style=style or ""), soft_wrap=not target.is_terminal)
 
 
 def print_json(document: Any) -> None:
@@ -83,7 +89,9 @@ def image_line(images: dict[str, Any]) -> str:
     parts = [
         f"{images['read']} of {images['found']} images read",
         f"{images['bad']} unreadable",
-        f"{images['wrong']} classified wrongly",
+        "no labels, so the clean prediction counts as right"
+        if images["unlabelled"]
+        else f"{images['wrong']} classified wrongly",
         f"{images['below_confidence']} below the confidence",
     ]
     if images["non_finite"]:
@@ -98,10 +106,10 @@ def radius_table(measure: Any, rows: dict[str, Estimate], suffix: str) -> Table:
     columns = [(c, at(rows, c.name, suffix)) for c in measure.COLUMNS]
     columns = [(c, found) for c, found in columns if found]
     title = measure.TITLE + (f" — {safe(suffix[1:])}" if suffix else "")
-    table = Table(title=Text(title), title_justify="left", title_style="bold", caption_justify="left")
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("radius", justify="right")
     for column, _ in columns:
-        table.add_column(Text(column.heading), justify="right")
+        table.add_column(Text(column.heading), justify="right", max_width=17)
     for radius in sorted({r for _, found in columns for r in found}):
         table.add_row(f"{radius:g}", *(_cell(column, found.get(radius)) for column, found in columns))
     overall = [(c, rows.get(c.name + suffix)) for c, _ in columns]
@@ -119,7 +127,7 @@ def _cell(column: Any, estimate: Estimate | None) -> Text:
     text = Text(format(estimate.value, column.form))
     if column.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
         low, high = (format(v, column.form) for v in (estimate.low, estimate.high))
-        text.append(f" [{low}, {high}]", style="dim")
+        text.append(f"\n{low}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{high}", style="dim")
     return text
 
 
@@ -144,7 +152,7 @@ def print_doctor(report: dict[str, Any]) -> None:
     """What `doctor.examine` found."""
     say(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     for provider in report["providers"]:
-        works = "works" if provider["works"] else f"not usable: {provider['why']}"
+        works = "works" if provider["works"] else f"not usable: {provider['reason']}"
         say(f"{'✓' if provider['works'] else '✗'} {provider['name']}: {works}")
     for check in report["checks"]:
         say(f"{'✓' if check['passed'] else '✗'} {check['name']}: {check['detail']}")

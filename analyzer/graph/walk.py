@@ -104,7 +104,7 @@ def size_of(elem_type: int, dims: Iterable[int]) -> int:
 
 def entries_of(tensor: TensorProto) -> int:
     """How many entries the typed field of an embedded tensor must have (`raw_data` aside)."""
-    count = math.prod(tensor.dims)
+    count: int = math.prod(tensor.dims)
     if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
         return 2 * count
     if tensor.data_type in _BITS:  # packed into bytes, one in an entry

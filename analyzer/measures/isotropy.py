@@ -17,11 +17,11 @@ NEEDS_FEATURES = False
 VARIABLES = base.score_variables("isotropy", "under fresh noise (Eq. 4)")
 TITLE = "Isotropy: range of the true-class score over equal-length noise"
 COLUMNS = (
-    base.Column("median range", "isotropy_range_median", ".2e", interval=True),
-    base.Column("90 % range", "isotropy_range_q90", ".2e", interval=True),
-    base.Column("median range, nat", "isotropy_log_odds_range_median", ".3g", interval=True),
+    base.Column("median range", "isotropy_range_median", ".2g", interval=True),
+    base.Column("90 % range", "isotropy_range_q90", ".2g", interval=True),
+    base.Column("median range, nat", "isotropy_log_odds_range_median", ".2g", interval=True),
     base.Column("mean score", "isotropy_score_mean", ".4f"),
-    base.Column("images misclassified", "misclassified_share", ".1%", interval=True),
+    base.Column("images misclassified", "misclassified_share", ".0%", interval=True),
 )
 
 

@@ -35,12 +35,12 @@ VARIABLES = (
 )
 TITLE = "Lipschitz: normalised distance ratio L_x, a sampled lower bound"
 COLUMNS = (
-    base.Column("5 %", "lipschitz_q05", ".3g"),
-    base.Column("median", "lipschitz_median", ".3g", interval=True),
-    base.Column("95 %", "lipschitz_q95", ".3g", interval=True),
+    base.Column("5 %", "lipschitz_q05", ".2g"),
+    base.Column("median", "lipschitz_median", ".2g", interval=True),
+    base.Column("95 %", "lipschitz_q95", ".2g", interval=True),
     base.Column("share below 1", "lipschitz_below_one_share", ".1%", interval=True),
     base.Column("raw median", "lipschitz_raw_median", ".3g"),
-    base.Column("norm_F(J) / sqrt(D)", "jacobian_rms_median", ".3g", interval=True),
+    base.Column("norm_F(J) / sqrt(D)", "jacobian_rms_median", ".2g", interval=True),
 )
 
 

@@ -20,11 +20,11 @@ NEEDS_FEATURES = False
 VARIABLES = base.score_variables("symmetry", "under permuted noise (Eq. 6)")
 TITLE = "Symmetry: range of the true-class score over reorderings of one noise vector"
 COLUMNS = (
-    base.Column("median range", "symmetry_range_median", ".2e", interval=True),
-    base.Column("90 % range", "symmetry_range_q90", ".2e", interval=True),
-    base.Column("median range, nat", "symmetry_log_odds_range_median", ".3g", interval=True),
+    base.Column("median range", "symmetry_range_median", ".2g", interval=True),
+    base.Column("90 % range", "symmetry_range_q90", ".2g", interval=True),
+    base.Column("median range, nat", "symmetry_log_odds_range_median", ".2g", interval=True),
     base.Column("minus isotropy, nat", "symmetry_excess_median", "+.2g", interval=True),
-    base.Column("images misclassified", "symmetry_misclassified_share", ".1%", interval=True),
+    base.Column("images misclassified", "symmetry_misclassified_share", ".0%", interval=True),
 )
 
 

@@ -36,12 +36,12 @@ VARIABLES = (
 )
 TITLE = "Topology: Mantel correlation of input and feature distances"
 COLUMNS = (
-    base.Column("mean Mantel r", "mantel_r_mean", "+.3f", interval=True),
-    base.Column("linear reference", "mantel_r_linear_mean", "+.3f"),
-    base.Column("share p < 0.05 (5 % by chance)", "mantel_p_below_05_share", ".1%", interval=True),
-    base.Column("participation ratio", "participation_ratio_median", ".3g"),
-    base.Column("alpha departure", "alpha_departure_mean", ".3f"),
-    base.Column("its linear reference", "alpha_departure_linear_mean", ".3f"),
+    base.Column("Mantel r", "mantel_r_mean", "+.2f", interval=True),
+    base.Column("of a linear map", "mantel_r_linear_mean", "+.2f"),
+    base.Column("p < 0.05 (chance: 5%)", "mantel_p_below_05_share", ".0%", interval=True),
+    base.Column("participation", "participation_ratio_median", ".3g"),
+    base.Column("alpha departure", "alpha_departure_mean", ".2f"),
+    base.Column("of a linear map", "alpha_departure_linear_mean", ".2f"),
 )
 _CHUNK = 16  # permutations whose gathered distances stay in cache together
 

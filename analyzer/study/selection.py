@@ -79,6 +79,7 @@ class _Pass:
         low, high = earlier.get("minimum", {}), earlier.get("maximum", {})
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
+        self.unlabelled = int(earlier.get("unlabelled", 0))
         self.good = sum(c["outcome"] == GOOD for c in self.candidates)
 
     @property
@@ -112,6 +113,7 @@ class _Pass:
     ) -> None:
         label = image.label
         if label is None:
+            self.unlabelled += 1
             label = int(np.argmax(scores)) if np.isfinite(scores).all() else 0
         if label >= scores.size:
             raise InputError(f"{image.id}: label {label}, but the model has {scores.size} classes")
@@ -163,6 +165,7 @@ class _Pass:
             "maximum": {name: self.high[name] for name in self.high if known[name]},
             "calibration_images": self.calibrated,
             "found": found,
+            "unlabelled": self.unlabelled,
             "counts": counts,
             "candidates": self.candidates,
         }

@@ -1,0 +1,249 @@
+"""The command line: what it prints where, its exit codes, bad input in two lines without a traceback."""
+
+import json
+import subprocess
+import sys
+
+import graphs
+import pytest
+import runs
+
+from analyzer import card as cards
+from analyzer.cli import main, terminal
+
+SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "9"]
+SMALL += ["--provider", "cpu", "--batch-size", "8"]
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout, stderr of one command, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return stopped.value.code, out, err
+
+
+@pytest.fixture
+def model(tmp_path):
+    path, _ = graphs.convnet(tmp_path / "model")
+    runs.write_images(tmp_path / "images", 3)
+    return path
+
+
+@pytest.fixture
+def run_arguments(model, tmp_path):
+    return ["run", model, "--images", tmp_path / "images", "--out", tmp_path / "out", *SMALL]
+
+
+def test_import_and_help_load_nothing_heavy():
+    code = (
+        "import sys, analyzer; dir(analyzer); from analyzer.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert e.code in (0, None), e.code\n"
+        "names = 'onnx onnxruntime skbio scipy pandas xarray matplotlib numpy'\n"
+        "heavy = set(names.split()) & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert analyzer.measures.topology.mantel and analyzer.open_run"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_run_prints_tables_sentences_and_warnings(capsys, run_arguments):
+    code, out, _ = call(capsys, *run_arguments)
+    assert code == 0
+    for words in ("Isotropy", "Symmetry", "Topology", "Lipschitz", "median range", "Mantel r", "share below 1"):
+        assert words in out
+    assert out.count("•") == 4
+    assert "3 of 3 images read, 0 unreadable" in out
+    assert "The ranges of g and h come from 3 images" in out
+
+
+def test_json_is_json_only_and_the_same_from_run_and_summary(capsys, run_arguments, tmp_path):
+    code, out, err = call(capsys, *run_arguments, "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["misclassified_share@4"].keys() == {"value", "low", "high", "n"}
+    assert document["isotropy_range_median@1"]["n"] == 3
+    assert json.loads(call(capsys, "summary", tmp_path / "out", "--json")[1]) == document
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == document
+
+
+def test_summary_of_a_partial_run_says_so(capsys, run_arguments, tmp_path):
+    call(capsys, *run_arguments)
+    next((tmp_path / "out" / "units").glob("*.npz")).unlink()
+    (tmp_path / "out" / "summary.json").unlink()
+    code, out, _ = call(capsys, "summary", tmp_path / "out")
+    assert code == 0
+    assert out.startswith("partial: 2 of 3 images")
+    assert "Partial: 2 of 3 images." in out
+
+
+def test_verify_finds_a_flipped_bit_and_run_mends_it(capsys, run_arguments, tmp_path):
+    call(capsys, *run_arguments)
+    assert call(capsys, "verify", tmp_path / "out")[:2] == (0, f"{tmp_path / 'out'}: 3 of 3 images, nothing wrong\n")
+    unit = next((tmp_path / "out" / "units").glob("*.npz"))
+    data = bytearray(unit.read_bytes())
+    data[len(data) // 2] ^= 1
+    unit.write_bytes(data)
+    code, out, err = call(capsys, "verify", tmp_path / "out")
+    assert code == 5
+    assert unit.name in out
+    assert "Traceback" not in err
+    assert call(capsys, *run_arguments)[0] == 0
+    assert call(capsys, "verify", tmp_path / "out")[0] == 0
+
+
+def test_inspect_shows_layers_and_writes_a_card_that_parses(capsys, model):
+    cards.beside(model).unlink()
+    code, out, _ = call(capsys, "inspect", model, "--write-card")
+    assert code == 0
+    assert "fc2" in out
+    card = cards.read(cards.beside(model))
+    assert (card.layout, card.size, card.feature_name) == ("NCHW", (16, 16), "fc2")
+    code, _, err = call(capsys, "inspect", model, "--write-card")
+    assert code == 2
+    assert "not overwritten" in err
+    code, out, _ = call(capsys, "inspect", model, "--json")
+    assert json.loads(out)["inputs"] == [["x", "float32", ["N", 3, 16, 16]]]
+
+
+def test_doctor_knows_what_works(capsys):
+    code, out, _ = call(capsys, "doctor", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert all(check["passed"] for check in report["checks"]), report["checks"]
+    cpu = next(p for p in report["providers"] if p["provider"] == "CPUExecutionProvider")
+    assert cpu["works"]
+    assert "Mantel test against scikit-bio" in call(capsys, "doctor")[1]
+
+
+def test_version(capsys):
+    assert call(capsys, "--version")[:2] == (0, "analyzer 0.1.0\n")
+
+
+# bad input ------------------------------------------------------------------------------------------------------------
+
+
+def no_card(tmp_path, model):
+    cards.beside(model).unlink()
+
+
+def malformed_card(tmp_path, model):
+    cards.beside(model).write_text('{"schema": 1, "input": {"layout": "NCHW"')
+
+
+def unknown_key(tmp_path, model):
+    document = json.loads(cards.beside(model).read_text())
+    document["input"]["maen"] = [0, 0, 0]
+    cards.beside(model).write_text(json.dumps(document))
+
+
+def not_onnx(tmp_path, model):
+    model.write_bytes(b"\x80\x04\x95 this is a pickle")
+
+
+def empty_folder(tmp_path, model):
+    for image in (tmp_path / "images").iterdir():
+        image.unlink()
+
+
+def unreadable(tmp_path, model):
+    for image in (tmp_path / "images").iterdir():
+        image.write_bytes(b"nothing")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "extra", "code", "words"),
+    [
+        (no_card, [], 4, "inspect"),
+        (malformed_card, [], 4, "convnet.json"),
+        (unknown_key, [], 4, "input.maen"),
+        (not_onnx, [], 4, "convnet.onnx"),
+        (empty_folder, [], 4, "images"),
+        (unreadable, [], 4, "cannot be read"),
+        (None, ["--layers", "fc3"], 4, "fc2"),
+        (None, ["--min-confidence", "1"], 4, "best: image_"),
+        (None, ["--labels", "missing.csv"], 4, "missing.csv"),
+        (None, ["--trials", "2"], 2, "--trials 2"),
+        (None, ["--radii", "1:x"], 2, "--radii"),
+        (None, ["--batch-size", "none"], 2, "--batch-size"),
+        (None, ["--threads", "0"], 2, "--threads"),
+        (None, ["--provider", "cuda"], 2, "cuda"),
+        (None, ["--provider", "gpu9"], 2, "gpu9"),
+        (None, ["--norm", "l7"], 2, "--norm"),
+        (None, ["--trails", "5"], 2, "--trails"),
+        (None, ["--out", "/proc/nothing/here"], 2, "/proc/nothing/here"),
+    ],
+)
+def test_bad_input_gets_its_exit_code_and_two_lines(capsys, run_arguments, model, tmp_path, spoil, extra, code, words):
+    if spoil is not None:
+        spoil(tmp_path, model)
+    found, out, err = call(capsys, *run_arguments, *extra)
+    assert found == code, err
+    assert words in err
+    assert len(err.strip().splitlines()) <= 2, err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_commands_on_what_is_no_run(capsys, tmp_path):
+    for command in ("summary", "verify"):
+        code, _, err = call(capsys, command, tmp_path)
+        assert code == 4
+        assert "no run" in err
+
+
+def test_a_bug_is_one_line_without_debug_and_a_traceback_with_it(capsys, monkeypatch, run_arguments):
+    def broken(*_, **__):
+        raise ZeroDivisionError("by \x1b[31m design")
+
+    monkeypatch.setattr("analyzer.study.run", broken)
+    code, _, err = call(capsys, *run_arguments)
+    assert code == 1
+    assert err.startswith("bug: ZeroDivisionError: by \N{REPLACEMENT CHARACTER}[31m design")
+    assert "Traceback" in call(capsys, *run_arguments, "--debug")[2]
+
+
+# text that reaches the screen -----------------------------------------------------------------------------------------
+
+
+def test_names_cannot_command_the_terminal(capsys, tmp_path):
+    model, _ = graphs.convnet(tmp_path, name="[bold red]x[-1]\x1b]0;title\x07\u202e")
+    runs.write_images(tmp_path / "images", 3)
+    (tmp_path / "images" / "image_000.png").rename(tmp_path / "images" / "[red]\x1b[2J.png")
+    code, out, err = call(capsys, "run", model, "--images", tmp_path / "images", "--out", tmp_path / "out", *SMALL)
+    assert code == 0, err
+    assert "[bold red]x[-1]" in out
+    assert not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
+def test_safe_keeps_ordinary_text():
+    assert terminal.safe("Grüße, 数字 – ok\n") == "Grüße, 数字 – ok\n"
+    assert terminal.safe("a\tb\x9b\udc80") == "a" + "\N{REPLACEMENT CHARACTER}" + "b" + 2 * "\N{REPLACEMENT CHARACTER}"
+
+
+def test_closed_pipe_is_quiet(run_arguments, capsys):
+    call(capsys, *run_arguments)
+    command = [sys.executable, "-m", "analyzer", *map(str, run_arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        process.stderr.close()
+    assert process.returncode == 0
+    assert said == ""
+
+
+def test_other_locale_works(run_arguments):
+    command = [sys.executable, "-m", "analyzer", *map(str, run_arguments)]
+    done = subprocess.run(
+        command, env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Isotropy" in done.stdout
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch, run_arguments):
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0.0)
+    _, _, err = call(capsys, *run_arguments)
+    assert "measuring: 3 of 3 images" in err
+    assert "passes/s" in err
