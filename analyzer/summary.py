@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.measures import REGISTRY
-from analyzer.measures.base import Row
+from analyzer.measures.base import Row, at
 from analyzer.statistics import Estimate
 
 SCHEMA = 1
@@ -39,7 +39,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
             "context": manifest["context"],
         },
         "sentences": list(_sentences(measures, rows, suffixes)),
-        "warnings": list(_warnings(dataset, measured, calibration, manifest)),
+        "warnings": list(_warnings(dataset, measured, rows, calibration, manifest)),
         **{name: {**estimate._asdict()} for name, estimate in rows.items()},
     }
 
@@ -99,7 +99,9 @@ def _sentences(measures: list[str], rows: dict[str, Estimate], suffixes: list[st
             yield said if not suffix else f"{suffix[1:]}: {said}"
 
 
-def _warnings(dataset: Any, measured: Any, calibration: dict[str, Any], manifest: dict[str, Any]) -> Iterator[str]:
+def _warnings(
+    dataset: Any, measured: Any, rows: dict[str, Estimate], calibration: dict[str, Any], manifest: dict[str, Any]
+) -> Iterator[str]:
     n = measured.sizes["image"]
     selected, asked = len(calibration["selected"]), manifest["identity"]["limit"]
     if dataset.sizes["image"] < selected:
@@ -136,16 +138,8 @@ def _warnings(dataset: Any, measured: Any, calibration: dict[str, Any], manifest
                 f"Mantel's r is undefined in {undefined.sum()} of {undefined.size} cases (image, radius, layer): "
                 "`mantel_status` says why."
             )
-    if n and "isotropy_log_odds" in measured:
-        below = _below_floor(measured)
-        if below:
-            yield f"Below the noise floor: log-odds ranges at radius {', '.join(below)} for half of the images or more."
+    below = at(rows, "isotropy_below_noise_floor_share")
+    radii = [f"{radius:g}" for radius, estimate in below.items() if estimate.value >= 0.5]
+    if radii:
+        yield f"Below the noise floor: log-odds ranges at radius {', '.join(radii)} for half of the images or more."
     yield from manifest["context"].get("notes", [])
-
-
-def _below_floor(measured: Any) -> list[str]:
-    from analyzer.measures.isotropy import score_range
-
-    ranges = score_range(measured["isotropy_log_odds"].values)
-    below = ranges <= measured["log_odds_noise_floor"].values[:, None]
-    return [f"{r:g}" for r, share in zip(measured["radius"].values, below.mean(axis=0), strict=True) if share >= 0.5]

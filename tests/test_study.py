@@ -1,4 +1,4 @@
-"""The whole path: models whose answers are known, the literal equations, what must not matter, stopping and going on."""
+"""The whole path: known answers, the literal equations, what must not matter, stopping and going on."""
 
 import dataclasses
 import json

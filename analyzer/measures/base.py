@@ -1,6 +1,6 @@
 """What a measure is: what it is handed for one image, what it stores, and how its results are summed up."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -109,6 +109,18 @@ def score_variables(prefix: str, what: str) -> tuple[Variable, ...]:
 def observe_scores(prefix: str, seen: TrueClass) -> dict[str, NDArray[Any]]:
     """The arrays of `score_variables`."""
     return {f"{prefix}_score": seen.score, f"{prefix}_log_odds": seen.log_odds, f"{prefix}_predicted": seen.predicted}
+
+
+def by_image(
+    dataset: Any, names: Sequence[str], function: Callable[..., tuple[NDArray[Any], ...]], *, block: int = 16
+) -> list[NDArray[Any]]:
+    """`function` of some variables, a few images at a time, so that a summary never holds a whole variable.
+
+    function: arrays of `names` with a leading image axis -> arrays with that axis; these are joined along it.
+    """
+    images = range(0, dataset.sizes["image"], block)
+    parts = [function(*(dataset[name].isel(image=slice(k, k + block)).values for name in names)) for k in images]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def at(rows: Mapping[str, Estimate], name: str, suffix: str = "") -> dict[float, Estimate]:

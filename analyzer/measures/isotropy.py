@@ -55,19 +55,21 @@ def q90(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
 
 def score_rows(prefix: str, dataset: Any) -> Iterator[base.Row]:
     """Ranges, mean score and misclassification of one family, per radius: what isotropy and symmetry share."""
-    label = dataset["label"].values
     floor = dataset["log_odds_noise_floor"].values
-    for k, radius in enumerate(dataset["radius"].values):
-        score = dataset[f"{prefix}_score"].values[:, k]
-        log_odds = score_range(dataset[f"{prefix}_log_odds"].values[:, k])
-        wrong = misclassified(dataset[f"{prefix}_predicted"].values[:, k], label)
-        ranges = score_range(score)
+    names = ["label", *(f"{prefix}_{name}" for name in ("score", "log_odds", "predicted"))]
+
+    def reduced(label: Any, score: Any, log_odds: Any, predicted: Any) -> tuple[NDArray[Any], ...]:
+        wrong = misclassified(predicted, label[:, None])
+        return score_range(score), score_range(log_odds), mean_score(score), wrong
+
+    by_radius = [values.T for values in base.by_image(dataset, names, reduced)]
+    for radius, ranges, log_odds, means, wrong in zip(dataset["radius"].values, *by_radius, strict=True):
         for name, estimate in (
             ("range_median", over_images(ranges, np.median)),
             ("range_q90", over_images(ranges, q90)),
             ("log_odds_range_median", over_images(log_odds, np.median)),
             ("log_odds_range_q90", over_images(log_odds, q90)),
-            ("score_mean", over_images(mean_score(score), np.mean)),
+            ("score_mean", over_images(means, np.mean)),
             ("misclassified_share", share(np.where(np.isnan(wrong), np.nan, wrong > 0))),
             ("misclassified_trials_mean", over_images(wrong, np.mean)),
             ("below_noise_floor_share", share(np.where(np.isnan(log_odds), np.nan, log_odds <= floor))),

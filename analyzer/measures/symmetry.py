@@ -46,9 +46,10 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
     yield from score_rows("symmetry", dataset)
     if "isotropy_log_odds" not in dataset:
         return
-    for k, radius in enumerate(dataset["radius"].values):
-        fresh, permuted = (dataset[f"{name}_log_odds"].values[:, k] for name in ("isotropy", "symmetry"))
-        yield base.Row("symmetry_excess_median", float(radius), None, over_images(excess(permuted, fresh), np.median))
+    names = ("symmetry_log_odds", "isotropy_log_odds")
+    (paired,) = base.by_image(dataset, names, lambda permuted, fresh: (excess(permuted, fresh),))
+    for radius, values in zip(dataset["radius"].values, paired.T, strict=True):
+        yield base.Row("symmetry_excess_median", float(radius), None, over_images(values, np.median))
 
 
 def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:

@@ -172,23 +172,21 @@ def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
 
 def summarise(dataset: Any) -> Iterator[base.Row]:
     """Rows per radius and layer."""
+    found = {v.name: np.asarray(dataset[v.name].values, dtype=np.float64) for v in VARIABLES}
     for j, layer in enumerate(dataset["layer"].values):
         for k, radius in enumerate(dataset["radius"].values):
-
-            def values(name: str, k: int = k, j: int = j) -> NDArray[np.float64]:
-                return np.asarray(dataset[name].values[:, k, j], dtype=np.float64)
-
-            p = values("mantel_p")
+            here = {name: values[:, k, j] for name, values in found.items()}
+            p = here["mantel_p"]
             for name, estimate in (
-                ("mantel_r_mean", over_images(values("mantel_r"), np.mean)),
-                ("mantel_r_median", over_images(values("mantel_r"), np.median)),
-                ("mantel_r_linear_mean", over_images(values("mantel_r_linear"), np.mean)),
-                ("mantel_r_linear_median", over_images(values("mantel_r_linear"), np.median)),
+                ("mantel_r_mean", over_images(here["mantel_r"], np.mean)),
+                ("mantel_r_median", over_images(here["mantel_r"], np.median)),
+                ("mantel_r_linear_mean", over_images(here["mantel_r_linear"], np.mean)),
+                ("mantel_r_linear_median", over_images(here["mantel_r_linear"], np.median)),
                 ("mantel_p_below_05_share", share(np.where(np.isnan(p), np.nan, p < 0.05))),
-                ("mantel_undefined_share", share(values("mantel_status") != DEFINED)),
-                ("participation_ratio_median", over_images(values("participation_ratio"), np.median)),
-                ("alpha_departure_mean", over_images(values("alpha_departure"), np.mean)),
-                ("alpha_departure_linear_mean", over_images(values("alpha_departure_linear"), np.mean)),
+                ("mantel_undefined_share", share(here["mantel_status"] != DEFINED)),
+                ("participation_ratio_median", over_images(here["participation_ratio"], np.median)),
+                ("alpha_departure_mean", over_images(here["alpha_departure"], np.mean)),
+                ("alpha_departure_linear_mean", over_images(here["alpha_departure_linear"], np.mean)),
             ):
                 yield base.Row(name, float(radius), str(layer), estimate)
 

@@ -147,12 +147,17 @@ def open_run(path: Path) -> "xarray.Dataset":
     return _with_lipschitz(_from_units(path, manifest))
 
 
-def open_results(file: Path) -> "xarray.Dataset":
-    """What `write_results` wrote, with `lipschitz`, as `open_run` gives it. Raises IncompleteError when damaged."""
+def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
+    """What `write_results` wrote, with `lipschitz`, as `open_run` gives it. Raises IncompleteError when damaged.
+
+    Without `derive`, for reading it through in blocks: no `lipschitz`, and what was read is not kept.
+    """
     import xarray
 
     try:
-        dataset = xarray.open_dataset(file, engine="h5netcdf")
+        dataset = xarray.open_dataset(file, engine="h5netcdf", cache=derive)
+        if not derive:
+            return dataset
         try:
             return _with_lipschitz(dataset)
         except BaseException:
@@ -199,17 +204,16 @@ def _with_lipschitz(dataset: "xarray.Dataset") -> "xarray.Dataset":
     """The data set with L_x beside the distances; its attributes hold the ranges, NaN where they are 0 or unknown."""
     if not {"feature_distance", "input_distance_l2"} <= dataset.keys():
         return dataset
-    calibration = json.loads(dataset.attrs["calibration"]) or {"input_range": None, "feature_range": {}}
-    input_range = float(calibration["input_range"] or np.nan)
-    feature_range = np.array([calibration["feature_range"].get(str(k)) or np.nan for k in dataset["layer"].values])
+    calibration = json.loads(dataset.attrs["calibration"])
+    input_range, feature_range = lipschitz.ranges(calibration, [str(layer) for layer in dataset["layer"].values])
     values = lipschitz.ratio(
         dataset["feature_distance"].values,
         dataset["input_distance_l2"].values[..., None],
         input_range=input_range,
         feature_range=feature_range,
     )
-    ranges = {"input_range": input_range, "feature_range": feature_range}
+    used = {"input_range": input_range, "feature_range": feature_range}
     derived = schema.LIPSCHITZ
     # In place: a copy would no longer close the file.
-    dataset[derived.name] = (derived.dims, values, {**derived.attributes, **ranges})
+    dataset[derived.name] = (derived.dims, values, {**derived.attributes, **used})
     return dataset

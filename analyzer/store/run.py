@@ -92,7 +92,7 @@ class Store:
         self._drop_results()
         target = self.path / RESULTS
         results.write_results(target, manifest=self.manifest, calibration=calibration, read_unit=self.read_unit)
-        with results.open_results(target) as dataset:
+        with results.open_results(target, derive=False) as dataset:
             summary: dict[str, Any] = files.plain(summarise(dataset))
         files.write(self.path / SUMMARY, _text(summary))
         return summary
