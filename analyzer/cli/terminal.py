@@ -106,10 +106,12 @@ def radius_table(measure: Any, rows: dict[str, Estimate], suffix: str) -> Table:
     columns = [(c, at(rows, c.name, suffix)) for c in measure.COLUMNS]
     columns = [(c, found) for c, found in columns if found]
     title = measure.TITLE + (f" — {safe(suffix[1:])}" if suffix else "")
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
     table.add_column("radius", justify="right")
     for column, _ in columns:
-        table.add_column(Text(column.heading), justify="right", max_width=17)
+        table.add_column(Text(column.heading), justify="right", min_width=_longest_word(column.heading), max_width=16)
     for radius in sorted({r for _, found in columns for r in found}):
         table.add_row(f"{radius:g}", *(_cell(column, found.get(radius)) for column, found in columns))
     overall = [(c, rows.get(c.name + suffix)) for c, _ in columns]
@@ -124,11 +126,20 @@ def _cell(column: Any, estimate: Estimate | None) -> Text:
         return Text("")
     if not math.isfinite(estimate.value):
         return Text("undefined", style="dim")
-    text = Text(format(estimate.value, column.form))
+    text = Text(_short(estimate.value, column.form))
     if column.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
-        low, high = (format(v, column.form) for v in (estimate.low, estimate.high))
-        text.append(f"\n{low}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{high}", style="dim")
+        low, high = (_short(v, column.form) for v in (estimate.low, estimate.high))
+        text.append(f"\n{low} – {high}", style="dim")
     return text
+
+
+def _short(value: float, form: str) -> str:
+    """A number in few characters: 1.4e-6 rather than 1.4e-06, 2.4e-4 rather than 0.00024."""
+    if form.endswith("g") and 0 < abs(value) < 1e-3:
+        form = form[:-1] + "e"
+        form = form.replace(".2e", ".1e").replace(".3e", ".2e")
+    mantissa, exponent, power = format(value, form).partition("e")
+    return f"{mantissa}e{int(power)}" if exponent else mantissa
 
 
 def print_description(name: str, description: dict[str, Any]) -> None:
@@ -229,3 +240,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()))

@@ -36,8 +36,8 @@ VARIABLES = (
 )
 TITLE = "Topology: Mantel correlation of input and feature distances"
 COLUMNS = (
-    base.Column("Mantel r", "mantel_r_mean", "+.2f", interval=True),
-    base.Column("of a linear map", "mantel_r_linear_mean", "+.2f"),
+    base.Column("Mantel r", "mantel_r_mean", "+.3f", interval=True),
+    base.Column("of a linear map", "mantel_r_linear_mean", "+.3f"),
     base.Column("p < 0.05 (chance: 5%)", "mantel_p_below_05_share", ".0%", interval=True),
     base.Column("participation", "participation_ratio_median", ".3g"),
     base.Column("alpha departure", "alpha_departure_mean", ".2f"),
