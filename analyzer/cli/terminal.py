@@ -111,7 +111,7 @@ def radius_table(measure: Any, rows: dict[str, Estimate], suffix: str) -> Table:
     )
     table.add_column("radius", justify="right")
     for column, _ in columns:
-        table.add_column(Text(column.heading), justify="right", min_width=_longest_word(column.heading), max_width=16)
+        table.add_column(Text(column.heading), justify="right", max_width=16, overflow="fold")
     for radius in sorted({r for _, found in columns for r in found}):
         table.add_row(f"{radius:g}", *(_cell(column, found.get(radius)) for column, found in columns))
     overall = [(c, rows.get(c.name + suffix)) for c, _ in columns]
@@ -240,7 +240,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _longest_word(text: str) -> int:
-    return max(map(len, text.split()))

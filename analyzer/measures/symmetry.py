@@ -36,6 +36,13 @@ def excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -> NDArray
     return np.asarray(score_range(permuted) - score_range(fresh))
 
 
+def relative_excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`excess` over the mean of the two ranges, between -2 and 2; NaN where both are 0. Shapes as in `excess`."""
+    one, other = score_range(permuted), score_range(fresh)
+    total = np.where(one + other > 0, one + other, np.nan)
+    return np.asarray(2 * (one - other) / total)
+
+
 def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
     """`symmetry_*` of one image, shape (radius, trial)."""
     return base.observe_scores("symmetry", around.scores[FAMILY])
@@ -47,9 +54,12 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
     if "isotropy_log_odds" not in dataset:
         return
     names = ("symmetry_log_odds", "isotropy_log_odds")
-    (paired,) = base.by_image(dataset, names, lambda permuted, fresh: (excess(permuted, fresh),))
+    paired, relative = base.by_image(
+        dataset, names, lambda permuted, fresh: (excess(permuted, fresh), relative_excess(permuted, fresh))
+    )
     for radius, values in zip(dataset["radius"].values, paired.T, strict=True):
         yield base.Row("symmetry_excess_median", float(radius), None, over_images(values, np.median))
+    yield base.Row("symmetry_relative_excess_mean", None, None, over_images(relative.mean(axis=1), np.mean))
 
 
 def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
@@ -57,13 +67,10 @@ def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
     ranges = base.at(rows, "symmetry_log_odds_range_median")
     large = max(ranges)
     said = f"Symmetry: reordering one noise vector spreads the log-odds over {ranges[large].value:.2g} nat at {large:g}"
-    different = base.at(rows, "symmetry_excess_median")
-    known = {radius: e for radius, e in different.items() if np.isfinite(e.low)}
-    if not known:
+    relative = rows.get("symmetry_relative_excess_mean")
+    if relative is None or not np.isfinite(relative.low):
         return f"{said}; too few images, or no isotropy, to compare it with fresh noise."
-    apart = [radius for radius, e in known.items() if e.low > 0 or e.high < 0]
-    if len(apart) <= max(1, len(known) // 10):
-        return f"{said}; this is what fresh noise does too, so it adds nothing to isotropy here."
-    return (
-        f"{said}; it differs from fresh noise at {len(apart)} of {len(known)} radii (95 % intervals, paired by image)."
-    )
+    interval = f"{relative.low:+.0%} to {relative.high:+.0%}"
+    if relative.low <= 0 <= relative.high:
+        return f"{said}; fresh noise does the same ({interval}, paired), so it adds nothing to isotropy here."
+    return f"{said}; that differs from fresh noise by {relative.value:+.0%} ({interval}, paired over images)."

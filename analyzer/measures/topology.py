@@ -34,14 +34,14 @@ VARIABLES = (
     base.Variable("alpha_departure", _DIMS, "1", "norm(alpha - c I) / norm(alpha) of Eq. 7"),
     base.Variable("alpha_departure_linear", _DIMS, "1", "alpha_departure expected of a random linear map"),
 )
-TITLE = "Topology: Mantel correlation of input and feature distances"
+TITLE = "Topology: Mantel r and alpha (Eq. 7), beside those of a linear map"
 COLUMNS = (
     base.Column("Mantel r", "mantel_r_mean", "+.3f", interval=True),
-    base.Column("of a linear map", "mantel_r_linear_mean", "+.3f"),
+    base.Column("if linear", "mantel_r_linear_mean", "+.3f"),
     base.Column("p < 0.05 (chance: 5%)", "mantel_p_below_05_share", ".0%", interval=True),
-    base.Column("participation", "participation_ratio_median", ".3g"),
+    base.Column("effective rank (PR)", "participation_ratio_median", ".3g"),
     base.Column("alpha departure", "alpha_departure_mean", ".2f"),
-    base.Column("of a linear map", "alpha_departure_linear_mean", ".2f"),
+    base.Column("if linear", "alpha_departure_linear_mean", ".2f"),
 )
 _CHUNK = 16  # permutations whose gathered distances stay in cache together
 
@@ -174,6 +174,15 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
     """Rows per radius and layer."""
     found = {v.name: np.asarray(dataset[v.name].values, dtype=np.float64) for v in VARIABLES}
     for j, layer in enumerate(dataset["layer"].values):
+        r, p, expected = (found[name][:, :, j] for name in ("mantel_r", "mantel_p", "mantel_r_linear"))
+        significant = np.where(np.isnan(p), np.nan, p < 0.05)
+        for name, by_radius in (
+            ("mantel_r_mean", r),
+            ("mantel_r_linear_mean", expected),
+            ("mantel_r_minus_linear_mean", r - expected),
+            ("mantel_p_below_05_share", significant),
+        ):
+            yield base.Row(name, None, str(layer), over_images(_mean_of_known(by_radius), np.mean))
         for k, radius in enumerate(dataset["radius"].values):
             here = {name: values[:, k, j] for name, values in found.items()}
             p = here["mantel_p"]
@@ -192,28 +201,33 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
 
 
 def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
-    """What Mantel's r says beside its linear reference."""
-    r = base.at(rows, "mantel_r_mean", suffix)
-    known = {radius: e for radius, e in r.items() if np.isfinite(e.value)}
-    if not known:
-        return "Topology: Mantel's r is undefined at every radius; `mantel_status` in the results says why."
-    linear = base.at(rows, "mantel_r_linear_mean", suffix)
-    chance = base.at(rows, "mantel_p_below_05_share", suffix)
-    small = min(known)
-    significant = "not told from 0" if chance[small].low <= 0.05 else "more often significant than by chance"
-    # The reference itself errs by about a quarter (PAPER: local sensitivity, few directions), so a band around it.
-    reference = linear[small].value
-    inside = known[small].low <= 1.25 * reference and known[small].high >= 0.8 * reference
-    verdict = (
-        "a linear map would do the same, so this is no evidence of non-linearity"
-        if inside
-        else "a linear map of the same participation ratio would not do this"
-        if np.isfinite(known[small].low)
-        else "with one image it cannot be told from a linear map"
+    """What Mantel's r says beside its linear reference, over all radii: one comparison, not one a radius."""
+    r, linear, difference, significant = (
+        rows[f"mantel_{name}{suffix}"]
+        for name in ("r_mean", "r_linear_mean", "r_minus_linear_mean", "p_below_05_share")
     )
+    if not np.isfinite(r.value):
+        return "Topology: Mantel's r is undefined at every radius; `mantel_status` in the results says why."
+    said = (
+        f"Topology: Mantel's r averages {r.value:+.3f} over the radii, with p < 0.05 in {significant.value:.0%} of the "
+        f"cases (5 % by chance); a linear map of the same participation ratio would have {linear.value:+.3f}"
+    )
+    if not np.isfinite(difference.low):
+        return f"{said}; one image cannot tell them apart."
+    # The reference itself errs by up to a quarter (sensitivity that is local, few directions).
+    allowed = 0.25 * abs(linear.value)
+    if difference.low <= allowed and difference.high >= -allowed:
+        return f"{said}: it does the same, so this is no evidence of non-linearity."
     return (
-        f"Topology: at radius {small:g} Mantel's r averages {known[small].value:+.3f} "
-        f"({significant}; linear reference {reference:+.3f}): {verdict}."
+        f"{said}: the difference, {difference.low:+.3f} to {difference.high:+.3f}, is more than the reference errs by."
+    )
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis of what is not NaN, NaN where nothing is known: (image, radius) -> (image,)."""
+    known = np.isfinite(values)
+    return np.where(
+        known.any(axis=-1), np.where(known, values, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1), np.nan
     )
 
 
