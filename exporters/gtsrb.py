@@ -16,6 +16,7 @@
     python exporters/gtsrb.py ciresan2012                      on rendered signs, no download
     python exporters/gtsrb.py aghdam2015 --data GTSRB          on the real benchmark, from its official archives
 
+The shipped models were made with `ciresan2012 --bf16 --out models` and `aghdam2015 --bf16 --epochs 4 --out models`.
 With --data the folder holds Final_Training/Images/000xx/GT-000xx.csv and Final_Test/Images/GT-final_test.csv
 beside their .ppm pictures. The export is checked against PyTorch and is not written when they differ.
 """
@@ -392,11 +393,14 @@ def run(given: argparse.Namespace) -> int:
         data = rendered_data(given.seed, given.per_class, given.heldout_per_class, given.workers)
     print(f"{len(data.train[1])} signs to train on, {len(data.heldout[1])} held out", file=sys.stderr, flush=True)
     torch.manual_seed(given.seed)
-    torch.set_flush_denormal(True)
     network = NETWORKS[given.network]()
     initialise(network)
     settings = Settings(epochs=given.epochs, bf16=given.bf16)
-    train(network, data.train, settings, given.seed)
+    torch.set_flush_denormal(True)
+    try:
+        train(network, data.train, settings, given.seed)
+    finally:
+        torch.set_flush_denormal(False)
     written, heldout, difference = export(given.network, network, data, settings, out=given.out, seed=given.seed)
     print(f"{written}: held-out accuracy {heldout['accuracy']:.2%} of {heldout['images']} images, ", end="")
     print(f"{heldout['correct_above_0.99']:.2%} correct above 0.99; differs from PyTorch by {difference:.1e}")
