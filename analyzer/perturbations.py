@@ -81,35 +81,29 @@ class Perturbations:
             raise UsageError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         self.radius, self.trials, self.family, self.norm = float(radius), trials, family, norm
         self.size = int(np.prod(shape))
-        philox_key = key(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius)
-        self._noise = _noise_rows(philox_key, self.size, 0, trials if family == "noise" else 1)
+        self._key = key(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius)
         if family == "permutation":
             self._tau = index(seed=seed, shape=shape) if tau is None else tau
-            self._twice = np.concatenate([self._noise[0], self._noise[0]])
+            row = _noise_rows(self._key, self.size, range(1))
+            self._length = _lengths(row, norm)
+            self._twice = np.concatenate([row[0], row[0]])
 
-    def words(self, trial: int) -> NDArray[np.int16]:
-        """Row `trial`, shape (size,), odd integers."""
+    def words(self, trials: range) -> NDArray[np.int16]:
+        """Rows of the given trials, shape (len(trials), size), odd integers."""
         if self.family == "noise":
-            row: NDArray[np.int16] = self._noise[trial]
-            return row
-        shift = self._tau[trial % self.size]
-        return self._twice[shift : shift + self.size].take(self._tau)
+            return _noise_rows(self._key, self.size, trials)
+        rows = np.empty((len(trials), self.size), np.int16)
+        for trial, row in zip(trials, rows, strict=True):
+            shift = self._tau[trial % self.size]
+            # With a mode other than "raise", numpy writes into `out` without a buffer; tau is in range.
+            self._twice[shift : shift + self.size].take(self._tau, out=row, mode="clip")
+        return rows
 
-    def all_words(self) -> NDArray[np.int16]:
-        """Every row, shape (trials, size)."""
-        if self.family == "noise":
-            return self._noise
-        return np.stack([self.words(trial) for trial in range(self.trials)])
-
-    def scales(self) -> NDArray[np.float64]:
-        """radius / ||word row||, shape (trials,): delta = word * scale. All rows of a permutation family share one."""
-        if self.norm == "linf":
-            norms = np.maximum(self._noise.max(axis=1).astype(np.int32), -self._noise.min(axis=1).astype(np.int32))
-            lengths = norms.astype(np.float64)
-        else:
-            # Squares of 15-bit integers add up exactly in float64, so the norm is the same on every machine.
-            lengths = np.array([np.sqrt(np.dot(row, row)) for row in (r.astype(np.float64) for r in self._noise)])
-        return np.broadcast_to(self.radius / lengths, (self.trials,))
+    def scales(self, words: NDArray[np.int16]) -> NDArray[np.float64]:
+        """radius / ||row|| of rows that `words` gave, shape (len(words),): delta = word * scale."""
+        if self.family == "permutation":
+            return np.broadcast_to(self.radius / self._length, len(words))
+        return np.asarray(self.radius / _lengths(words, self.norm))
 
 
 def index(*, seed: int, shape: Sequence[int]) -> NDArray[np.intp]:
@@ -133,14 +127,23 @@ def deltas(
     Raises UsageError for an unknown family or norm.
     """
     drawn = Perturbations(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius, trials=trials, norm=norm)
-    scales = drawn.scales().astype(np.float32)
-    return (drawn.all_words() * scales[:, None]).reshape(trials, *shape)
+    words = drawn.words(range(trials))
+    return (words * drawn.scales(words).astype(np.float32)[:, None]).reshape(trials, *shape)
 
 
-def _noise_rows(philox_key: int, size: int, start: int, stop: int) -> NDArray[np.int16]:
-    """Rows start..stop-1 of a key's noise, shape (stop - start, size): each row a whole number of counter steps."""
+def _noise_rows(philox_key: int, size: int, trials: range) -> NDArray[np.int16]:
+    """Rows of a key's noise, shape (len(trials), size): each row takes a whole number of counter steps."""
     steps = -(-size // _WORDS_PER_COUNTER)
-    raw = random_words(philox_key, (stop - start) * steps * 4, counter=start * steps)
+    raw = random_words(philox_key, len(trials) * steps * 4, counter=trials.start * steps)
     np.bitwise_or(raw, _ODD, out=raw)
     words = raw.astype("<u8", copy=False).view("<i2")
-    return words.reshape(stop - start, steps * _WORDS_PER_COUNTER)[:, :size].astype(np.int16, copy=False)
+    return words.reshape(len(trials), steps * _WORDS_PER_COUNTER)[:, :size].astype(np.int16, copy=False)
+
+
+def _lengths(words: NDArray[np.int16], norm: str) -> NDArray[np.float64]:
+    """The norm of each row, exact: (n, size) -> (n,)."""
+    if norm == "linf":
+        # Odd words reach neither 0 nor -32768, so the negative of an int16 is one.
+        return np.asarray(np.maximum(words.max(axis=1), -words.min(axis=1)), dtype=np.float64)
+    # Squares of 15-bit integers add up exactly in float64, so the norm is the same on every machine.
+    return np.array([np.sqrt(np.dot(row, row)) for row in (r.astype(np.float64) for r in words)])

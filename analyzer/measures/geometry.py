@@ -1,5 +1,6 @@
 """Distances and Gram matrices around one image: what topology and Lipschitz measures start from."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,21 @@ def jacobian_rms(gram: NDArray[np.float64], input_distance: NDArray[np.float64])
         return np.where(added > 0, np.sqrt(output / np.where(added > 0, added, np.nan)), np.nan)
 
 
-def row_gram(rows: NDArray[Any], *, block: int = 16384) -> NDArray[np.float64]:
-    """G = R R^T of rows that are already centred on zero, such as noise: (n, d) of any real type -> (n, n), float64.
+def row_gram(blocks: Sequence[NDArray[Any]], *, columns: int = 8192) -> NDArray[np.float64]:
+    """G = R R^T of rows that are already centred on zero, such as noise: blocks of (n_i, d), any real type -> (n, n).
 
-    Products are taken in float32 over blocks of columns that fit a cache, and added up in float64.
+    Products are taken in float32 over stretches of columns that fit a cache, one triangle only, and added up in
+    float64.
     """
-    result = np.zeros((len(rows), len(rows)))
-    for start in range(0, rows.shape[1], block):
-        columns = rows[:, start : start + block].astype(np.float32, copy=False)
-        result += columns @ columns.T
-    return result
+    from scipy.linalg.blas import ssyrk
+
+    starts = np.cumsum([0, *(len(block) for block in blocks)])
+    result = np.zeros((starts[-1], starts[-1]))
+    size = blocks[0].shape[1]
+    buffer = np.empty((starts[-1], min(columns, size)), np.float32)
+    for start in range(0, size, columns):
+        stretch = buffer[:, : min(columns, size - start)]
+        for row, block in zip(starts, blocks, strict=False):
+            stretch[row : row + len(block)] = block[:, start : start + columns]
+        result += ssyrk(1.0, stretch.T, trans=1)
+    return np.asarray(np.triu(result) + np.triu(result, 1).T)

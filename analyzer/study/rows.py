@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from analyzer.card import Card
 from analyzer.measures import geometry
 from analyzer.perturbations import Perturbations
+from analyzer.study.parallel import in_threads
 from analyzer.study.protocol import Protocol, normalisation
 
 Array = NDArray[np.float64]
+_CACHED = 2**18  # elements of a block: 1 MiB of float32
 
 
 class Preprocessing:
@@ -66,47 +68,49 @@ class Perturbed:
     ) -> None:
         self.family, self.radius, self.count = perturbations.family, radius, perturbations.trials
         self.perturbations, self.prepare = perturbations, prepare
-        self.scales = perturbations.scales()
         self.pixels = pixels.reshape(prepare.shape[0], -1)
         self.clean = prepare.apply(pixels)
         self.clip, self.round = protocol.clip, protocol.round
-        keep = protocol.clip or protocol.round
-        self.actual = np.empty((self.count, pixels.size), np.float32) if keep else None
+        self.keep = perturbations.family == "noise"
+        self.blocks: list[tuple[range, NDArray[Any], Array]] = []
 
     def write(self, trials: range, out: NDArray[np.float32]) -> None:
         """Clean image plus perturbation, normalised: mean and std are affine, so the noise is scaled, not the batch."""
-        for trial, target in zip(trials, out.reshape(len(trials), *self.clean.shape), strict=True):
-            words = self.perturbations.words(trial).reshape(self.clean.shape)
-            if self.actual is None:
-                scale = (self.scales[trial] / self.prepare.std).astype(np.float32)
-                np.multiply(words, scale, out=target)
-                target += self.clean
-            else:
-                perturbed = self._real_image(words * np.float32(self.scales[trial]))
-                self.actual[trial] = (perturbed - self.pixels).ravel()
-                target[...] = self.prepare.apply(perturbed)
+        rows = max(1, _CACHED // self.pixels.size)
+        parts = [trials[k : k + rows] for k in range(0, len(trials), rows)]
+        flat = out.reshape(len(trials), *self.clean.shape)
+        for block in in_threads(lambda part: self._write(part, flat[part.start - trials.start :][: len(part)]), parts):
+            if self.keep:
+                self.blocks.append(block)
 
-    def _real_image(self, delta: NDArray[np.float32]) -> NDArray[np.float32]:
-        perturbed = self.pixels + delta
+    def _write(self, trials: range, out: NDArray[np.float32]) -> tuple[range, NDArray[Any], Array]:
+        """A block of rows that stays in the cache: trials, what was added in units of its scale, the scales."""
+        words = self.perturbations.words(trials)
+        scales = self.perturbations.scales(words)
+        shaped = words.reshape(out.shape)
+        if not (self.clip or self.round):
+            np.multiply(shaped, (scales[:, None, None] / self.prepare.std).astype(np.float32), out=out)
+            out += self.clean
+            return trials, words, scales
+        perturbed = self.pixels + shaped * scales.astype(np.float32)[:, None, None]
         if self.clip:
             np.clip(perturbed, 0, 255, out=perturbed)
         if self.round:
             np.rint(perturbed, out=perturbed)
-        return perturbed
+        for row, target in zip(perturbed, out, strict=True):
+            target[...] = self.prepare.apply(row)
+        return trials, (perturbed - self.pixels).reshape(words.shape), np.ones(len(trials))
 
     def distances(self) -> tuple[Array, Array, Array]:
         """Gram matrix (T, T), L2 norms (T,) and L-infinity norms (T,) of what was added, in grey levels.
 
-        With clip or round only after every row was written.
+        Once every row was written.
         """
-        if self.actual is not None:
-            gram = geometry.row_gram(self.actual)
-            largest = np.abs(self.actual).max(axis=1).astype(np.float64)
-        else:
-            words = self.perturbations.all_words()
-            gram = geometry.row_gram(words) * self.scales[:, None] * self.scales
-            largest = np.maximum(words.max(axis=1), -words.min(axis=1)) * self.scales
-        return gram, np.sqrt(np.diagonal(gram)), largest
+        blocks = sorted(self.blocks, key=lambda block: block[0].start)
+        scales = np.concatenate([scale for _, _, scale in blocks])
+        gram = geometry.row_gram([added for _, added, _ in blocks]) * scales[:, None] * scales
+        largest = np.concatenate([np.maximum(added.max(axis=1), -added.min(axis=1)) for _, added, _ in blocks])
+        return gram, np.sqrt(np.diagonal(gram)), largest * scales
 
 
 class Piece(NamedTuple):
