@@ -5,6 +5,7 @@ errors that name the key, so that a misspelt ``mean`` never silently becomes a d
 """
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -212,7 +213,9 @@ class _Keys:
     def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
         if key not in self.left:
             if default is _REQUIRED:
-                raise InputError(f"{self.where}: {self.prefix}{key} is missing")
+                near = difflib.get_close_matches(key, self.left, n=1)
+                hint = f"; is {self.prefix}{near[0]} meant to be it?" if near else ""
+                raise InputError(f"{self.where}: {self.prefix}{key} is missing{hint}")
             return default
         value = self.left.pop(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000
 LEVEL = 0.95
+FEW_IMAGES = 10  # below these a bootstrap interval covers far less than it says: no verdict, no pooled interval
 _GRID = 1024
 
 
@@ -40,7 +41,8 @@ def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, s
     """A statistic over images with its bootstrap interval. values: (image,), NaN left out and not counted in n.
 
     BCa (Efron, "Better bootstrap confidence intervals", JASA 82, 1987); the percentile interval where BCa
-    degenerates, none below two images. `statistic` takes (values, axis=...), such as np.median.
+    degenerates, none below two images or where all are equal. Fine for means; quantiles have `quantile_over_images`.
+    `statistic` takes (values, axis=...), such as np.mean. With few images from a skewed distribution it is optimistic.
     """
     from scipy.stats import bootstrap
 
@@ -51,8 +53,8 @@ def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, s
     value = float(statistic(known, axis=-1))
     if known.size < 2:
         return Estimate(value, np.nan, np.nan, int(known.size))
-    if np.ptp(known) == 0:
-        return Estimate(value, value, value, int(known.size))
+    if np.ptp(known) == 0:  # equal values say nothing about their spread
+        return Estimate(value, np.nan, np.nan, int(known.size))
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns where BCa degenerates, and gives NaN: looked for below
         resampled = bootstrap((known,), statistic, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(seed))
@@ -62,19 +64,49 @@ def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, s
     return Estimate(value, float(low), float(high), int(known.size))
 
 
+def mean_share(values: NDArray[np.float64]) -> Estimate:
+    """Mean over images of a share in 0..1 within each. values: (image,); Wilson's interval where all are 0 or all 1."""
+    known = values[np.isfinite(values)]
+    if known.size and np.ptp(known) == 0 and known[0] in (0.0, 1.0):
+        return share(values)
+    return over_images(values, np.mean)
+
+
+def quantile_over_images(values: NDArray[np.float64], quantile: float) -> Estimate:
+    """A quantile over images with its order-statistic interval, which holds for any distribution. values: (image,).
+
+    The interval runs between the order statistics that the binomial distribution names (David and Nagaraja, Order
+    Statistics, 2003, 7.1); none where the sample is too small to have one: below 6 images for the median, below 36 for
+    the 90th percentile. NaN is left out and not counted in n.
+    """
+    from scipy.stats import binom
+
+    known = np.sort(np.asarray(values, dtype=np.float64)[np.isfinite(values)])
+    n = int(known.size)
+    if n == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    value = float(np.quantile(known, quantile))
+    low = int(binom.ppf((1 - LEVEL) / 2, n, quantile))
+    high = int(binom.ppf((1 + LEVEL) / 2, n, quantile)) + 1
+    if low < 1 or high > n:
+        return Estimate(value, np.nan, np.nan, n)
+    return Estimate(value, float(known[low - 1]), float(known[high - 1]), n)
+
+
 def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...], *, seed: int = 0) -> list[Estimate]:
     """Quantiles of all points of all images, percentile bootstrap over images. values: (image, point), NaN left out.
 
-    The values are exact; the intervals resample images and read the quantile off each image's counts at 1,024
-    pooled order statistics, so that they cost one matrix product instead of a sort a resample.
+    No interval below FEW_IMAGES. The values are exact (inverse of the empirical distribution); the intervals resample
+    images and read the quantile off each image's counts at 1,024 pooled order statistics, so that they cost one matrix
+    product instead of a sort a resample. With few images they are optimistic in the tails.
     """
     known = np.isfinite(values)
     pool = np.sort(values[known])
     images = int(known.any(axis=1).sum())
     if pool.size == 0:
         return [Estimate(np.nan, np.nan, np.nan, 0)] * len(quantiles)
-    exact = np.quantile(pool, quantiles)
-    if images < 2:
+    exact = np.quantile(pool, quantiles, method="inverted_cdf")
+    if images < FEW_IMAGES:
         return [Estimate(float(v), np.nan, np.nan, images) for v in exact]
     grid = np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
     counts = np.stack(

@@ -13,10 +13,10 @@ import numpy as np
 
 from analyzer.measures import REGISTRY
 from analyzer.measures.base import Row, at
-from analyzer.statistics import Estimate
+from analyzer.statistics import Estimate, quantile_over_images
 
 SCHEMA = 1
-MEASURED = 0
+MEASURED, NON_FINITE, UNREADABLE = range(3)
 
 
 def summarise(dataset: Any) -> dict[str, Any]:
@@ -27,6 +27,8 @@ def summarise(dataset: Any) -> dict[str, Any]:
     several = dataset.sizes["layer"] > 1
     rows: dict[str, Estimate] = {}
     if measured.sizes["image"]:
+        if "input_distance_l2" in measured:
+            rows |= {row_name(row, several): row.estimate for row in added_rows(measured)}
         for name in measures:
             rows |= {row_name(row, several): row.estimate for row in REGISTRY[name].summarise(measured)}
     suffixes = [f"/{layer}" for layer in map(str, dataset["layer"].values)] if several else [""]
@@ -45,9 +47,24 @@ def summarise(dataset: Any) -> dict[str, Any]:
 
 
 def row_name(row: Row, several_layers: bool) -> str:
-    """`<quantity>_<statistic>[@radius][/layer]`; radii without trailing zeros, 0.5 and 1."""
-    radius = "" if row.radius is None else f"@{row.radius:g}"
+    """`<quantity>_<statistic>[@radius][/layer]`; radii as short as they are told apart, 0.5 and 1."""
+    radius = "" if row.radius is None else f"@{radius_text(row.radius)}"
     return f"{row.name}{radius}" + (f"/{row.layer}" if row.layer is not None and several_layers else "")
+
+
+def radius_text(radius: float) -> str:
+    """1 for 1.0, 0.5, and every digit where fewer would name another radius."""
+    return f"{radius:g}" if float(f"{radius:g}") == radius else repr(radius)
+
+
+def added_rows(dataset: Any) -> Iterator[Row]:
+    """What was really added to the pixels at each radius, in grey levels: both norms, and the RMS over the elements."""
+    dimension = np.prod(json.loads(dataset.attrs["manifest"])["context"]["pixel_shape"])
+    l2, linf = (dataset[f"input_distance_{norm}"].values for norm in ("l2", "linf"))
+    for radius, two, largest in zip(dataset["radius"].values, l2.mean(axis=-1).T, linf.mean(axis=-1).T, strict=True):
+        yield Row("input_linf_median", float(radius), None, quantile_over_images(largest, 0.5))
+        yield Row("input_l2_median", float(radius), None, quantile_over_images(two, 0.5))
+        yield Row("input_rms_median", float(radius), None, quantile_over_images(two / np.sqrt(dimension), 0.5))
 
 
 def estimates(document: dict[str, Any]) -> dict[str, Estimate]:
@@ -79,10 +96,12 @@ def _images(dataset: Any, calibration: dict[str, Any], limit: int) -> dict[str, 
         "wrong": counts["wrong"],
         "below_confidence": counts["below_confidence"],
         "non_finite": counts["non_finite"],
+        "duplicate": counts["duplicate"],
         "eligible": counts["good"],
         "selected": len(calibration["selected"]),
         "finished": int(status.size),
         "measured": int((status == MEASURED).sum()),
+        "unreadable": int((status == UNREADABLE).sum()),
         "unlabelled": calibration["unlabelled"],
         "calibration": calibration["calibration_images"],
     }
@@ -109,8 +128,19 @@ def _warnings(
     if selected < asked:
         yield f"{selected} images count, {asked} were asked for; none is used twice."
     if n == 1:
-        yield "One image: no intervals over images."
-    not_finite, unreadable = ((dataset["image_status"].values == k).sum() for k in (1, 2))
+        yield "One image: no bootstrap intervals."
+    duplicates = calibration["counts"]["duplicate"]
+    if duplicates:
+        yield f"{duplicates} images left out: the same file as another one."
+    trials = manifest["identity"]["trials"]
+    if trials < 10:
+        yield f"{trials} trials: participation ratio, alpha and the p-values mean little below 10."
+    if "input_distance_l2" in measured and n:
+        lost = (measured["input_distance_l2"].values == 0).mean(axis=(0, 2))
+        gone = [f"{radius_text(r)} ({s:.0%})" for r, s in zip(measured["radius"].values, lost, strict=True) if s > 0]
+        if gone:
+            yield f"Rounding left nothing of some perturbations, at radius {', '.join(gone)}: choose larger radii."
+    not_finite, unreadable = ((dataset["image_status"].values == k).sum() for k in (NON_FINITE, UNREADABLE))
     if not_finite:
         yield f"{not_finite} images left out: the model's output was not finite for some perturbation."
     if unreadable:
@@ -139,7 +169,10 @@ def _warnings(
                 "`mantel_status` says why."
             )
     below = at(rows, "isotropy_below_noise_floor_share")
-    radii = [f"{radius:g}" for radius, estimate in below.items() if estimate.value >= 0.5]
+    radii = [radius_text(radius) for radius, estimate in below.items() if estimate.value >= 0.5]
     if radii:
-        yield f"Below the noise floor: log-odds ranges at radius {', '.join(radii)} for half of the images or more."
+        yield (
+            f"Not above twice the noise floor: log-odds ranges at radius {', '.join(radii)}, for half of the images or "
+            "more; they are rounding, not response."
+        )
     yield from manifest["context"].get("notes", [])

@@ -119,7 +119,7 @@ def lipschitz(network, path, radii, trials, calibration, **how):
     ratio, moved, added = (np.empty((len(radii), trials)) for _ in range(3))
     rms = np.empty(len(radii))
     for k, radius in enumerate(radii):
-        features = []
+        features, deltas = [], []
         for i, x in enumerate(perturbed(path, pixels, family="noise", radius=radius, trials=trials, **how)):
             feature = network(x)[1]
             features.append(feature)
@@ -127,7 +127,8 @@ def lipschitz(network, path, radii, trials, calibration, **how):
                 (h(x.astype(np.float64)) - h(pixels.astype(np.float64))).ravel()
             )
             moved[k, i] = np.linalg.norm(feature - clean)
+            deltas.append((x.astype(np.float64) - pixels).ravel())
             added[k, i] = np.linalg.norm((x.astype(np.float64) - pixels).ravel())
         spread = np.mean(np.sum((np.array(features) - np.mean(features, axis=0)) ** 2, axis=1))
-        rms[k] = np.sqrt(trials / (trials - 1) * spread / np.mean(added[k] ** 2))
+        rms[k] = np.sqrt(spread / np.mean(np.sum((np.array(deltas) - np.mean(deltas, axis=0)) ** 2, axis=1)))
     return ratio, moved, added, rms

@@ -11,7 +11,7 @@ import runs
 from analyzer import card as cards
 from analyzer.cli import main, terminal
 
-SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "9"]
+SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
 SMALL += ["--provider", "cpu", "--batch-size", "8"]
 
 

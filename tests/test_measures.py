@@ -111,9 +111,12 @@ def test_participation_ratio_limits(rng):
 def test_jacobian_rms_of_a_known_matrix(rng, norm):
     matrix = rng.standard_normal((300, 40))
     u = directions(rng, 400, 300, norm) * 7
-    rms = geometry.jacobian_rms(geometry.centred_gram(u @ matrix), np.linalg.norm(u, axis=1))
+    rms = geometry.jacobian_rms(geometry.centred_gram(u @ matrix), geometry.row_gram([u]))
     assert rms == pytest.approx(np.linalg.norm(matrix) / np.sqrt(300), rel=0.03)
-    assert np.isnan(geometry.jacobian_rms(np.eye(4), np.zeros(4)))
+    shifted = u * 0.01 + 5  # a common shift, as clipping makes it, is no spread
+    rms = geometry.jacobian_rms(geometry.centred_gram(shifted @ matrix), geometry.row_gram([shifted]))
+    assert rms == pytest.approx(np.linalg.norm(matrix) / np.sqrt(300), rel=0.05)
+    assert np.isnan(geometry.jacobian_rms(np.eye(4), np.zeros((4, 4))))
 
 
 # topology -------------------------------------------------------------------------------------------------------------
@@ -178,6 +181,12 @@ def test_status_says_why(rng):
         topology.CONSTANT_FEATURES,
         topology.NON_FINITE,
     ]
+    coinciding = x.copy()
+    coinciding[0, 1] = coinciding[1, 0] = 0
+    assert topology.status(coinciding, x) == topology.CONSTANT_INPUTS
+    spread = np.sqrt(np.mean(x[np.triu_indices(5, 1)] ** 2) / 2)
+    assert topology.status(x, x, floor=0.49 * spread) == topology.DEFINED
+    assert topology.status(x, x, floor=0.51 * spread) == topology.BELOW_FLOOR
 
 
 def test_alpha_departure(rng):
@@ -220,6 +229,10 @@ def test_linear_references_at_their_ends():
     assert topology.alpha_linear(np.array(5.0), dimension=1000, trials=100) == pytest.approx(0.94, abs=0.005)
     assert topology.alpha_linear(np.array(1500.0), dimension=3000, trials=100) == pytest.approx(0.11, abs=0.005)
     assert topology.alpha_linear(np.array(100.0), dimension=100, trials=100) == 0
+    # And at few trials, rank 20 of 2000: .226 at 5, .364 at 10, .505 at 20, .648 at 40.
+    for trials, simulated in ((5, 0.226), (10, 0.364), (20, 0.505), (40, 0.648)):
+        found = topology.alpha_linear(np.array(20.0), dimension=2000, trials=trials)
+        assert found == pytest.approx(simulated, rel=0.03)
     assert np.isnan(topology.mantel_linear(np.array(np.nan), dimension=10, norm="l2"))
 
 

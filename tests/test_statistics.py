@@ -29,9 +29,31 @@ def test_too_few_images_have_no_interval_and_equal_ones_a_point():
     one = S.over_images(np.array([3.0, np.nan]), np.median)
     assert one[:1] + one[3:] == (3.0, 1)
     assert np.isnan(one.low)
-    assert S.over_images(np.full(5, 2.0), np.mean) == (2.0, 2.0, 2.0, 5)
+    equal = S.over_images(np.full(5, 2.0), np.mean)
+    assert equal.value == 2.0
+    assert np.isnan(equal.low)
     assert S.over_images(np.full(3, np.nan), np.mean).n == 0
     assert np.isfinite(S.over_images(np.array([1.0, 1.0, 1.0, 2.0]), np.median).high)
+
+
+def test_mean_share_is_wilsons_where_all_agree():
+    assert S.mean_share(np.ones(4)) == S.share(np.ones(4))
+    assert S.mean_share(np.array([0.5, 1.0, 1.0])).low < 1
+
+
+@pytest.mark.parametrize(("quantile", "images"), [(0.5, 12), (0.5, 40), (0.9, 40), (0.9, 100)])
+def test_quantile_intervals_cover_whatever_the_distribution(rng, quantile, images):
+    true = np.quantile(np.exp(rng.standard_normal(400_000)), quantile)
+    hits = [S.quantile_over_images(np.exp(rng.standard_normal(images)), quantile) for _ in range(400)]
+    assert np.mean([e.low <= true <= e.high for e in hits]) > 0.93
+
+
+def test_quantile_intervals_that_cannot_be_had_are_not_given():
+    assert np.isnan(S.quantile_over_images(np.arange(5.0), 0.5).low)
+    assert np.isfinite(S.quantile_over_images(np.arange(6.0), 0.5).low)
+    assert np.isnan(S.quantile_over_images(np.arange(35.0), 0.9).high)
+    assert np.isfinite(S.quantile_over_images(np.arange(36.0), 0.9).high)
+    assert S.quantile_over_images(np.array([1.0, np.nan, 3.0]), 0.5)[::3] == (2.0, 2)
 
 
 def test_pooled_quantiles_are_exact_and_their_intervals_widen_with_image_spread(rng):
@@ -39,7 +61,7 @@ def test_pooled_quantiles_are_exact_and_their_intervals_widen_with_image_spread(
     values[0, :10] = np.nan
     estimates = S.pooled_quantiles(values, (0.05, 0.5, 0.95))
     for estimate, quantile in zip(estimates, (0.05, 0.5, 0.95), strict=True):
-        assert estimate.value == pytest.approx(np.nanquantile(values, quantile))
+        assert estimate.value == np.quantile(values[np.isfinite(values)], quantile, method="inverted_cdf")
         assert estimate.low < estimate.value < estimate.high
         assert estimate.n == 50
     spread = S.pooled_quantiles(values + rng.normal(size=(50, 1)) * 3, (0.5,))[0]

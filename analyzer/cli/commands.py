@@ -17,6 +17,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 gate failed, 4 bad input, 5 incomplete but resumable.",
 )
 
+MOST_THREADS = 1024  # the runtime makes as many as it is told, whatever the machine has
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its card is MODEL.json beside it.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: the --out of `analyzer run`.")]
@@ -119,8 +121,8 @@ def run(
         layers=study.parse_names(layers),
         permutations=permutations,
     )
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads {threads}: must be above 0")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads {threads}: must lie in 1..{MOST_THREADS}")
     with terminal.progress_shown() as progress:
         document = study.run(
             model,

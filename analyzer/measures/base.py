@@ -38,6 +38,8 @@ class Neighbourhood:
     """(R, L, T, T), products of trial-centred features."""
     feature_distance: Array | None
     """(R, T, L), L2 distance from the clean image's features."""
+    feature_floor: Array | None
+    """(L,), largest such distance that rounding alone makes."""
     dimension: int
     norm: str
     permutations: int
@@ -121,6 +123,14 @@ def by_image(
     images = range(0, dataset.sizes["image"], block)
     parts = [function(*(dataset[name].isel(image=slice(k, k + block)).values for name in names)) for k in images]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis of what is not NaN, NaN where nothing is known: (image, radius) -> (image,)."""
+    known = np.isfinite(values)
+    return np.where(
+        known.any(axis=-1), np.where(known, values, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1), np.nan
+    )
 
 
 def at(rows: Mapping[str, Estimate], name: str, suffix: str = "") -> dict[float, Estimate]:

@@ -14,7 +14,8 @@ def centred_gram(features: NDArray[np.floating]) -> NDArray[np.float64]:
     the clean one, and at large radii the common shift would hide the spread.
     """
     centred = np.asarray(features, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
+    with np.errstate(invalid="ignore"):  # features that are not finite stay so
+        centred = centred - centred.mean(axis=0)
     return np.asarray(centred @ centred.T)
 
 
@@ -33,7 +34,8 @@ def distances(gram: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def distance_from(rows: NDArray[np.floating], clean: NDArray[np.floating]) -> NDArray[np.float64]:
     """L2 distance of each row from the clean row: (trial, feature), (feature,) -> (trial,), float64."""
-    difference = np.asarray(rows, dtype=np.float64) - np.asarray(clean, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.asarray(rows, dtype=np.float64) - np.asarray(clean, dtype=np.float64)
     return np.asarray(np.sqrt(np.einsum("if,if->i", difference, difference)))
 
 
@@ -58,19 +60,18 @@ def participation_ratio(gram: NDArray[np.float64], dimension: int) -> NDArray[np
     return np.where((m > 0) & np.isfinite(m) & (trials >= 3), np.clip(ratio, 1.0, float(dimension)), np.nan)
 
 
-def jacobian_rms(gram: NDArray[np.float64], input_distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """norm_F(J) / sqrt(D), feature units per grey level: (..., T, T), (..., T) -> (...).
+def jacobian_rms(gram: NDArray[np.float64], input_gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """norm_F(J) / sqrt(D), feature units per grey level: (..., T, T) of features and of inputs -> (...).
 
-        sqrt(T / (T - 1) * mean(diag G) / mean(norm2(x_i - x)^2))
+        sqrt(mean(diag G) / mean(diag G_in)), both trial-centred
 
+    The input is centred as well, so that a mean shift, as clipping makes it, does not count as spread.
     Random directions see this root mean square of the singular values over the D inputs, not the largest one.
     NaN where nothing was added to the pixels.
     """
-    trials = gram.shape[-1]
-    output = np.diagonal(gram, axis1=-2, axis2=-1).mean(axis=-1) * trials / (trials - 1)
-    added = np.square(input_distance).mean(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(added > 0, np.sqrt(output / np.where(added > 0, added, np.nan)), np.nan)
+    output = np.diagonal(gram, axis1=-2, axis2=-1).mean(axis=-1)
+    added = np.diagonal(input_gram, axis1=-2, axis2=-1).mean(axis=-1) - input_gram.mean(axis=(-2, -1))
+    return np.asarray(np.sqrt(output / np.where(added > 0, added, np.nan)))
 
 
 def row_gram(blocks: Sequence[NDArray[Any]], *, columns: int = 8192) -> NDArray[np.float64]:

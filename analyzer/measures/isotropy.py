@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures import base
-from analyzer.statistics import Estimate, over_images, share
+from analyzer.statistics import Estimate, mean_share, over_images, quantile_over_images, share
 
 FAMILY = "noise"
 NEEDS_FEATURES = False
@@ -48,11 +48,6 @@ def misclassified(predicted: NDArray[np.integer], label: NDArray[np.integer]) ->
     return np.where((predicted == -1).any(axis=-1), np.nan, wrong)
 
 
-def q90(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    """90th percentile, as a statistic for `over_images`."""
-    return np.asarray(np.quantile(values, 0.9, axis=axis))
-
-
 def score_rows(prefix: str, dataset: Any) -> Iterator[base.Row]:
     """Ranges, mean score and misclassification of one family, per radius: what isotropy and symmetry share."""
     floor = dataset["log_odds_noise_floor"].values
@@ -65,14 +60,14 @@ def score_rows(prefix: str, dataset: Any) -> Iterator[base.Row]:
     by_radius = [values.T for values in base.by_image(dataset, names, reduced)]
     for radius, ranges, log_odds, means, wrong in zip(dataset["radius"].values, *by_radius, strict=True):
         for name, estimate in (
-            ("range_median", over_images(ranges, np.median)),
-            ("range_q90", over_images(ranges, q90)),
-            ("log_odds_range_median", over_images(log_odds, np.median)),
-            ("log_odds_range_q90", over_images(log_odds, q90)),
+            ("range_median", quantile_over_images(ranges, 0.5)),
+            ("range_q90", quantile_over_images(ranges, 0.9)),
+            ("log_odds_range_median", quantile_over_images(log_odds, 0.5)),
+            ("log_odds_range_q90", quantile_over_images(log_odds, 0.9)),
             ("score_mean", over_images(means, np.mean)),
             ("misclassified_share", share(np.where(np.isnan(wrong), np.nan, wrong > 0))),
-            ("misclassified_trials_mean", over_images(wrong, np.mean)),
-            ("below_noise_floor_share", share(np.where(np.isnan(log_odds), np.nan, log_odds <= floor))),
+            ("misclassified_trials_mean", mean_share(wrong)),
+            ("below_noise_floor_share", share(np.where(np.isnan(log_odds + floor), np.nan, log_odds <= 2 * floor))),
         ):
             yield base.Row(f"{prefix}_{name}", float(radius), None, estimate)
 
@@ -84,6 +79,8 @@ def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
 
 def summarise(dataset: Any) -> Iterator[base.Row]:
     """Rows per radius; `misclassified_share` is the share of images with at least one misclassified trial."""
+    floor = quantile_over_images(dataset["log_odds_noise_floor"].values, 0.5)
+    yield base.Row("log_odds_noise_floor_median", None, None, floor)
     for row in score_rows("isotropy", dataset):
         yield row
         if row.name == "isotropy_misclassified_share":
@@ -92,16 +89,24 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
 
 def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
     """What the ranges say."""
-    ranges = base.at(rows, "isotropy_log_odds_range_median")
     wrong = base.at(rows, "misclassified_share")
-    small, large = min(ranges), max(ranges)
     flips = [radius for radius, estimate in wrong.items() if estimate.value > 0]
     flipped = (
         f"noise first misclassified an image at radius {min(flips):g}"
         if flips
         else "no perturbation changed the predicted class"
     )
-    return (
-        f"Isotropy: at radius {small:g} the log-odds of the true class spread over {ranges[small].value:.2g} nat "
-        f"(median image), at {large:g} over {ranges[large].value:.2g} nat; {flipped}."
-    )
+    return f"Isotropy: {spread(rows, 'isotropy')}; {flipped}."
+
+
+def spread(rows: Mapping[str, Estimate], prefix: str) -> str:
+    """The range at the smallest and largest radius, in nat where log-odds are defined, else as a probability."""
+    for name, what, unit in (
+        ("log_odds_range_median", "log-odds of the true class", " nat"),
+        ("range_median", "true-class probability", ""),
+    ):
+        ranges = {radius: e for radius, e in base.at(rows, f"{prefix}_{name}").items() if np.isfinite(e.value)}
+        if ranges:
+            each = [f"{ranges[r].value:.2g}{unit} at radius {r:g}" for r in sorted({min(ranges), max(ranges)})]
+            return f"the {what} spreads over {' and '.join(each)} (median of {ranges[max(ranges)].n} images)"
+    return "the range is undefined"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures import base, geometry
-from analyzer.statistics import Estimate, from_moments, over_images, pooled_quantiles
+from analyzer.statistics import Estimate, from_moments, mean_share, pooled_quantiles, quantile_over_images
 
 FAMILY = "noise"
 NEEDS_FEATURES = True
@@ -95,8 +95,8 @@ def fit(moments: NDArray[np.float64], *, degree: int) -> NDArray[np.float64]:
 def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
     """`feature_distance` (radius, trial, layer) and `jacobian_rms` (radius, layer) of one image."""
     assert around.feature_gram is not None and around.feature_distance is not None
-    assert around.input_distance is not None
-    rms = geometry.jacobian_rms(around.feature_gram, around.input_distance[:, None])
+    assert around.input_gram is not None
+    rms = geometry.jacobian_rms(around.feature_gram, around.input_gram[:, None])
     return {"feature_distance": around.feature_distance, "jacobian_rms": rms}
 
 
@@ -125,11 +125,15 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
             for name, estimate in quantiles:
                 yield base.Row(f"lipschitz_{name}", where, layer, _scaled(estimate, scale))
                 yield base.Row(f"lipschitz_raw_{name}", where, layer, estimate)
-            below = over_images(_below_one(chosen * np.float32(scale)), np.mean)
+            below = mean_share(_below_one(chosen * np.float32(scale)))
             yield base.Row("lipschitz_below_one_share", where, layer, below)
             if k is not None:
-                rms = over_images(dataset["jacobian_rms"][:, k, layers.index(layer)].values, np.median)
+                rms = quantile_over_images(dataset["jacobian_rms"][:, k, layers.index(layer)].values, 0.5)
                 yield base.Row("jacobian_rms_median", where, layer, rms)
+
+        first, last = base.mean_of_known(raw[:, 0]), base.mean_of_known(raw[:, -1])
+        growth = last / np.where(first > 0, first, np.nan)
+        yield base.Row("lipschitz_growth_median", None, layer, quantile_over_images(growth, 0.5))
 
         def sums(moved: Any, added: Any, j: int = layers.index(layer), width: float = feature_range) -> tuple[Any, ...]:
             points = (added / input_range, moved[..., j] / width)
@@ -140,6 +144,8 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
             (1, "linear", ("intercept", "slope")),
             (2, "quadratic", ("intercept", "slope", "curvature")),
         ):
+            if dataset.sizes["radius"] <= degree:
+                continue  # points of so few lengths do not determine the polynomial
             estimates = from_moments(moments, partial(fit, degree=degree))
             for term, estimate in zip(terms, estimates, strict=True):
                 yield base.Row(f"lipschitz_{name}_{term}", None, layer, estimate)
@@ -150,10 +156,18 @@ def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
     below = rows[f"lipschitz_below_one_share{suffix}"]
     median = rows[f"lipschitz_median{suffix}"]
     if not np.isfinite(median.value):
-        return "Lipschitz: the ratio is undefined: the features do not vary over the image set, or nothing was added."
+        return "Lipschitz: the ratio is undefined: nothing was added, or the features do not vary over the image set."
+    radii = base.at(rows, "lipschitz_median", suffix)
+    growth = rows[f"lipschitz_growth_median{suffix}"].value
+    changes = (
+        f" It changes by a factor of {growth:.2g} from radius {min(radii):g} to {max(radii):g}: not locally linear."
+        if len(radii) > 1 and not 0.8 <= growth <= 1.25
+        else ""
+    )
     return (
-        f"Lipschitz: {below.value:.1%} of the perturbations end up nearer to the clean image than they began "
-        f"(normalised ratio below 1; median {median.value:.2g}). Random noise sees a lower bound of the local constant."
+        f"Lipschitz: {below.value:.1%} of the perturbations have a normalised ratio below 1 (median "
+        f"{median.value:.2g}), measured by the ranges of the image set.{changes} Random noise sees a lower bound of "
+        "the local constant."
     )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures import base
-from analyzer.measures.isotropy import score_range, score_rows
-from analyzer.statistics import Estimate, over_images
+from analyzer.measures.isotropy import score_range, score_rows, spread
+from analyzer.statistics import FEW_IMAGES, Estimate, over_images, quantile_over_images
 
 FAMILY = "permutation"
 NEEDS_FEATURES = False
@@ -58,19 +58,19 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
         dataset, names, lambda permuted, fresh: (excess(permuted, fresh), relative_excess(permuted, fresh))
     )
     for radius, values in zip(dataset["radius"].values, paired.T, strict=True):
-        yield base.Row("symmetry_excess_median", float(radius), None, over_images(values, np.median))
-    yield base.Row("symmetry_relative_excess_mean", None, None, over_images(relative.mean(axis=1), np.mean))
+        yield base.Row("symmetry_excess_median", float(radius), None, quantile_over_images(values, 0.5))
+    yield base.Row("symmetry_relative_excess_mean", None, None, over_images(base.mean_of_known(relative), np.mean))
 
 
 def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
     """What the ranges say, and whether they add anything to isotropy."""
-    ranges = base.at(rows, "symmetry_log_odds_range_median")
-    large = max(ranges)
-    said = f"Symmetry: reordering one noise vector spreads the log-odds over {ranges[large].value:.2g} nat at {large:g}"
+    said = f"Symmetry: reordering one noise vector, {spread(rows, 'symmetry')}"
     relative = rows.get("symmetry_relative_excess_mean")
-    if relative is None or not np.isfinite(relative.low):
-        return f"{said}; too few images, or no isotropy, to compare it with fresh noise."
-    interval = f"{relative.low:+.0%} to {relative.high:+.0%}"
+    if relative is None or relative.n == 0:
+        return f"{said}; isotropy was not measured, or has no log-odds, to compare it with fresh noise."
+    if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
+        return f"{said}; {relative.n} image(s) are too few to compare it with fresh noise."
+    interval = f"{relative.low:+.0%} to {relative.high:+.0%}, paired over images"
     if relative.low <= 0 <= relative.high:
-        return f"{said}; fresh noise does the same ({interval}, paired), so it adds nothing to isotropy here."
-    return f"{said}; that differs from fresh noise by {relative.value:+.0%} ({interval}, paired over images)."
+        return f"{said}; it cannot be told from fresh noise ({interval}), so it adds nothing to isotropy here."
+    return f"{said}; that differs from fresh noise by {relative.value:+.0%} ({interval})."

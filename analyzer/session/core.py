@@ -48,7 +48,7 @@ class Session:
         """
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch size {batch_size}: must be at least 1")
-        self._prepared, self._shape, self._threads = prepared, pixel_shape, threads
+        self._prepared, self.pixel_shape, self._threads = prepared, pixel_shape, threads
         self._lean, self._failures = False, 0
         self.notes = []
         self.precision = prepared.precision
@@ -74,8 +74,8 @@ class Session:
         Any n works; it is cut and padded to `batch_size`. Where memory runs out, `batch_size` is halved for good and
         noted. Raises UsageError where one image is too many, InputError where the runtime fails on the model.
         """
-        if batch.ndim != 4 or len(batch) == 0 or batch.shape[1:] != self._shape or batch.dtype != np.float32:
-            raise ValueError(f"expected float32 (n, {self._shape}), got {batch.dtype} {batch.shape}")
+        if batch.ndim != 4 or len(batch) == 0 or batch.shape[1:] != self.pixel_shape or batch.dtype != np.float32:
+            raise ValueError(f"expected float32 (n, {self.pixel_shape}), got {batch.dtype} {batch.shape}")
         parts: list[list[NDArray[Any]]] = []
         done = 0
         while done < len(batch):
@@ -151,7 +151,7 @@ class Session:
             if runtime.is_out_of_memory(e):
                 raise MemoryError(runtime.brief(e)) from e
             raise InputError(
-                f"{self._prepared.source}: onnxruntime failed on {len(batch)} images of shape {self._shape}: "
+                f"{self._prepared.source}: onnxruntime failed on {len(batch)} images of shape {self.pixel_shape}: "
                 f"{runtime.brief(e)}"
             ) from e
 
@@ -208,7 +208,7 @@ class Session:
 
     def _random_rows(self, count: int) -> NDArray[np.float32]:
         generator = np.random.default_rng(0)
-        shape = (count, *self._shape)
+        shape = (count, *self.pixel_shape)
         if self._prepared.input_type == "uint8":
             return generator.integers(0, 256, shape).astype(np.float32)
         return generator.standard_normal(shape, dtype=np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analyzer import card as cards
 from analyzer import graph, images, store
-from analyzer.errors import InputError
+from analyzer.errors import InputError, UsageError
 from analyzer.session import Session, device_of
 from analyzer.study import neighbourhood, selection
 from analyzer.study.protocol import Protocol, parse_names, parse_radii
@@ -70,14 +70,16 @@ def run(
         context=_context(model, folder, card_path, threads, network),
         coordinates=_coordinates(protocol, network),
     ) as opened:
-        if store.is_complete(out):
+        known = {image.id: image for image in candidates}
+        _refuse_other_images(opened, known, folder, out)
+        if store.is_complete(out) and store.read_summary(out)["run"]["images"]["unreadable"] == 0:
             return store.read_summary(out)
         document = _selection(opened, candidates, network, the_card, protocol, progress)
-        known = {image.id: image for image in candidates}
         passes = 0
         chosen = document["selected"]
         for number, record in enumerate(chosen):
-            if not opened.has(record["key"]):
+            unit = opened.read_unit(record["key"])
+            if unit is None or unit["image_status"] == neighbourhood.UNREADABLE:
 
                 def tick(rows: int, done: int = number) -> None:
                     nonlocal passes
@@ -116,6 +118,17 @@ def open_network(
     if size is None:
         session.choose_batch_size()
     return Network(prepared, session)
+
+
+def _refuse_other_images(opened: store.Store, known: dict[str, images.ImageFile], folder: Path, out: Path) -> None:
+    """A folder that has lost more than half of a run's images is another folder."""
+    selected = (opened.calibration() or {"selected": []})["selected"]
+    missing = [record["id"] for record in selected if record["id"] not in known]
+    if len(missing) * 2 > len(selected):
+        raise UsageError(
+            f"{folder}: {len(missing)} of the {len(selected)} images of {out} are not there, first {missing[0]}\n"
+            "give the folder the run was made with, or another --out"
+        )
 
 
 def variable_names(protocol: Protocol) -> list[str]:
@@ -192,6 +205,7 @@ def _measure(
         card=card,
         kind=network.prepared.kind,
         protocol=protocol,
+        input_type=network.prepared.input_type,
         tick=tick,
     )
 
@@ -229,6 +243,7 @@ def _context(model: Path, folder: Path, card: Path, threads: int | None, network
         "batch_size": session.batch_size,
         "threads": threads,
         "classes": session.classes,
+        "pixel_shape": list(session.pixel_shape),
         "notes": [*network.prepared.notes, *session.notes],
         "versions": versions(),
         "platform": platform.platform(),

@@ -1,8 +1,9 @@
 """One image: its perturbations through the session, and what the measures make of the answers.
 
-The path of one image: clean row, then for each radius the noise family and the permutation family, then clean again,
-packed into one reused batch; every full batch goes through the session; its scores are reduced at once to those of
-the true class, and its features to distances and a Gram matrix as soon as a radius is complete.
+The path of one image: clean row, then for each radius the noise family and the permutation family, then neighbours of
+the clean row that differ in the last bit and show the noise floor. They are packed into one reused batch; every full
+batch goes through the session; its scores are reduced at once to those of the true class, and its features to
+distances and a Gram matrix as soon as a radius is complete.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from analyzer.study.protocol import Protocol
 from analyzer.study.rows import Clean, Perturbed, Piece, Preprocessing, Source, run_rows
 
 MEASURED, NON_FINITE, UNREADABLE = range(3)
+FLOOR_ROWS = 8
 LOG_ODDS_DEFINED, LOG_ODDS_ROUNDED, LOG_ODDS_NON_FINITE = range(3)
 
 
@@ -31,6 +33,7 @@ class _Answers:
         self.scores = {family: TrueClass.undefined(shape) for family in protocol.families}
         self.layers = layers if protocol.needs_features else 0
         self.clean_scores: list[TrueClass] = []
+        self.resolution = 0.0
         self.clean_features: list[NDArray[np.float32]] = []
         self.feature_floor = np.zeros(self.layers)
         self.rows: list[NDArray[np.float32]] = []
@@ -50,6 +53,8 @@ class _Answers:
             if isinstance(source, Perturbed):
                 self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
             else:
+                if self.kind == "logits":  # whatever else, a float32 logit moves in steps of this size
+                    self.resolution = float(np.spacing(np.abs(scores[rows]).max().astype(np.float32)))
                 self._clean(piece, kept)
 
     def _clean(self, seen: TrueClass, features: list[NDArray[np.float32]]) -> None:
@@ -89,22 +94,23 @@ def observe(
     card: Card,
     kind: str,
     protocol: Protocol,
+    input_type: str = "float32",
     tick: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, NDArray[Any]]:
     """Everything a run stores about one image, by variable name, without the image axis.
 
     session: has batch_size, feature_sizes and run(batch) -> (scores, [features]). pixels: (C, H, W) float32, 0..255,
-    RGB or L. label: class index. kind: what the session's scores are, "logits" or "probabilities". tick is called with
-    the number of rows after each forward pass.
+    RGB or L. label: class index. kind: what the session's scores are, "logits" or "probabilities". input_type: the
+    model's own. tick is called with the number of rows after each forward pass.
     """
     shape = card.pixel_shape
-    prepare = Preprocessing(card)
+    prepare = Preprocessing(card, input_type)
     clean = prepare.apply(pixels).reshape(shape)
     answers = _Answers(kind=kind, label=label, protocol=protocol, layers=len(session.feature_sizes))
 
     def sources() -> Iterator[Source]:
         tau = index(seed=protocol.seed, shape=shape) if "permutation" in protocol.families else None
-        yield Clean(clean, 1)
+        yield Clean(clean[None])
         for k, radius in enumerate(protocol.radii):
             for family in protocol.families:
                 drawn = Perturbations(
@@ -118,7 +124,7 @@ def observe(
                     tau=tau,
                 )
                 yield Perturbed(drawn, k, pixels=pixels, prepare=prepare, protocol=protocol)
-        yield Clean(clean, 1)
+        yield Clean(prepare.neighbours(clean, FLOOR_ROWS))
 
     def take(pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
         answers.take(pieces, scores, features)
@@ -136,6 +142,7 @@ def _variables(answers: _Answers, *, protocol: Protocol, sha256: str, dimension:
         input_distance=answers.input_l2,
         feature_gram=answers.feature_gram if features else None,
         feature_distance=answers.feature_distance if features else None,
+        feature_floor=answers.feature_floor if features else None,
         dimension=dimension,
         norm=protocol.norm,
         permutations=protocol.permutations,
@@ -151,7 +158,7 @@ def _variables(answers: _Answers, *, protocol: Protocol, sha256: str, dimension:
         "clean_predicted": clean.predicted[0],
         "clean_score": clean.score[0],
         "clean_log_odds": clean.log_odds[0],
-        "log_odds_noise_floor": np.ptp(clean_log_odds),
+        "log_odds_noise_floor": max(np.ptp(clean_log_odds), answers.resolution),
         "image_status": np.int8(MEASURED if finite else NON_FINITE),
         "log_odds_status": np.int8(
             LOG_ODDS_NON_FINITE if not finite else LOG_ODDS_DEFINED if defined else LOG_ODDS_ROUNDED

@@ -9,6 +9,7 @@ from analyzer.errors import UsageError
 from analyzer.perturbations import NORMS
 
 DEFAULT_RADII = (0.5, *map(float, range(1, 21)))
+SMALLEST_RADIUS = 1e-3
 DEFAULT_MEASURES = ("isotropy", "symmetry", "topology", "lipschitz")
 
 
@@ -39,6 +40,8 @@ class Protocol:
 
         if not self.radii or not all(math.isfinite(r) and r > 0 for r in self.radii):
             raise UsageError("--radii: every radius must be a finite number of grey levels above 0")
+        if self.radii[0] < SMALLEST_RADIUS:
+            raise UsageError(f"--radii: {self.radii[0]:g} is below {SMALLEST_RADIUS:g}, what float32 pixels resolve")
         if any(a >= b for a, b in zip(self.radii, self.radii[1:], strict=False)):
             raise UsageError("--radii: must be ascending and distinct")
         if self.trials < 3:
@@ -49,8 +52,10 @@ class Protocol:
             raise UsageError(f"--min-confidence {self.min_confidence:g}: must lie in 0..1")
         if self.norm not in NORMS:
             raise UsageError(f"--norm {self.norm}: must be one of {', '.join(NORMS)}")
-        if self.permutations < 0:
-            raise UsageError(f"--permutations {self.permutations}: must not be negative")
+        if self.permutations < 19 and self.permutations != 0:
+            raise UsageError(
+                f"--permutations {self.permutations}: 0 for none, or at least 19, so that p can reach 0.05"
+            )
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"--seed {self.seed}: must lie in 0..2^64-1")
         unknown = [m for m in self.measures if m not in REGISTRY]
@@ -58,6 +63,8 @@ class Protocol:
             raise UsageError(
                 f"--measures: choose from {', '.join(REGISTRY)}, each once; got {','.join(self.measures)!r}"
             )
+        # One order, so that a run asked for in another is the same run.
+        object.__setattr__(self, "measures", tuple(m for m in REGISTRY if m in self.measures))
 
     @property
     def families(self) -> tuple[str, ...]:

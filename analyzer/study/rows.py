@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyzer.card import Card
 from analyzer.measures import geometry
-from analyzer.perturbations import Perturbations
+from analyzer.perturbations import Perturbations, derived_key, random_words
 from analyzer.study.parallel import in_threads
 from analyzer.study.protocol import Protocol, normalisation
 
@@ -19,9 +19,13 @@ _CACHED = 2**18  # elements of a block: 1 MiB of float32
 
 
 class Preprocessing:
-    """Pixels to normalised network input, canonical channel order: (pixel - mean) / std, float32."""
+    """Pixels to normalised network input, canonical channel order: (pixel - mean) / std, float32.
 
-    def __init__(self, card: Card) -> None:
+    input_type is the model's own: for "float16" the values are those that survive its cast.
+    """
+
+    def __init__(self, card: Card, input_type: str = "float32") -> None:
+        self.input_type = input_type
         mean, std = normalisation(card.mean, card.std, card.channels)
         self.shape = card.pixel_shape
         self.mean = np.array(mean)[:, None]
@@ -30,13 +34,33 @@ class Preprocessing:
     def apply(self, pixels: NDArray[np.floating]) -> NDArray[np.float32]:
         """(C, H, W) or (C, H * W) grey levels -> (C, H * W) network input."""
         flat = np.asarray(pixels, dtype=np.float64).reshape(self.shape[0], -1)
-        return np.asarray((flat - self.mean) / self.std, dtype=np.float32)
+        values = (flat - self.mean) / self.std
+        if self.input_type == "float16":
+            values = values.astype(np.float16)
+        return np.asarray(values, dtype=np.float32)
+
+    def neighbours(self, values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """`count` copies of network input, every element moved by up to 8 units in the last place, at random.
+
+        What a network makes of them is rounding, not response: they show its noise floor. Whole numbers (uint8) have
+        no such neighbours and are copied.
+        """
+        copies = np.repeat(values[None], count, axis=0)
+        if self.input_type == "uint8":
+            return copies
+        kind = np.float16 if self.input_type == "float16" else np.float32
+        words = random_words(derived_key("floor"), copies.size).reshape(copies.shape)
+        steps = (words % np.uint64(17)).astype(np.float32) - 8
+        moved: NDArray[np.float32] = (copies + steps * np.spacing(np.abs(copies).astype(kind))).astype(np.float32)
+        return moved
 
 
 class Source(Interface):
     """Something that fills rows of a batch."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """Number of rows."""
 
     def write(self, trials: range, out: NDArray[np.float32]) -> None:
         """Write the network input of some of its rows into out, (len(trials), C, H, W)."""
@@ -44,14 +68,18 @@ class Source(Interface):
 
 @dataclasses.dataclass
 class Clean:
-    """The clean image, `count` times."""
+    """Rows that stand for the clean image: itself, or neighbours that differ in the last bit. (count, C, H, W)."""
 
     values: NDArray[np.float32]
-    count: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.values)
 
     def write(self, trials: range, out: NDArray[np.float32]) -> None:
-        """Copy it."""
-        out[...] = self.values
+        """Copy them."""
+        out[...] = self.values[trials.start : trials.stop]
 
 
 class Perturbed:
@@ -71,6 +99,7 @@ class Perturbed:
         self.pixels = pixels.reshape(prepare.shape[0], -1)
         self.clean = prepare.apply(pixels)
         self.clip, self.round = protocol.clip, protocol.round
+        self.plain = not (protocol.clip or protocol.round) and prepare.input_type == "float32"
         self.keep = perturbations.family == "noise"
         self.blocks: list[tuple[range, NDArray[Any], Array]] = []
 
@@ -88,7 +117,7 @@ class Perturbed:
         words = self.perturbations.words(trials)
         scales = self.perturbations.scales(words)
         shaped = words.reshape(out.shape)
-        if not (self.clip or self.round):
+        if self.plain:
             np.multiply(shaped, (scales[:, None, None] / self.prepare.std).astype(np.float32), out=out)
             out += self.clean
             return trials, words, scales
@@ -99,7 +128,10 @@ class Perturbed:
             np.rint(perturbed, out=perturbed)
         for row, target in zip(perturbed, out, strict=True):
             target[...] = self.prepare.apply(row)
-        return trials, (perturbed - self.pixels).reshape(words.shape), np.ones(len(trials))
+        added = perturbed - self.pixels
+        if self.prepare.input_type == "float16":
+            added = ((out - self.clean) * self.prepare.std).astype(np.float32)
+        return trials, added.reshape(words.shape), np.ones(len(trials))
 
     def distances(self) -> tuple[Array, Array, Array]:
         """Gram matrix (T, T), L2 norms (T,) and L-infinity norms (T,) of what was added, in grey levels.
@@ -140,6 +172,6 @@ def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float
                 take(pieces, *session.run(batch))
                 pieces, filled = [], 0
     if filled:
-        padding = Clean(clean, size - filled)
+        padding = Clean(np.repeat(clean[None], size - filled, axis=0))
         padding.write(range(padding.count), batch[filled:])
         take([*pieces, Piece(padding, range(padding.count))], *session.run(batch))

@@ -20,7 +20,7 @@ from analyzer.study.rows import Preprocessing
 
 CALIBRATION_IMAGES = 2000
 FEW_CALIBRATION_IMAGES = 100
-GOOD, WRONG, UNSURE, BAD, NON_FINITE = "good", "wrong", "below_confidence", "bad", "non_finite"
+GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE = "good", "wrong", "below_confidence", "bad", "non_finite", "duplicate"
 
 
 def select(
@@ -77,9 +77,11 @@ class _Pass:
         self.calibrated = int(earlier.get("calibration_images", 0))
         names = ["input", *self.layers]
         low, high = earlier.get("minimum", {}), earlier.get("maximum", {})
+        self.other_kind = self.judged = 0
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
         self.unlabelled = int(earlier.get("unlabelled", 0))
+        self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == GOOD for c in self.candidates)
 
     @property
@@ -111,6 +113,11 @@ class _Pass:
     def _record(
         self, image: ImageFile, pixels: Pixels, scores: NDArray[np.floating], features: list[NDArray[np.float32]]
     ) -> None:
+        if pixels.sha256 in self.hashes:
+            self.candidates.append({"id": image.id, "sha256": pixels.sha256, "outcome": DUPLICATE})
+            return
+        self.hashes.add(pixels.sha256)
+        self._refuse_other_kind(image, scores)
         label = image.label
         if label is None:
             self.unlabelled += 1
@@ -144,11 +151,29 @@ class _Pass:
                     self.low[name] = min(self.low[name], float(values.min()))
                     self.high[name] = max(self.high[name], float(values.max()))
 
+    def _refuse_other_kind(self, image: ImageFile, scores: NDArray[np.floating]) -> None:
+        if not np.isfinite(scores).all():
+            return
+        inside = scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3 and abs(float(scores.sum()) - 1) <= 1e-2
+        if inside != (self.kind == "probabilities"):
+            self.other_kind += 1
+        self.judged += 1
+        if self.kind == "probabilities" and not inside:
+            raise InputError(
+                f"{image.id}: the card says probabilities, but the scores go from {scores.min():.3g} to "
+                f"{scores.max():.3g} and add up to {scores.sum():.3g}; set output.kind to logits"
+            )
+
     def document(self, *, found: int) -> dict[str, Any]:
         """The pass as JSON. Raises InputError when there is nothing to measure."""
-        counts = dict.fromkeys((GOOD, WRONG, UNSURE, BAD, NON_FINITE), 0)
+        counts = dict.fromkeys((GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE), 0)
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
+        if self.kind == "logits" and self.judged and self.other_kind == self.judged:
+            raise InputError(
+                "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
+                "set output.kind to probabilities"
+            )
         if counts[BAD] * 2 > len(self.candidates):
             first = next(c for c in self.candidates if c["outcome"] == BAD)
             raise InputError(

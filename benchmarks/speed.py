@@ -1,0 +1,205 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["convnet-analyzer[cpu]", "torch>=2.6", "torchvision>=0.21"]
+# ///
+"""How close a study comes to the bare forward pass, and how far the literal script is from it.
+
+    python exporters/torchvision_models.py alexnet --weights none
+    python exporters/torchvision_models.py resnet50 --weights none
+    python benchmarks/speed.py exported/torchvision_alexnet.onnx exported/torchvision_resnet50.onnx
+
+measures models/gtsrb_ciresan2012.onnx and the given models, each in alternation, and prints one table:
+
+    bare      the session on a ready batch, with the taps, for as many rows as the study needs
+    study     everything: perturbing, forward, distances, Mantel with 999 permutations, storing the unit
+    literal   the paper's four measurements one after the other, as a script with onnxruntime has them
+    pytorch   the same script with PyTorch, where torch and the network's own module are at hand
+
+Seconds are per image and radius (2 families x 100 trials in the study, 4 x 100 in the scripts), medians over repeats;
+images/s is for the protocol's 21 radii.
+"""
+
+import argparse
+import functools
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyzer import card as cards
+from analyzer import images, study
+from analyzer.measures import REGISTRY, geometry
+from analyzer.store import files, units
+from analyzer.study import neighbourhood, rows
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "exporters")]
+RADII, TRIALS = 21, 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--radii", type=int, default=5, help="radii measured of each image in the study")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-scripts", action="store_true", help="only bare and study")
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+    table = []
+    for model in [HERE.parent / "models" / "gtsrb_ciresan2012.onnx", *given.models]:
+        table += measured(model, given)
+    widths = [max(len(row[k]) for row in [*table, HEADING]) for k in range(len(HEADING))]
+    for row in [HEADING, tuple("-" * w for w in widths), *table]:
+        print("| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |")
+
+
+HEADING = ("network", "what", "s / image and radius", "images/s", "ratio to bare", "where the time goes")
+
+
+def measured(model: Path, given: argparse.Namespace) -> list[tuple[str, ...]]:
+    """The table's rows for one model."""
+    card = cards.read(cards.beside(model))
+    protocol = study.Protocol(radii=tuple(float(r) for r in range(1, given.radii + 1)), min_confidence=0.0)
+    network = study.open_network(model, card=card, protocol=protocol, provider="cpu", threads=given.threads)
+    stages = Stages()
+    with tempfile.TemporaryDirectory() as folder:
+        picture = synthetic(card)
+        contenders: dict[str, Callable[[], float]] = {
+            "bare": lambda: bare(network, card, given.radii),
+            "study": lambda: whole(network, picture, card, protocol, Path(folder), stages),
+        }
+        if not given.no_scripts:
+            from literal_script import four_measurements, onnx_network, torch_network
+
+            contenders["literal"] = functools.partial(four_measurements, onnx_network(model, card), picture)
+            if (module := torch_network(model.stem)) is not None:
+                contenders["pytorch"] = functools.partial(four_measurements, module, picture)
+        for contender in ("bare", "study"):
+            contenders[contender]()  # tunes and allocates
+        stages.clear()
+        times: dict[str, list[float]] = defaultdict(list)
+        for _ in range(given.repeats):
+            for name, contender in contenders.items():
+                times[name].append(contender())
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    print(model.stem, f"batch {network.session.batch_size}", dict(times), file=sys.stderr, flush=True)
+    return [
+        (
+            model.stem,
+            name,
+            f"{value:.4f}",
+            f"{1 / (value * RADII):.4f}",
+            f"{value / seconds['bare']:.3f}",
+            stages.text() if name == "study" else "",
+        )
+        for name, value in seconds.items()
+    ]
+
+
+def synthetic(card: cards.Card) -> images.Pixels:
+    """Pixels of a made-up image of the network's size."""
+    values = np.random.default_rng(0).uniform(0, 255, card.pixel_shape).astype(np.float32)
+    return images.Pixels(values, "0" * 64, ())
+
+
+def bare(network: study.Network, card: cards.Card, radii: int) -> float:
+    """Forward passes only, for the rows of `radii` radii."""
+    session = network.session
+    batch = np.random.default_rng(0).standard_normal((session.batch_size, *card.pixel_shape)).astype(np.float32)
+    count = max(1, round(2 * TRIALS * radii / session.batch_size))
+    start = time.perf_counter()
+    for _ in range(count):
+        session.run(batch)
+    return (time.perf_counter() - start) / count / session.batch_size * 2 * TRIALS
+
+
+def whole(
+    network: study.Network,
+    pixels: images.Pixels,
+    card: cards.Card,
+    protocol: study.Protocol,
+    out: Path,
+    stages: "Stages",
+) -> float:
+    """One image through the study, its unit packed and written."""
+    with stages.watched(network.session):
+        start = time.perf_counter()
+        arrays = neighbourhood.observe(
+            network.session,
+            pixels.values,
+            sha256=pixels.sha256,
+            label=0,
+            card=card,
+            kind=network.prepared.kind,
+            protocol=protocol,
+        )
+        stages.timed(write_unit, "store")(out / "unit.npz", arrays)
+        return (time.perf_counter() - start) / len(protocol.radii)
+
+
+def write_unit(path: Path, arrays: dict[str, Any]) -> None:
+    """One unit, packed and synchronised as the store does it."""
+    files.write(path, units.pack("0" * 64, arrays))
+
+
+class Stages:
+    """Seconds by stage, measured by wrapping the functions in which a study spends its time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def clear(self) -> None:
+        self.seconds.clear()
+
+    def timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.seconds[stage] += time.perf_counter() - start
+
+        return wrapped
+
+    @contextmanager
+    def watched(self, session: Any) -> Iterator[None]:
+        places = [
+            (session, "run", "forward"),
+            (rows.Perturbed, "write", "perturb"),
+            (rows.Perturbed, "distances", "input distances"),
+            (geometry, "centred_gram", "feature distances"),
+            (geometry, "distance_from", "feature distances"),
+            (REGISTRY["topology"], "observe", "Mantel and alpha"),
+            (neighbourhood, "true_class", "scores"),
+        ]
+        kept = [(place, name, place.__dict__.get(name)) for place, name, _ in places]
+        for place, name, stage in places:
+            setattr(place, name, self.timed(getattr(place, name), stage))
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds["all"] += time.perf_counter() - start
+            for place, name, value in kept:
+                if value is None:
+                    delattr(place, name)
+                else:
+                    setattr(place, name, value)
+
+    def text(self) -> str:
+        total = self.seconds["all"]
+        shares = {stage: s / total for stage, s in self.seconds.items() if stage != "all"}
+        shares["rest"] = 1 - sum(shares.values())
+        return ", ".join(f"{stage} {share:.1%}" for stage, share in sorted(shares.items(), key=lambda x: -x[1]))
+
+
+if __name__ == "__main__":
+    main()
