@@ -213,7 +213,7 @@ class _Keys:
     def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
         if key not in self.left:
             if default is _REQUIRED:
-                near = difflib.get_close_matches(key, self.left, n=1)
+                near = difflib.get_close_matches(key, self.left, n=1, cutoff=0.85)
                 hint = f"; is {self.prefix}{near[0]} meant to be it?" if near else ""
                 raise InputError(f"{self.where}: {self.prefix}{key} is missing{hint}")
             return default

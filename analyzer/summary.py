@@ -7,6 +7,7 @@ stand `schema`, `run` (what ran, on which images), `tables`, `sentences` and `wa
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from analyzer.measures import REGISTRY
 from analyzer.measures.base import Row, at
 from analyzer.statistics import Estimate, quantile_over_images
+from analyzer.store.files import plain
+from analyzer.store.results import open_results
 
 SCHEMA = 1
 MEASURED, NON_FINITE, UNREADABLE = range(3)
@@ -44,6 +47,13 @@ def summarise(dataset: Any) -> dict[str, Any]:
         "warnings": list(_warnings(dataset, measured, rows, calibration, manifest)),
         **{name: {**estimate._asdict()} for name, estimate in rows.items()},
     }
+
+
+def recomputed(run: Path) -> dict[str, Any]:
+    """The summary of a finished run from its results.nc, as its summary.json should have it."""
+    with open_results(run / "results.nc", derive=False) as dataset:
+        document: dict[str, Any] = plain(summarise(dataset))
+    return document
 
 
 def row_name(row: Row, several_layers: bool) -> str:

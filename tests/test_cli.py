@@ -78,6 +78,26 @@ def test_summary_of_a_partial_run_says_so(capsys, run_arguments, tmp_path):
     assert "Partial: 2 of 3 images." in out
 
 
+def test_verify_and_summary_of_damaged_results(capsys, run_arguments, tmp_path):
+    call(capsys, *run_arguments)
+    out = tmp_path / "out"
+    document = json.loads((out / "summary.json").read_text())
+    document["lipschitz_q95"]["value"] = 0.123
+    (out / "summary.json").write_text(json.dumps(document))
+    code, said, _ = call(capsys, "verify", out)
+    assert code == 5
+    assert "not what the results give" in said
+    (out / "summary.json").unlink()
+    assert call(capsys, *run_arguments)[0] == 0
+    (out / "results.nc").unlink()
+    assert call(capsys, "verify", out)[0] == 5
+    assert call(capsys, *run_arguments)[0] == 0
+    next((out / "units").glob("*.npz")).unlink()
+    code, said, _ = call(capsys, "summary", out)
+    assert code == 0
+    assert "1 units are damaged or missing" in said
+
+
 def test_verify_finds_a_flipped_bit_and_run_mends_it(capsys, run_arguments, tmp_path):
     call(capsys, *run_arguments)
     assert call(capsys, "verify", tmp_path / "out")[:2] == (0, f"{tmp_path / 'out'}: 3 of 3 images, nothing wrong\n")
@@ -142,6 +162,12 @@ def not_onnx(tmp_path, model):
     model.write_bytes(b"\x80\x04\x95 this is a pickle")
 
 
+def wrong_labels(tmp_path, model):
+    document = json.loads(cards.beside(model).read_text())
+    document["output"]["labels"] = ["one", "two"]
+    cards.beside(model).write_text(json.dumps(document))
+
+
 def empty_folder(tmp_path, model):
     for image in (tmp_path / "images").iterdir():
         image.unlink()
@@ -159,6 +185,7 @@ def unreadable(tmp_path, model):
         (malformed_card, [], 4, "convnet.json"),
         (unknown_key, [], 4, "input.maen"),
         (not_onnx, [], 4, "convnet.onnx"),
+        (wrong_labels, [], 4, "2 labels, the model 5 classes"),
         (empty_folder, [], 4, "images"),
         (unreadable, [], 4, "cannot be read"),
         (None, ["--layers", "fc3"], 4, "fc2"),
@@ -168,6 +195,7 @@ def unreadable(tmp_path, model):
         (None, ["--radii", "1:x"], 2, "--radii"),
         (None, ["--batch-size", "none"], 2, "--batch-size"),
         (None, ["--threads", "0"], 2, "--threads"),
+        (None, ["--threads", "99999"], 2, "--threads"),
         (None, ["--provider", "cuda"], 2, "cuda"),
         (None, ["--provider", "gpu9"], 2, "gpu9"),
         (None, ["--norm", "l7"], 2, "--norm"),
@@ -246,4 +274,4 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch, run
     monkeypatch.setattr(terminal, "LINE_EVERY", 0.0)
     _, _, err = call(capsys, *run_arguments)
     assert "measuring: 3 of 3 images" in err
-    assert "passes/s" in err
+    assert "/s" in err

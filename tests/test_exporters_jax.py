@@ -21,7 +21,7 @@ def exporter():
 def small(exporter, monkeypatch):
     """The first network of the table, with one block a stage and small pictures."""
     monkeypatch.setitem(exporter.NETWORKS, "small", ((1, 1), 1))
-    monkeypatch.setattr(exporter, "SIDE", 64)
+    monkeypatch.setattr(exporter, "SIDE", 32)
     return exporter
 
 
@@ -40,20 +40,20 @@ def test_export_is_verified_and_runs(small, tmp_path, capsys):
     code, _, err = command(small, capsys, "small", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     model = tmp_path / "out" / "jax_small.onnx"
-    card = check_export(model, feature="pool", layout="NHWC")
-    assert card.size == (64, 64) and card.source["weights"].startswith("random")
+    card = check_export(model, feature="pool", units=128, layout="NHWC")
+    assert card.size == (32, 32) and card.source["weights"].startswith("random")
     assert "jax2onnx" in card.source["framework"]
-    check_run(model, write_pictures(tmp_path / "images", 2, (256, 260)), tmp_path / "run", features=128)
+    check_run(model, write_pictures(tmp_path / "images", 2, (256, 260)), tmp_path / "run")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "features"), [("resnet18", 512), ("resnet50", 2048)])
-def test_full_size_export_is_verified_and_runs(exporter, name, features, tmp_path, capsys):
+@pytest.mark.parametrize(("name", "units"), [("resnet18", 512), ("resnet50", 2048)])
+def test_full_size_export_is_verified_and_runs(exporter, name, units, tmp_path, capsys):
     code, _, err = command(exporter, capsys, name, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     model = tmp_path / "out" / f"jax_{name}.onnx"
-    check_export(model, feature="pool", layout="NHWC")
-    check_run(model, write_pictures(tmp_path / "images", 2, (256, 260)), tmp_path / "run", features=features)
+    check_export(model, feature="pool", units=units, layout="NHWC")
+    check_run(model, write_pictures(tmp_path / "images", 2, (256, 260)), tmp_path / "run")
 
 
 def test_a_checkpoint_is_read_or_named(small, tmp_path, capsys):

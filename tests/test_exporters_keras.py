@@ -19,7 +19,7 @@ def exporter():
 
 
 @pytest.mark.parametrize(
-    ("name", "feature", "side", "features"),
+    ("name", "feature", "side", "units"),
     [
         ("MobileNetV3Small", "pool", 224, 1024),
         pytest.param("MobileNetV2", "pool", 224, 1280, marks=pytest.mark.slow),
@@ -31,14 +31,14 @@ def exporter():
         pytest.param("Xception", "pool", 299, 2048, marks=pytest.mark.slow),
     ],
 )
-def test_export_is_verified_and_runs(exporter, name, feature, side, features, tmp_path, capsys):
+def test_export_is_verified_and_runs(exporter, name, feature, side, units, tmp_path, capsys):
     code, _, err = command(exporter, capsys, name.lower(), "--weights", "none", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     model = tmp_path / "out" / f"keras_{name}.onnx"
-    card = check_export(model, feature=feature, layout="NHWC")
+    card = check_export(model, feature=feature, units=units, layout="NHWC")
     assert card.size == (side, side)
     images = write_pictures(tmp_path / "images", 2, (350, 360))
-    check_run(model, images, tmp_path / "run", features=features)
+    check_run(model, images, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_export_is_verified_and_runs(exporter, name, tmp_path, capsys):
     assert (code, err) == (0, "")
     assert "verified" in out
     model = tmp_path / "out" / f"published_{name}.onnx"
-    card = check_export(model, feature=exporter.NETWORKS[name].feature)
+    card = check_export(model, feature=exporter.NETWORKS[name].feature, units=FEATURES[name])
     assert (card.size, card.std) == ((exporter.NETWORKS[name].side,) * 2, (1.0, 1.0, 1.0))
     nodes = onnx.load(model).graph.node
     first, _ = [node for node in nodes if node.op_type == "LRN"]
@@ -78,7 +78,7 @@ def test_export_is_verified_and_runs(exporter, name, tmp_path, capsys):
     assert values == pytest.approx({"alpha": 5e-4, "beta": 0.75, "bias": 2.0, "size": 5})
     for image in sorted(images.iterdir())[2:]:
         image.unlink()
-    check_run(model, images, tmp_path / "run", features=FEATURES[name])
+    check_run(model, images, tmp_path / "run")
 
 
 def test_an_export_that_differs_leaves_no_file(exporter, tmp_path, capsys, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_number_of_classes(exporter, tmp_path, capsys, m
     assert command(exporter, capsys, "SMALL", *options)[0] == 0
     model = tmp_path / "out" / "published_small.onnx"
     assert onnx.load(model).graph.output[0].type.tensor_type.shape.dim[1].dim_value == 5
-    assert check_export(model, feature="pool").source["weights"] == "file five.pth"
+    assert check_export(model, feature="pool", units=4).source["weights"] == "file five.pth"
     code, _, err = command(exporter, capsys, "small", *options)
     assert code == 2 and "--force" in err
     assert command(exporter, capsys, "small", *options, "--force")[0] == 0

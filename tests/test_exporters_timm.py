@@ -12,7 +12,7 @@ def exporter():
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "features"),
+    ("name", "side", "units"),
     [
         ("test_resnet", 160, 384),
         pytest.param("mobilenetv3_small_100", 224, 1024, marks=pytest.mark.slow),
@@ -22,18 +22,18 @@ def exporter():
         pytest.param("regnety_002", 224, 368, marks=pytest.mark.slow),
     ],
 )
-def test_export_is_verified_and_runs(exporter, name, side, features, tmp_path, capsys):
+def test_export_is_verified_and_runs(exporter, name, side, units, tmp_path, capsys):
     code, _, err = command(exporter, capsys, name, "--weights", "none", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     model = tmp_path / "out" / f"timm_{name}.onnx"
-    card = check_export(model, feature="feature")
+    card = check_export(model, feature="feature", units=units)
     config = exporter.timm.create_model(name).pretrained_cfg
     assert card.size == (side, side)
     assert card.mean == pytest.approx([255 * m for m in config["mean"]])
     assert card.std == pytest.approx([255 * s for s in config["std"]])
     assert card.resize.side == int(side / config["crop_pct"])
     assert (len(card.labels), card.labels[0]) == (1000, "tench, Tinca tinca")
-    check_run(model, write_pictures(tmp_path / "images", 2), tmp_path / "run", features=features)
+    check_run(model, write_pictures(tmp_path / "images", 2), tmp_path / "run")
 
 
 def test_the_resize_is_timms_own(exporter):

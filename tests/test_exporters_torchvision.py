@@ -38,14 +38,13 @@ def test_export_is_verified_and_runs(exporter, name, tmp_path, capsys):
     model = tmp_path / "out" / f"torchvision_{name}.onnx"
     assert str(model) in out
     feature = exporter.NETWORKS[name].feature
-    card = check_export(model, feature=feature)
+    card = check_export(model, feature=feature, units=FEATURES.get(name, FEATURES.get(feature)))
     assert (card.size, card.resize.side, card.resize.interpolation) == ((224, 224), 256, "bilinear")
     np.testing.assert_allclose(card.mean, (123.675, 116.28, 103.53))
     np.testing.assert_allclose(card.std, (58.395, 57.12, 57.375))
     assert (len(card.labels), card.labels[0], card.labels[999]) == (1000, "tench", "toilet tissue")
     assert card.source["weights"].startswith("random")
-    count = FEATURES.get(name, FEATURES.get(feature))
-    check_run(model, write_pictures(tmp_path / "images", 2), tmp_path / "run", features=count)
+    check_run(model, write_pictures(tmp_path / "images", 2), tmp_path / "run")
 
 
 def test_trained_weights_are_torchvisions_first_and_bring_their_preprocessing(exporter, torch, monkeypatch):

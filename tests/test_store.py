@@ -130,7 +130,7 @@ def test_the_table_is_consistent() -> None:
     ]
     assert set(contract) <= set(named)
     assert named["feature_distance"].dims == ("image", "radius", "trial", "layer")
-    assert named["mantel_status"].flags[2] == "constant_input_distances"
+    assert named["mantel_status"].flags[2] == "constant_or_coinciding_inputs"
     assert named["log_odds_status"].dims == ("image",)
 
 
@@ -757,7 +757,7 @@ def test_results_hold_every_image_in_the_order_of_the_selection(tmp_path: Path) 
             assert data[v.name].attrs["units"] == v.unit
             for number in range(len(IDS)):
                 np.testing.assert_array_equal(data[v.name].values[number], arrays(number)[v.name])
-        assert list(data.mantel_status.attrs["flag_values"]) == [0, 1, 2, 3]
+        assert list(data.mantel_status.attrs["flag_values"]) == [0, 1, 2, 3, 4]
         assert data.mantel_status.attrs["flag_meanings"].split()[1] == "constant_features"
         assert json.loads(data.attrs["manifest"]) == store.read_manifest(path)
         assert json.loads(data.attrs["calibration"])["selected"] == entries(len(IDS))

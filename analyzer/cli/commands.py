@@ -187,16 +187,18 @@ def summary(run: Run, json: Json = False) -> None:
     from analyzer import summary as summaries
     from analyzer.cli import terminal
 
-    if store.is_complete(run):
+    finished, selected = store.progress(run)
+    if store.has_results(run):
         document = store.read_summary(run)
-    else:
-        finished, selected = store.progress(run)
-        if not finished:
-            raise IncompleteError(f"{run}: no image is finished yet; run the same command again to continue")
+        if finished < selected:
+            document["warnings"].append(f"{selected - finished} units are damaged or missing; see `analyzer verify`.")
+    elif finished:
         with store.open_run(run) as dataset:
             document = summaries.summarise(dataset)
         if not json:
             terminal.say(f"partial: {finished} of {selected} images", style="bold yellow")
+    else:
+        raise IncompleteError(f"{run}: no image is finished yet; run the same command again to continue")
     if json:
         terminal.print_json(document)
     else:
@@ -209,16 +211,21 @@ def verify(run: Run, json: Json = False) -> None:
     import dataclasses
 
     from analyzer import store
+    from analyzer import summary as summaries
     from analyzer.cli import terminal
 
     problems = [dataclasses.asdict(p) for p in store.verify(run)]
+    if not problems and store.has_results(run) and store.read_summary(run) != summaries.recomputed(run):
+        mend = "delete it, then run the same command again"
+        problems.append({"what": "not what the results give", "file": str(run / "summary.json"), "mend": mend})
     finished, selected = store.progress(run) if not problems else (0, 0)
     if json:
         terminal.print_json({"problems": problems, "finished": finished, "selected": selected})
     for problem in [] if json else problems:
         terminal.say(f"{problem['file']}: {problem['what']}; {problem['mend']}")
     if problems:
-        raise IncompleteError(f"{run}: {len(problems)} problems; the same `analyzer run` command mends damaged units")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise IncompleteError(f"{run}: {count}; the same `analyzer run` command again completes or mends the run")
     if not json:
         terminal.say(f"{run}: {finished} of {selected} images, nothing wrong")
 
@@ -252,6 +259,7 @@ def call(arguments: list[str]) -> None:
         # typer's base of usage errors is click's, or its own copy of click's: known by what it offers.
         if not hasattr(e, "format_message"):
             raise
-        raise UsageError(f"{e.format_message()} See `analyzer --help`.") from e
+        command = next((a for a in arguments if not a.startswith("-")), "")
+        raise UsageError(f"{e.format_message()} See `{' '.join(['analyzer', command]).strip()} --help`.") from e
     if isinstance(code, int) and code:
         raise SystemExit(code)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from analyzer.study import Progress
 
 LINE_EVERY = 30.0
+SHOWN = 5  # unreadable images named on the screen
 
 
 def safe(text: object) -> str:
@@ -85,7 +86,7 @@ def print_summary(document: dict[str, Any]) -> None:
 
 
 def image_line(images: dict[str, Any]) -> str:
-    """How many images were read, bad, wrong, below the threshold, measured."""
+    """How many images were read, bad, wrong, below the threshold, measured; which ones are bad."""
     parts = [
         f"{images['read']} of {images['found']} images read",
         f"{images['bad']} unreadable",
@@ -96,7 +97,10 @@ def image_line(images: dict[str, Any]) -> str:
     ]
     if images["non_finite"]:
         parts.append(f"{images['non_finite']} with outputs that are not finite")
-    return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})"
+    bad = "".join(f"\nUnreadable: {b['id']}: {b['reason']}" for b in images["bad_images"][:SHOWN])
+    more = len(images["bad_images"]) - SHOWN
+    bad += f"\n... and {more} more, in summary.json" if more > 0 else ""
+    return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})" + bad
 
 
 def radius_table(measure: Any, rows: dict[str, Estimate], suffix: str) -> Table:
@@ -229,7 +233,13 @@ class _Lines:
         if time.monotonic() - self.last < LINE_EVERY:
             return
         self.last = time.monotonic()
-        self.target.print(f"{progress.stage}: {progress.done} of {progress.total} images, {rate:,.0f} passes/s")
+        of = f" of {progress.expected:,}" if progress.expected else ""
+        left = progress.expected - progress.passes
+        eta = f", about {left / rate / 60:.0f} min left" if left > 0 and rate > 0 else ""
+        self.target.print(
+            f"{progress.stage}: {progress.done} of {progress.total} images, {progress.passes:,}{of} passes, "
+            f"{rate:.3g}/s{eta}"
+        )
 
 
 def _finite(value: Any) -> Any:

@@ -65,7 +65,7 @@ def describe(model: Path) -> Description:
         inputs=tuple(_named(value) for value in index.image_inputs(proto)),
         outputs=tuple(_named(value) for value in proto.graph.output),
         opset=walk.opset(proto),
-        producer=" ".join(filter(None, [proto.producer_name, proto.producer_version])) or "unknown",
+        producer=" ".join(t for t in (proto.producer_name, proto.producer_version) if t and t != "None") or "unknown",
         parameters=parameters,
         features=tuple(features[:_CANDIDATES]),
         logits=logits,

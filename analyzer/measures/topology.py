@@ -64,10 +64,13 @@ def mantel(
     permutations of the rows and columns of one matrix whose \\|r\\| is not below the observed one. The permutations
     come from the Philox stream of `key` and are shared by all pairs, which makes p reproducible; the observed r goes
     through the same sums as the permuted ones. NaN where either matrix has fewer than 3 rows, is constant off its
-    diagonal, or is not finite; p is NaN too with 0 permutations.
+    diagonal, or is not finite; p is NaN too with 0 permutations. Only the distances above the diagonals are read.
+    Raises ValueError for arrays that are no pairs of square matrices.
     """
     trials = x.shape[-1]
     shape = x.shape[:-2]
+    if x.shape != y.shape or x.shape[-2:] != (trials, trials):
+        raise ValueError(f"expected two arrays of square distance matrices of one shape, got {x.shape} and {y.shape}")
     upper = np.triu_indices(trials, 1)
     a, b = (_standardised(m.reshape(-1, trials, trials)[:, upper[0], upper[1]]) for m in (x, y))
     r = np.clip(np.einsum("kp,kp->k", a, b), -1.0, 1.0)

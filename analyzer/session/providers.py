@@ -53,7 +53,7 @@ def choose(provider: str) -> str:
         raise UsageError(f"provider {provider!r}: unknown; use auto, {', '.join(NAMES)}")
     if name not in compiled:
         have = ", ".join(short(p) for p in compiled)
-        mend = "; `pip install convnet-analyzer[gpu]` in place of [cpu]" if name == CUDA else ""
+        mend = "; install the extra [gpu] in place of [cpu]" if name == CUDA else ""
         version = runtime.load().__version__
         raise UsageError(f"provider {provider!r}: not part of the installed onnxruntime {version} (has {have}){mend}")
     return name

@@ -28,7 +28,7 @@ def load() -> ModuleType:
     except ImportError as e:
         if not installed and isinstance(e, ModuleNotFoundError):
             raise UsageError(
-                "ONNX Runtime is not installed; `pip install convnet-analyzer[cpu]`, or [gpu] for an NVIDIA GPU"
+                "ONNX Runtime is not installed; install the extra [cpu] of convnet-analyzer, or [gpu] for NVIDIA"
             ) from None
         raise UsageError(
             f"{installed or ['onnxruntime']} is installed but cannot be imported: {e}; reinstall it"

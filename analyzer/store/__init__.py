@@ -12,7 +12,7 @@ A file is whole or absent, whatever stops the writer; half-written ones end in .
 
 from analyzer.store.manifest import Image, read_calibration, read_manifest, selection
 from analyzer.store.results import open_run, write_results
-from analyzer.store.run import Store, check_writable, is_complete, open_store, progress, read_summary
+from analyzer.store.run import Store, check_writable, has_results, is_complete, open_store, progress, read_summary
 from analyzer.store.schema import COMMON, LIPSCHITZ, SCHEMA, VARIABLES, Variable, undefined_unit, unit_key
 from analyzer.store.verify import Problem, verify
 
@@ -26,6 +26,7 @@ __all__ = [
     "Store",
     "Variable",
     "check_writable",
+    "has_results",
     "is_complete",
     "open_run",
     "open_store",

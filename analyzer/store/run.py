@@ -100,7 +100,7 @@ class Store:
     def _drop_results(self) -> None:
         # They no longer stand for the units that are about to change. On a complete run they also kept a changed
         # context from being recorded: nothing had been measured with it yet.
-        if _has_results(self.path):
+        if has_results(self.path):
             files.write(self.path / MANIFEST, _text(self.manifest))
         for name in (SUMMARY, RESULTS):
             (self.path / name).unlink(missing_ok=True)
@@ -184,7 +184,7 @@ def _enter(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], bool]:
             (path / RESULTS).unlink(missing_ok=True)
     except OSError as e:
         raise UsageError(f"{path}: cannot be written: {e.strerror}\ngive another --out") from e
-    if manifest != old and not _has_results(path):
+    if manifest != old and not has_results(path):
         files.write(path / MANIFEST, _text(manifest))
     return manifest, resumed
 
@@ -195,7 +195,8 @@ def temporaries(path: Path) -> list[Path]:
     return [name for name in names if name.exists()] + sorted((path / "units").glob(f"*{files.TEMPORARY}"))
 
 
-def _has_results(path: Path) -> bool:
+def has_results(path: Path) -> bool:
+    """Whether results.nc and summary.json are there."""
     return (path / RESULTS).exists() and (path / SUMMARY).exists()
 
 
@@ -218,7 +219,7 @@ def is_complete(path: Path) -> bool:
     manifest = manifests.read_manifest(path)
     with contextlib.suppress(IncompleteError):
         calibration = manifests.read_calibration(path, manifest["coordinates"])
-        if calibration is not None and _has_results(Path(path)) and manifests.covers_limit(calibration, manifest):
+        if calibration is not None and has_results(Path(path)) and manifests.covers_limit(calibration, manifest):
             finished, selected = progress(path)
             return finished == selected
     return False

@@ -130,7 +130,10 @@ def _same(one: schema.Array, other: schema.Array) -> bool:
 
 
 def _summary(path: Path, *, whole: bool) -> list[Problem]:
+    """Of results.nc and summary.json, what is missing although every unit is there; whether the summary is readable."""
     file = path / SUMMARY
+    if whole and not (path / RESULTS).exists():
+        return [Problem("missing: the run was not finished", str(path / RESULTS), _AGAIN)]
     try:
         files.read_json(file)
     except FileNotFoundError:

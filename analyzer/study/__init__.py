@@ -23,13 +23,16 @@ __all__ = ["Progress", "Protocol", "parse_names", "parse_radii", "run"]
 
 
 class Progress(NamedTuple):
-    """Where a run is: stage "selecting" or "measuring", images done of total, forward passes so far, what is said."""
+    """Where a run is: stage "selecting" or "measuring", images done of total, forward passes so far and in all.
+
+    The passes of this call, one a row; `expected` is 0 where it is not known.
+    """
 
     stage: str
     done: int
     total: int
     passes: int
-    note: str | None = None
+    expected: int = 0
 
 
 def run(
@@ -67,7 +70,7 @@ def run(
     with store.open_store(
         out,
         identity=_identity(model, card_path, labels, protocol, network),
-        context=_context(model, folder, card_path, threads, network),
+        context=_context(model, folder, card_path, the_card, threads, network),
         coordinates=_coordinates(protocol, network),
     ) as opened:
         known = {image.id: image for image in candidates}
@@ -75,20 +78,19 @@ def run(
         if store.is_complete(out) and store.read_summary(out)["run"]["images"]["unreadable"] == 0:
             return store.read_summary(out)
         document = _selection(opened, candidates, network, the_card, protocol, progress)
-        passes = 0
-        chosen = document["selected"]
-        for number, record in enumerate(chosen):
-            unit = opened.read_unit(record["key"])
-            if unit is None or unit["image_status"] == neighbourhood.UNREADABLE:
+        passes, chosen = 0, document["selected"]
+        left = [record for record in chosen if not _is_measured(opened, record["key"])]
+        expected = len(left) * neighbourhood.rows_of(protocol, network.session.batch_size)
+        for done, record in enumerate(left, len(chosen) - len(left)):
 
-                def tick(rows: int, done: int = number) -> None:
-                    nonlocal passes
-                    passes += rows
-                    progress(Progress("measuring", done, len(chosen), passes))
+            def tick(rows: int, done: int = done) -> None:
+                nonlocal passes
+                passes += rows
+                progress(Progress("measuring", done, len(chosen), passes, expected))
 
-                arrays = _measure(network, known.get(record["id"]), record, the_card, protocol, tick)
-                opened.write_unit(record["key"], arrays)
-            progress(Progress("measuring", number + 1, len(chosen), passes))
+            arrays = _measure(network, known.get(record["id"]), record, the_card, protocol, tick)
+            opened.write_unit(record["key"], arrays)
+            progress(Progress("measuring", done + 1, len(chosen), passes, expected))
         return opened.finish(summarise)
 
 
@@ -115,9 +117,20 @@ def open_network(
             f"{model}: its input is uint8, so perturbed pixels must be whole numbers inside 0..255\nadd --clip --round"
         )
     session = Session(prepared, pixel_shape=card.pixel_shape, provider=provider, threads=threads, batch_size=size)
+    if card.labels is not None and len(card.labels) != session.classes:
+        raise InputError(
+            f"{model}: the card has {len(card.labels)} labels, the model {session.classes} classes; "
+            "correct or remove output.labels"
+        )
     if size is None:
         session.choose_batch_size()
     return Network(prepared, session)
+
+
+def _is_measured(opened: store.Store, key: str) -> bool:
+    """An image that was unreadable when its turn came is tried again."""
+    unit = opened.read_unit(key)
+    return unit is not None and unit["image_status"] != neighbourhood.UNREADABLE
 
 
 def _refuse_other_images(opened: store.Store, known: dict[str, images.ImageFile], folder: Path, out: Path) -> None:
@@ -230,13 +243,16 @@ def _identity(model: Path, card: Path, labels: Path | None, protocol: Protocol, 
     }
 
 
-def _context(model: Path, folder: Path, card: Path, threads: int | None, network: Network) -> dict[str, Any]:
+def _context(
+    model: Path, folder: Path, card_path: Path, card: cards.Card, threads: int | None, network: Network
+) -> dict[str, Any]:
     """What a run ran on."""
+    todo = [f"The card is a draft: {each}." for each in card.source.get("fill_in", [])]
     session = network.session
     return {
         "model": model.name,
         "images": str(folder),
-        "card": str(card),
+        "card": str(card_path),
         "provider": session.provider,
         "device": session.device,
         "precision": session.precision,
@@ -244,7 +260,7 @@ def _context(model: Path, folder: Path, card: Path, threads: int | None, network
         "threads": threads,
         "classes": session.classes,
         "pixel_shape": list(session.pixel_shape),
-        "notes": [*network.prepared.notes, *session.notes],
+        "notes": [*todo, *network.prepared.notes, *session.notes],
         "versions": versions(),
         "platform": platform.platform(),
     }

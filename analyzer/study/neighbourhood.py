@@ -53,8 +53,8 @@ class _Answers:
             if isinstance(source, Perturbed):
                 self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
             else:
-                if self.kind == "logits":  # whatever else, a float32 logit moves in steps of this size
-                    self.resolution = float(np.spacing(np.abs(scores[rows]).max().astype(np.float32)))
+                if self.kind == "logits":  # the difference of two float32 logits moves in such steps
+                    self.resolution = 2 * float(np.spacing(np.abs(scores[rows]).max().astype(np.float32)))
                 self._clean(piece, kept)
 
     def _clean(self, seen: TrueClass, features: list[NDArray[np.float32]]) -> None:
@@ -83,6 +83,12 @@ class _Answers:
         for layer, (rows, clean) in enumerate(zip(self.rows, self.clean_features, strict=True)):
             self.feature_gram[k, layer] = geometry.centred_gram(rows)
             self.feature_distance[k, :, layer] = geometry.distance_from(rows, clean)
+
+
+def rows_of(protocol: Protocol, batch_size: int) -> int:
+    """Forward passes of one image, the padding of its last batch included."""
+    rows = 1 + FLOOR_ROWS + len(protocol.families) * len(protocol.radii) * protocol.trials
+    return -(-rows // batch_size) * batch_size
 
 
 def observe(
