@@ -14,7 +14,7 @@ def exporter():
 @pytest.mark.parametrize(
     ("name", "side", "units"),
     [
-        ("test_resnet", 160, 384),
+        ("test_resnet", 160, 96),
         pytest.param("mobilenetv3_small_100", 224, 1024, marks=pytest.mark.slow),
         pytest.param("convnext_atto", 224, 320, marks=pytest.mark.slow),
         pytest.param("resnet50", 224, 2048, marks=pytest.mark.slow),

@@ -222,10 +222,11 @@ def test_rows_agree():
     assert batching.rows_agree([np.zeros((2, 0))], [[np.zeros((1, 0))]] * 2)
 
 
-def test_the_smallest_size_within_five_per_cent_is_taken():
-    assert batching.smallest_within({1: 50.0, 8: 96.0, 16: 100.0, 32: 99.0}) == 8
-    assert batching.smallest_within({1: 50.0, 8: 94.0, 16: 100.0}) == 16
-    assert batching.smallest_within({1: 3.0}) == 1
+def test_the_largest_of_the_fastest_sizes_is_taken_and_padding_counts():
+    assert batching.best_size({1: 50.0, 8: 96.0, 16: 100.0, 32: 99.0, 64: 90.0}) == 32
+    assert batching.best_size({1: 50.0, 8: 98.0, 16: 100.0}, rows=24) == 8  # 16 would run 32 rows for 24
+    assert batching.best_size({1: 50.0, 8: 98.0, 16: 100.0}, rows=4209) == 16
+    assert batching.best_size({1: 3.0}) == 1
 
 
 def test_measuring_stops_when_larger_brings_nothing_or_memory_ends():
@@ -244,7 +245,7 @@ def test_measuring_stops_when_larger_brings_nothing_or_memory_ends():
     most = 2
     assert set(batching.measure(seconds, 128)) == {1, 2}
     most = 0
-    assert batching.smallest_within(batching.measure(seconds, 128)) == 1
+    assert batching.best_size(batching.measure(seconds, 128)) == 1
 
 
 def test_measuring_a_slow_model_ends_early():
@@ -617,7 +618,7 @@ def test_both_packages_installed_is_one_clear_message(monkeypatch):
         (
             set(),
             ModuleNotFoundError("No module named 'onnxruntime'"),
-            r"not installed; `pip install convnet-analyzer\[cpu\]",
+            r"not installed; install the extra \[cpu\]",
         ),
         ({"onnxruntime"}, ImportError("libfoo.so: missing"), "cannot be imported: libfoo.so"),
     ],

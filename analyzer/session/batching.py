@@ -17,10 +17,18 @@ _BUDGET = 5.0  # seconds for the whole search, about
 Array = NDArray[np.floating]
 
 
-def smallest_within(rates: Mapping[int, float], share: float = 0.05) -> int:
-    """The smallest size whose rate (rows/s) is within `share` of the best one."""
-    best = max(rates.values())
-    return min(size for size, rate in rates.items() if rate >= (1.0 - share) * best)
+def best_size(rates: Mapping[int, float], rows: int | None = None, share: float = 0.03) -> int:
+    """The largest size within `share` of the most useful rows a second, the padding of the last batch not counted.
+
+    rates: rows/s by size. rows: how many are packed into batches at a time, unknown if None. Of equally fast sizes the
+    larger leaves more work between two passes to be shared among the cores.
+    """
+
+    def useful(size: int) -> float:
+        return rates[size] * (1.0 if rows is None else rows / (-(-rows // size) * size))
+
+    best = max(map(useful, rates))
+    return max(size for size in rates if useful(size) >= (1.0 - share) * best)
 
 
 def measure(seconds: Callable[[int], float], limit: int) -> dict[int, float]:

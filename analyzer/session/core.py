@@ -91,16 +91,16 @@ class Session:
         columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         return columns[0], [column.reshape(len(batch), -1) for column in columns[1:]]
 
-    def choose_batch_size(self) -> int:
-        """Measure growing batch sizes, and keep the smallest one within 5 % of the most rows per second."""
+    def choose_batch_size(self, rows: int | None = None) -> int:
+        """Measure growing batch sizes, and keep the best for `rows` rows at a time (see `batching.best_size`)."""
         if self._fixed is not None:
             return self._fixed
-        rows = self._random_rows(1)
+        row = self._random_rows(1)
         exhausted = False
 
         def seconds(size: int) -> float:
             nonlocal exhausted
-            batch = batching.fit(rows, size)
+            batch = batching.fit(row, size)
             began = time.perf_counter()
             try:
                 self._forward(batch)
@@ -109,7 +109,7 @@ class Session:
                 raise
             return time.perf_counter() - began
 
-        self.batch_size = batching.smallest_within(batching.measure(seconds, self._limit()))
+        self.batch_size = batching.best_size(batching.measure(seconds, self._limit()), rows)
         if exhausted:
             self._reopen()
         return self.batch_size

@@ -44,6 +44,8 @@ def options(*, folder: str, threads: int | None) -> object:
     if threads is not None:
         made.intra_op_num_threads = threads
     made.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    # Between two passes the cores are the host's.
+    made.add_session_config_entry("session.force_spinning_stop", "1")
     made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return made
 

@@ -123,7 +123,7 @@ def open_network(
             "correct or remove output.labels"
         )
     if size is None:
-        session.choose_batch_size()
+        session.choose_batch_size(neighbourhood.rows_of(protocol, 1))
     return Network(prepared, session)
 
 
