@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from analyzer import bundled, session, store, study
+from analyzer import bundled, graph, session
+from analyzer import card as cards
 from analyzer.errors import AnalyzerError
 from analyzer.measures import geometry, topology
 from analyzer.perturbations import random_words
 from analyzer.statistics import reference_mantel
+from analyzer.study import provenance
 
 # Philox4x64-10 of key 0, counter 1: the first output of numpy's stream, the same on every machine.
 PHILOX_FIRST = 0x2F4BA6408E4D89B
@@ -22,7 +24,7 @@ def examine() -> dict[str, Any]:
     except AnalyzerError as e:
         providers = []
         checks.append({"name": "onnxruntime", "passed": False, "detail": str(e)})
-    return {"versions": study.versions(), "providers": providers, "checks": checks, "run_schema": store.SCHEMA}
+    return {"versions": provenance.versions(), "providers": providers, "checks": checks}
 
 
 def _philox() -> dict[str, Any]:
@@ -49,6 +51,15 @@ def _mantel() -> dict[str, Any]:
 
 def _bundled() -> dict[str, Any]:
     try:
-        return {"name": "bundled networks", "passed": True, "detail": str(bundled.folder())}
+        folder = bundled.folder()
+        for name in bundled.NETWORKS:
+            expected = cards.read(folder / f"{name}.json").source["sha256"]
+            if graph.sha256(folder / f"{name}.onnx") != expected:
+                return {
+                    "name": "bundled networks",
+                    "passed": False,
+                    "detail": f"{name}.onnx is not its card's",
+                }
+        return {"name": "bundled networks", "passed": True, "detail": str(folder)}
     except AnalyzerError as e:
         return {"name": "bundled networks", "passed": False, "detail": str(e)}

@@ -6,6 +6,7 @@ stand `schema`, `run` (what ran, on which images), `tables`, `sentences` and `wa
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,9 @@ def _warnings(
     duplicates = calibration["counts"]["duplicate"]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."
+    converted = Counter(note for c in calibration["candidates"] for note in c.get("notes", []))
+    for note, count in converted.items():
+        yield f"{count} images: {note}."
     trials = manifest["identity"]["trials"]
     if trials < 10:
         yield f"{trials} trials: participation ratio, alpha and the p-values mean little below 10."

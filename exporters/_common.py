@@ -1,4 +1,4 @@
-"""What every exporter does: read its command, name the graph, prove it equal to the framework, write it and its card."""
+"""What every exporter does: read the command, name the graph, prove it equal to the framework, write it and a card."""
 
 import argparse
 import difflib
@@ -20,6 +20,7 @@ from analyzer.errors import AnalyzerError, InputError, UsageError
 LARGEST_DIFFERENCE = 1e-4
 RANDOM = "random: not trained, for trying things out only"
 
+RESIDUAL = 0.2  # scale of the last normalisation of a residual branch with random weights
 SCENES = 3  # which of `batches` holds five scene-like pictures
 
 Outputs = Mapping[str, np.ndarray]

@@ -39,24 +39,28 @@ class Tapped(nn.Module):
 def exported(tapped: Tapped, shape: tuple[int, int, int], *, feature: str, **options: Any) -> onnx.ModelProto:
     """The ONNX graph in evaluation: `input` (batch, *shape) -> `logits`, `feature`; any batch, weights inside.
 
-    `options` go to torch.onnx.export.
+    `options` go to torch.onnx.export. Raises InputError where PyTorch cannot export the network.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs which torchvision operators it lacks
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         # torch's own exporter copies a deprecated class of torch.
         warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
-        program = torch.onnx.export(
-            tapped.eval(),
-            (torch.zeros(2, *shape),),
-            dynamo=True,
-            dynamic_shapes=({0: batch},),
-            input_names=["input"],
-            output_names=["logits", feature],
-            opset_version=OPSET,
-            verbose=False,
-            **options,
-        )
+        try:
+            program = torch.onnx.export(
+                tapped.eval(),
+                (torch.zeros(2, *shape),),
+                dynamo=True,
+                dynamic_shapes=({0: batch},),
+                input_names=["input"],
+                output_names=["logits", feature],
+                opset_version=OPSET,
+                verbose=False,
+                **options,
+            )
+        except Exception as e:  # what the exporter does not know, it says in many ways
+            said, name = " ".join(str(e).split()), type(tapped.network).__name__
+            raise InputError(f"{name}: PyTorch cannot export this network ({type(e).__name__}: {said:.120})") from e
     model: onnx.ModelProto = program.model_proto
     for tensor in model.graph.initializer:
         tensor.name = tensor.name.removeprefix("network.")

@@ -50,7 +50,7 @@ def packaged(name: str) -> Path:
         module = importlib.import_module(package)
     except ModuleNotFoundError as e:
         raise UsageError(
-            f"{name}: no trained weights: the package {package.replace('_', '-')} is not installed (only lite0's exists); "
+            f"{name}: the package {package.replace('_', '-')} is not installed (only lite0's exists); "
             "give --weights PATH to a file you have, or --weights none for random ones"
         ) from e
     folder = Path(module.__file__ or "").parent / "models"

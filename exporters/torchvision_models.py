@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _common import RANDOM, SCENES, arguments, batches, known, no_weights, publish, target
+from _common import RANDOM, RESIDUAL, SCENES, arguments, batches, known, no_weights, publish, target
 from _common import main as run_main
 from _torch import Tapped, classes, exported, fill, outputs, settle, state_dict, torchvision
 from torch import nn
@@ -63,10 +63,14 @@ class Built(NamedTuple):
     labels: bool
 
 
+def presets(name: str) -> dict[str, Any]:
+    """torchvision's trained weights of a network, those that classify, by name."""
+    return {w.name: w for w in tv.models.get_model_weights(name) if w.meta.get("categories")}
+
+
 def build(name: str, weights: str) -> Built:
     """The network with the weights that --weights asks for. Raises UsageError, InputError."""
-    presets = tv.models.get_model_weights(name)
-    trained = {w.name: w for w in presets if len(w.meta.get("categories", ())) == 1000}
+    trained = presets(name)
     if weights == "none":
         return Built(_empty(name, 1000), trained[FIRST], RANDOM, True)
     if weights in trained:
@@ -95,7 +99,14 @@ def _empty(name: str, count: int) -> nn.Module:
     if name == "googlenet":
         # Its trained weights expect another scale of the input, to which it converts ImageNet's by itself.
         options |= {"aux_logits": False, "init_weights": True, "transform_input": True}
-    return tv.models.get_model(name, weights=None, **options).eval()
+    network = tv.models.get_model(name, weights=None, **options).eval()
+    for block in network.modules():
+        # Random residual branches as strong as what they are added to would amplify rounding in every block.
+        if isinstance(block, tv.models.resnet.Bottleneck):
+            nn.init.constant_(block.bn3.weight, RESIDUAL)
+        elif isinstance(block, tv.models.resnet.BasicBlock):
+            nn.init.constant_(block.bn2.weight, RESIDUAL)
+    return network
 
 
 def card(name: str, built: Built) -> dict[str, Any]:

@@ -193,6 +193,9 @@ def unreadable(tmp_path, model):
         (None, ["--labels", "missing.csv"], 4, "missing.csv"),
         (None, ["--trials", "2"], 2, "--trials 2"),
         (None, ["--radii", "1:x"], 2, "--radii"),
+        (None, ["--radii", "1,5:3"], 2, "5:3"),
+        (None, ["--radii", "1:1000000000000"], 2, "1:1000000000000"),
+        (None, ["--trials", "200000"], 2, "--trials 200000"),
         (None, ["--batch-size", "none"], 2, "--batch-size"),
         (None, ["--threads", "0"], 2, "--threads"),
         (None, ["--threads", "99999"], 2, "--threads"),
@@ -248,6 +251,62 @@ def test_names_cannot_command_the_terminal(capsys, tmp_path):
 def test_safe_keeps_ordinary_text():
     assert terminal.safe("Grüße, 数字 – ok\n") == "Grüße, 数字 – ok\n"
     assert terminal.safe("a\tb\x9b\udc80") == "a" + "\N{REPLACEMENT CHARACTER}" + "b" + 2 * "\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["summary", "OUT", "--json"], ["summary", "OUT"]])
+def test_a_reader_that_went_away_is_no_error(run_arguments, capsys, tmp_path, command):
+    call(capsys, *run_arguments)
+    command = [sys.executable, "-m", "analyzer", *(str(tmp_path / "out") if a == "OUT" else a for a in command)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, "")
+
+
+def test_closed_and_full_stdout(run_arguments, capsys, tmp_path):
+    call(capsys, *run_arguments)
+    line = f"{sys.executable} -m analyzer summary {tmp_path / 'out'}"
+    assert subprocess.run(["sh", "-c", f"{line} >&-"], check=False).returncode == 0
+    full = subprocess.run(["sh", "-c", f"{line} > /dev/full"], check=False, capture_output=True, text=True)
+    assert full.returncode == 2
+    assert full.stderr.startswith("error: stdout cannot be written")
+
+
+def test_settings_may_change_while_nothing_is_measured(capsys, run_arguments):
+    """What the error advises has to work: no image counted, so the run holds nothing."""
+    code, _, err = call(capsys, *run_arguments, "--min-confidence", "1")
+    assert code == 4
+    assert "Lower --min-confidence" in err
+    assert call(capsys, *run_arguments)[0] == 0
+
+
+def test_a_damaged_summary_is_written_anew(capsys, run_arguments, tmp_path):
+    call(capsys, *run_arguments)
+    good = (tmp_path / "out" / "summary.json").read_text()
+    for bad in ("{}", "{", '{"schema": 99, "run": {}}'):
+        (tmp_path / "out" / "summary.json").write_text(bad)
+        assert call(capsys, "summary", tmp_path / "out")[0] == 5
+        assert call(capsys, *run_arguments)[0] == 0
+        assert (tmp_path / "out" / "summary.json").read_text() == good
+
+
+def test_a_second_signal_ends_what_does_not_come_back():
+    """A call into the runtime holds the interpreter's signal handler back; the second signal does not wait for it."""
+    code = (
+        "import signal, time\n"
+        "from analyzer import cli\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "cli._leave_on_second_signal()\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdout.readline()
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
 
 
 def test_closed_pipe_is_quiet(run_arguments, capsys):

@@ -28,7 +28,6 @@ def exporter():
         pytest.param("DenseNet121", "pool", 224, 1024, marks=pytest.mark.slow),
         pytest.param("EfficientNetB0", "pool", 224, 1280, marks=pytest.mark.slow),
         pytest.param("InceptionV3", "pool", 299, 2048, marks=pytest.mark.slow),
-        pytest.param("Xception", "pool", 299, 2048, marks=pytest.mark.slow),
     ],
 )
 def test_export_is_verified_and_runs(exporter, name, feature, side, units, tmp_path, capsys):
@@ -93,6 +92,17 @@ def test_a_checkpoint_is_read_or_named(exporter, tmp_path, capsys):
         options = ["--weights", tmp_path / path, "--out", tmp_path / "out"]
         code, _, err = command(exporter, capsys, "MobileNetV3Small", *options)
         assert code == 4 and path in err, path
+
+
+def test_a_network_that_keras_cannot_export_is_one_line(exporter, tmp_path, capsys, monkeypatch):
+    def cannot(*_, **__):
+        raise RuntimeError("not\nconstant")
+
+    monkeypatch.setattr(exporter.keras.Model, "export", cannot)
+    code, _, err = command(exporter, capsys, "MobileNetV3Small", "--weights", "none", "--out", tmp_path / "out")
+    assert code == 4
+    assert len(err.splitlines()) == 1 and "MobileNetV3Small: Keras cannot export" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_refusals(exporter, tmp_path, capsys):

@@ -6,7 +6,6 @@ import random
 import socket
 import struct
 import sys
-import threading
 import warnings
 import zlib
 from unittest import mock
@@ -798,36 +797,6 @@ def test_warnings_filters_are_restored_after_a_refusal(tmp_path):
     before = list(warnings.filters)
     refusal(tmp_path, b"x")
     assert warnings.filters == before
-
-
-def test_other_threads_keep_their_warnings():
-    heard = []
-
-    def other():
-        try:
-            warnings.warn("mine", UserWarning, stacklevel=1)
-        except UserWarning as e:
-            heard.append(str(e))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pixels._pillow_quiet():
-            warnings.warn("Pillow's", UserWarning, stacklevel=1)
-            thread = threading.Thread(target=other)
-            thread.start()
-            thread.join()
-    assert heard == ["mine"]
-
-
-def test_filter_that_outlives_its_use_is_inert():
-    """Another thread's catch_warnings may bring back the list that it saved while an image was being decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pixels._pillow_quiet():
-            saved = list(warnings.filters)
-        warnings.filters[:] = saved
-        with pytest.raises(UserWarning, match="after"):
-            warnings.warn("after", UserWarning, stacklevel=1)
 
 
 # ------------------------------------------------------------------ read: fuzz

@@ -31,7 +31,7 @@ IDS = ["a.png", "../../x.png", "ü/\u202etxt.png", "é" * 150, "CON", "=1+1", "[
 def summarise(dataset: xr.Dataset) -> dict:
     """A summary with what JSON has no word for."""
     value = {"value": float("nan"), "low": np.float64(0.5), "high": float("inf"), "n": dataset.sizes["image"]}
-    return {"isotropy_range_median@1": value}
+    return {"schema": 1, "run": {}, "isotropy_range_median@1": value}
 
 
 def opened(path: Path, *, coordinates: dict = COORDINATES, context: dict = CONTEXT, **identity: object) -> store.Store:
@@ -852,7 +852,7 @@ def test_the_summary_has_null_for_nan(tmp_path: Path) -> None:
         store.read_summary(path)
     with opened(path) as writer:
         returned = writer.finish(summarise)
-    expected = {"isotropy_range_median@1": {"value": None, "low": 0.5, "high": None, "n": 4}}
+    expected = {"schema": 1, "run": {}, "isotropy_range_median@1": {"value": None, "low": 0.5, "high": None, "n": 4}}
     assert store.read_summary(path) == returned == expected
     json.loads((path / "summary.json").read_text(), parse_constant=pytest.fail)
     (path / "summary.json").write_text("{")

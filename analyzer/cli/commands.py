@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.errors import IncompleteError, InputError, UsageError
+from analyzer.errors import IncompleteError, UsageError
 
 # Prints come late: rich, numpy and the rest are loaded by the command that needs them, so that --help is quick.
 app = typer.Typer(
@@ -157,9 +157,8 @@ def inspect(
     from analyzer import card as cards
     from analyzer import graph
     from analyzer.cli import terminal
+    from analyzer.store.files import to_json
 
-    if not model.is_file():
-        raise InputError(f"{model}: no such model file")
     graph.check(model)
     description = dataclasses.asdict(graph.describe(model))
     if write_card:
@@ -167,7 +166,7 @@ def inspect(
         target = cards.beside(model)
         try:
             with target.open("x", encoding="utf-8") as file:
-                file.write(terminal.json_text(draft))
+                file.write(to_json(draft, indent=1) + "\n")
         except FileExistsError:
             raise UsageError(f"{target}: exists already; it is not overwritten") from None
         except OSError as e:
@@ -225,7 +224,7 @@ def verify(run: Run, json: Json = False) -> None:
         terminal.say(f"{problem['file']}: {problem['what']}; {problem['mend']}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise IncompleteError(f"{run}: {count}; the same `analyzer run` command again completes or mends the run")
+        raise IncompleteError(f"{run}: {count}, named on stdout with what mends each")
     if not json:
         terminal.say(f"{run}: {finished} of {selected} images, nothing wrong")
 
@@ -241,6 +240,8 @@ def doctor(json: Json = False) -> None:
         terminal.print_json(report)
     else:
         terminal.print_doctor(report)
+    if not all(check["passed"] for check in report["checks"]):
+        raise UsageError("this installation does not pass its own checks; install convnet-analyzer again")
 
 
 def _batch_size(text: str) -> int | None:
@@ -255,6 +256,10 @@ def call(arguments: list[str]) -> None:
     """Run one command. Usage errors that typer finds come out as UsageError with its words."""
     try:
         code: Any = app(arguments, prog_name="analyzer", standalone_mode=False)
+    except SystemExit as e:
+        if isinstance(e.__context__, OSError):  # typer's answer to a closed pipe
+            raise e.__context__ from None
+        raise
     except Exception as e:
         # typer's base of usage errors is click's, or its own copy of click's: known by what it offers.
         if not hasattr(e, "format_message"):

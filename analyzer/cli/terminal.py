@@ -1,6 +1,6 @@
 """What a person sees: text made safe, tables, a progress bar or a line now and then."""
 
-import json
+import errno
 import math
 import os
 import sys
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.statistics import Estimate
+from analyzer.store.files import to_json
 from analyzer.summary import estimates, layer_suffixes
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ SHOWN = 5  # unreadable images named on the screen
 def safe(text: object) -> str:
     """Text that cannot command a terminal: control, format (bidi) and surrogate characters become U+FFFD."""
     return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c != "\n" else c
         for c in str(text)
     )
 
@@ -38,7 +39,7 @@ def safe(text: object) -> str:
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to `cli.main`, which ends quietly."""
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -57,12 +58,7 @@ def say(text: object, *, style: str | None = None) -> None:
 
 def print_json(document: Any) -> None:
     """JSON on stdout; NaN and infinities become null."""
-    sys.stdout.write(json_text(document))
-
-
-def json_text(document: Any) -> str:
-    """Indented JSON in ASCII; NaN and infinities become null."""
-    return json.dumps(_finite(document), indent=1, ensure_ascii=True, default=str) + "\n"
+    sys.stdout.write(to_json(document, indent=1) + "\n")
 
 
 def print_summary(document: dict[str, Any]) -> None:
@@ -240,13 +236,3 @@ class _Lines:
             f"{progress.stage}: {progress.done} of {progress.total} images, {progress.passes:,}{of} passes, "
             f"{rate:.3g}/s{eta}"
         )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -20,11 +20,10 @@ class Prepared:
     """A graph ready for the session. Its input is always float32 (N, C, H, W), RGB or L, normalised by the caller.
 
     outputs: scores (N, K) first, then one tensor for each of `layers` (names as the user knows them).
-    kind: "logits" or "probabilities", what the scores are. fixed_batch: None where any batch size may be tried;
-    declared_batch: the size the file itself fixes, None where it leaves it free. input_type: the model's own; for
-    "uint8" the caller gives whole numbers 0..255. precision: what the scores are computed in. row_bytes: estimated
-    activation memory of one image. unbounded: operators whose time or memory the graph does not tell, to be tried under
-    limits first. source: the file, for messages.
+    kind: "logits" or "probabilities", what the scores are. declared_batch: the size the file itself fixes, None where
+    it leaves it free. input_type: the model's own; for "uint8" the caller gives whole numbers 0..255. precision: what
+    the scores are computed in. row_bytes: estimated activation memory of one image. unbounded: operators whose time or
+    memory the graph does not tell, to be tried under limits first. source: the file, for messages.
     """
 
     model: bytes
@@ -33,7 +32,6 @@ class Prepared:
     outputs: tuple[str, ...]
     kind: str
     layers: tuple[str, ...]
-    fixed_batch: int | None
     notes: tuple[str, ...]
     input_type: str
     declared_batch: int | None = None
@@ -84,7 +82,6 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
         outputs=made.outputs,
         kind=scores.kind,
         layers=names,
-        fixed_batch=None,
         notes=tuple(notes),
         input_type=match.INPUT_TYPES[image.type.tensor_type.elem_type],
         declared_batch=declared,

@@ -27,7 +27,6 @@ def one_convolution() -> Prepared:
         outputs=("y",),
         kind="logits",
         layers=(),
-        fixed_batch=None,
         notes=(),
         input_type="float32",
         source="the probe",

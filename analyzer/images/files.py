@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 MAX_BYTES = 256 * 2**20
@@ -10,10 +11,11 @@ MAX_BYTES = 256 * 2**20
 def identifier(name: str | bytes) -> str:
     """A printable-as-UTF-8 name, the same in every locale and different for different names.
 
-    Bytes that are not UTF-8 become ``\\xNN``; a backslash that is really there is doubled, so that a file
-    called ``\\xff`` in four characters is not taken for the one whose name is the byte 255.
+    Bytes that are not UTF-8, and control characters, become ``\\xNN``; a backslash that is really there is doubled, so
+    that a file called ``\\xff`` in four characters is not taken for the one whose name is the byte 255.
     """
-    return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    text = os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def regular_bytes(path: Path) -> bytes:

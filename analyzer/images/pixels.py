@@ -15,14 +15,11 @@ What becomes of an image that is not already 8 bits of RGB or L (*noted* where i
 Then the region of interest is cut out, and the card's resize follows, as torchvision's transforms do it on PIL images.
 """
 
-import contextlib
 import hashlib
 import io
-import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -87,7 +84,8 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
         raise ImageError("empty file")
     notes: list[str] = []
     try:
-        with _pillow_quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is decoded must not depend on the filters of the process
             picture = _decode(data, notes)
             picture = _convert(picture, "L" if card.channels == "L" else "RGB", notes)
             if image.roi is not None:
@@ -192,33 +190,3 @@ def _resize(picture: Image.Image, card: Card) -> Image.Image:
 def _refuse_above_limit(size: tuple[int, ...], what: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(f"{what} is {size[0]} x {size[1]}, above the limit of {MAX_PIXELS} pixels")
-
-
-class _ThisThread:
-    """Stands where a warnings filter has the pattern of a module's name, and matches in one thread, while it is on."""
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.on = True
-
-    def match(self, _module: str) -> bool:
-        return self.on and threading.get_ident() == self.thread
-
-
-@contextlib.contextmanager
-def _pillow_quiet() -> Iterator[None]:
-    """Ignore warnings in this thread, so that what is decoded does not depend on the filters of the process.
-
-    `warnings.catch_warnings` saves and restores the filters of the whole process: with two threads in it at once,
-    one restores what the other had changed. An entry of our own, put in and taken out again, disturbs nobody.
-    """
-    here = _ThisThread()
-    entry = ("ignore", None, Warning, here, 0)
-    cast("list[object]", warnings.filters).insert(0, entry)
-    try:
-        yield
-    finally:
-        # Another thread's catch_warnings may have replaced the list meanwhile, and may bring the entry back later.
-        here.on = False
-        with contextlib.suppress(ValueError):
-            cast("list[object]", warnings.filters).remove(entry)

@@ -56,12 +56,11 @@ class Session:
             trial.attempt(prepared, pixel_shape)
         self._choose_provider(provider)
         self.device = providers.device_name(self.provider)
-        self._fixed = prepared.fixed_batch
-        sizes = None if self._fixed is not None else self._sizes_of_independent_rows()
+        self._fixed: int | None = None
+        sizes = self._sizes_of_independent_rows()
         if sizes is None:
-            self._fixed = self._fixed or prepared.declared_batch or 1
-            if prepared.fixed_batch is None:
-                self.notes.append(f"Rows of a batch do not match single images; running {self._fixed} at a time.")
+            self._fixed = prepared.declared_batch or 1
+            self.notes.append(f"Rows of a batch do not match single images; running {self._fixed} at a time.")
             sizes = self._sizes_of(self._fixed)
         if self._fixed is not None and batch_size not in (None, self._fixed):
             self.notes.append(f"Batch size {batch_size} asked for; the model allows {self._fixed} only.")

@@ -47,7 +47,10 @@ def main() -> None:
         runtime.load()
         limit_memory(physical_memory() // 2)
         session = providers.open_session(prepared, providers.CPU, threads=1)
-        session.run(list(prepared.outputs), {prepared.input: np.zeros(shape, np.float32)})
+        # Whether a loop ends may depend on the data: nothing, the size of normalised pixels, the size of raw ones.
+        for scale in (0.0, 1.0, 255.0):
+            row = np.random.default_rng(0).uniform(0, scale, shape).astype(np.float32)
+            session.run(list(prepared.outputs), {prepared.input: row})
     except AnalyzerError as e:
         answer["error"] = str(e)
     except Exception as e:  # the runtime's exceptions have no common base

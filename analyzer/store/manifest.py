@@ -83,6 +83,9 @@ def check_calibration(calibration: Mapping[str, Any], coordinates: Mapping[str, 
         raise ValueError("input_range must be a number")
     if not isinstance(ranges, dict) or not all(_is_range(ranges.get(layer, "")) for layer in coordinates["layer"]):
         raise ValueError("feature_range must give a number for each layer")
+    for key, kind in (("counts", dict), ("candidates", list), ("found", int), ("unlabelled", int)):
+        if not isinstance(calibration.get(key, kind()), kind):
+            raise ValueError(f"{key} must be a JSON {kind.__name__}")
     entries = calibration.get("selected")
     if not isinstance(entries, list):
         raise ValueError("selected must be a list")

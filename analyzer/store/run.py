@@ -164,7 +164,8 @@ def open_store(
 def _enter(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The manifest, made or continued, and whether it was there before. The lock is held."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    resumed = (path / MANIFEST).exists()
+    # A run that stopped before its first image was selected holds nothing: other settings may take it over.
+    resumed = (path / MANIFEST).exists() and ((path / CALIBRATION).exists() or any((path / "units").glob("*.npz")))
     old = manifests.read_manifest(path) if resumed else {}
     manifest = (
         manifests.continued(old, wanted, path, now)
@@ -230,11 +231,14 @@ def read_summary(path: Path) -> dict[str, Any]:
     manifests.read_manifest(path)
     file = Path(path) / SUMMARY
     try:
-        return files.read_json(file)
+        document = files.read_json(file)
+        if not isinstance(document.get("run"), dict) or document.get("schema") != schema.SCHEMA:
+            raise ValueError("it is no summary of this version")
+        return document
     except FileNotFoundError:
         finished, selected = progress(path)
         raise IncompleteError(
             f"{path}: partial, {finished} of {selected} images\nrun the same command again: it continues"
         ) from None
     except ValueError as e:
-        raise IncompleteError(f"{file}: damaged: {e}\ndelete it, then run the same command again") from e
+        raise IncompleteError(f"{file}: damaged: {e}\nrun the same command again: it is written anew") from e

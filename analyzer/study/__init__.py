@@ -1,11 +1,7 @@
 """The loop: which images, through which session, to which measures, into the store."""
 
-import contextlib
-import hashlib
-import json
-import platform
+import shlex
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +9,9 @@ from numpy.typing import NDArray
 
 from analyzer import card as cards
 from analyzer import graph, images, store
-from analyzer.errors import InputError, UsageError
+from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.session import Session, device_of
-from analyzer.study import neighbourhood, selection
+from analyzer.study import neighbourhood, provenance, selection
 from analyzer.study.protocol import Protocol, parse_names, parse_radii
 from analyzer.summary import summarise
 
@@ -54,30 +50,29 @@ def run(
     be had, a refused resume or an output that cannot be written, InputError for a model, card, layer, label or image
     set that cannot be used, IncompleteError where the disk is full.
     """
-    if not model.is_file():
-        raise InputError(f"{model}: no such model file")
     card_path = card or cards.beside(model)
-    if card is None and not card_path.exists():
+    if card is None and model.is_file() and not card_path.exists():
         raise InputError(
             f"{model}: no card {card_path.name} beside it\n"
-            f"`analyzer inspect {model} --write-card` writes one to fill in, or give --card"
+            f"`analyzer inspect {shlex.quote(str(model))} --write-card` writes one to fill in, or give --card"
         )
+    graph.check(model)
     the_card = cards.read(card_path)
     candidates = images.seeded_order(images.find(folder, card=the_card, labels=labels), seed=protocol.seed)
     store.check_writable(out)
-    graph.check(model)
     network = open_network(model, card=the_card, protocol=protocol, provider=provider, threads=threads, size=batch_size)
+    _refuse_labels_beyond(candidates, network.session.classes)
     with store.open_store(
         out,
-        identity=_identity(model, card_path, labels, protocol, network),
-        context=_context(model, folder, card_path, the_card, threads, network),
-        coordinates=_coordinates(protocol, network),
+        identity=provenance.identity(model, card_path, labels, protocol, network.prepared),
+        context=provenance.context(model, folder, card_path, the_card, threads, *network),
+        coordinates=provenance.coordinates(protocol, network.prepared),
     ) as opened:
         known = {image.id: image for image in candidates}
         _refuse_other_images(opened, known, folder, out)
-        if store.is_complete(out) and store.read_summary(out)["run"]["images"]["unreadable"] == 0:
-            return store.read_summary(out)
-        document = _selection(opened, candidates, network, the_card, protocol, progress)
+        if (finished := _finished(out)) is not None:
+            return finished
+        document = _selection(opened, candidates, network, the_card, protocol, folder, progress)
         passes, chosen = 0, document["selected"]
         left = [record for record in chosen if not _is_measured(opened, record["key"])]
         expected = len(left) * neighbourhood.rows_of(protocol, network.session.batch_size)
@@ -127,10 +122,25 @@ def open_network(
     return Network(prepared, session)
 
 
+def _finished(out: Path) -> dict[str, Any] | None:
+    """The summary of a complete run with nothing left to try again; None where there is something to do."""
+    try:
+        summary = store.read_summary(out) if store.is_complete(out) else None
+    except IncompleteError:  # a damaged summary is written anew from the units
+        return None
+    return None if summary is None or summary["run"]["images"]["unreadable"] else summary
+
+
 def _is_measured(opened: store.Store, key: str) -> bool:
     """An image that was unreadable when its turn came is tried again."""
     unit = opened.read_unit(key)
     return unit is not None and unit["image_status"] != neighbourhood.UNREADABLE
+
+
+def _refuse_labels_beyond(candidates: list[images.ImageFile], classes: int) -> None:
+    for image in candidates:
+        if image.label is not None and image.label >= classes:
+            raise InputError(f"{image.path}: label {image.label}, but the model has classes 0..{classes - 1}")
 
 
 def _refuse_other_images(opened: store.Store, known: dict[str, images.ImageFile], folder: Path, out: Path) -> None:
@@ -144,25 +154,13 @@ def _refuse_other_images(opened: store.Store, known: dict[str, images.ImageFile]
         )
 
 
-def variable_names(protocol: Protocol) -> list[str]:
-    """The variables a run of this protocol stores."""
-    from analyzer.measures import REGISTRY
-    from analyzer.store.schema import COMMON
-
-    names = [
-        v.name
-        for v in COMMON
-        if v.needs in (None, *protocol.families) or (v.needs == "features" and protocol.needs_features)
-    ]
-    return names + [v.name for name in protocol.measures for v in REGISTRY[name].VARIABLES]
-
-
 def _selection(
     opened: store.Store,
     candidates: list[images.ImageFile],
     network: Network,
     card: cards.Card,
     protocol: Protocol,
+    folder: Path,
     progress: Callable[[Progress], None],
 ) -> dict[str, Any]:
     document = opened.calibration()
@@ -175,16 +173,19 @@ def _selection(
         passes += rows
         progress(Progress("selecting", done, len(candidates), passes))
 
-    document = selection.select(
-        candidates,
-        network.session,
-        card=card,
-        kind=network.prepared.kind,
-        protocol=protocol,
-        layers=network.prepared.layers,
-        earlier=document,
-        tick=tick,
-    )
+    try:
+        document = selection.select(
+            candidates,
+            network.session,
+            card=card,
+            kind=network.prepared.kind,
+            protocol=protocol,
+            layers=network.prepared.layers,
+            earlier=document,
+            tick=tick,
+        )
+    except InputError as e:
+        raise InputError(f"{folder}: {e}") from e
     records = selection.selected_records(document, protocol.limit)
     document["limit"] = protocol.limit
     document["selected"] = [
@@ -209,7 +210,7 @@ def _measure(
         pixels = None
     if pixels is None or pixels.sha256 != record["sha256"]:
         values = {"label": record["label"], "image_status": neighbourhood.UNREADABLE}
-        return store.undefined_unit(_coordinates(protocol, network), **values)
+        return store.undefined_unit(provenance.coordinates(protocol, network.prepared), **values)
     return neighbourhood.observe(
         network.session,
         pixels.values,
@@ -221,55 +222,3 @@ def _measure(
         input_type=network.prepared.input_type,
         tick=tick,
     )
-
-
-def _coordinates(protocol: Protocol, network: Network) -> dict[str, Any]:
-    return {
-        "radius": list(protocol.radii),
-        "trial": protocol.trials,
-        "layer": list(network.prepared.layers),
-        "variables": variable_names(protocol),
-    }
-
-
-def _identity(model: Path, card: Path, labels: Path | None, protocol: Protocol, network: Network) -> dict[str, Any]:
-    """What decides a number: a run is continued only where all of it is equal (`limit` may grow)."""
-    return {
-        "model": graph.sha256(model),
-        "card": hashlib.sha256(json.dumps(cards.to_document(cards.read(card)), sort_keys=True).encode()).hexdigest(),
-        "labels": None if labels is None else hashlib.sha256(labels.read_bytes()).hexdigest(),
-        **protocol.identity(),
-        "layers": list(network.prepared.layers),
-    }
-
-
-def _context(
-    model: Path, folder: Path, card_path: Path, card: cards.Card, threads: int | None, network: Network
-) -> dict[str, Any]:
-    """What a run ran on."""
-    todo = [f"The card is a draft: {each}." for each in card.source.get("fill_in", [])]
-    session = network.session
-    return {
-        "model": model.name,
-        "images": str(folder),
-        "card": str(card_path),
-        "provider": session.provider,
-        "device": session.device,
-        "precision": session.precision,
-        "batch_size": session.batch_size,
-        "threads": threads,
-        "classes": session.classes,
-        "pixel_shape": list(session.pixel_shape),
-        "notes": [*todo, *network.prepared.notes, *session.notes],
-        "versions": versions(),
-        "platform": platform.platform(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that takes part in a number."""
-    found = {"python": platform.python_version()}
-    for name in ("convnet-analyzer", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "scipy", "pillow"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -10,6 +10,8 @@ from analyzer.perturbations import NORMS
 
 DEFAULT_RADII = (0.5, *map(float, range(1, 21)))
 SMALLEST_RADIUS = 1e-3
+MOST_RADII = 1000
+MOST_DISTANCES = 2 * 10**8  # radii x trials^2: what one image's distance matrices take, 1.6 GB in float64
 DEFAULT_MEASURES = ("isotropy", "symmetry", "topology", "lipschitz")
 
 
@@ -46,6 +48,10 @@ class Protocol:
             raise UsageError("--radii: must be ascending and distinct")
         if self.trials < 3:
             raise UsageError(f"--trials {self.trials}: at least 3 are needed")
+        if len(self.radii) * self.trials**2 > MOST_DISTANCES:
+            raise UsageError(
+                f"--trials {self.trials} at {len(self.radii)} radii: radii x trials^2 exceeds {MOST_DISTANCES:g}"
+            )
         if self.limit < 1:
             raise UsageError(f"--limit {self.limit}: must be above 0")
         if not 0 <= self.min_confidence <= 1:
@@ -96,6 +102,8 @@ def parse_radii(text: str) -> tuple[float, ...]:
         for part in text.split(","):
             low, colon, high = part.partition(":")
             if colon:
+                if not 0 <= int(high) - int(low) < MOST_RADII:
+                    raise UsageError(f"--radii: {part} is no range of up to {MOST_RADII} ascending whole numbers")
                 radii.extend(map(float, range(int(low), int(high) + 1)))
             else:
                 radii.append(float(low))

@@ -19,7 +19,6 @@ from analyzer.study.protocol import Protocol
 from analyzer.study.rows import Preprocessing
 
 CALIBRATION_IMAGES = 2000
-FEW_CALIBRATION_IMAGES = 100
 GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE = "good", "wrong", "below_confidence", "bad", "non_finite", "duplicate"
 
 
@@ -122,8 +121,6 @@ class _Pass:
         if label is None:
             self.unlabelled += 1
             label = int(np.argmax(scores)) if np.isfinite(scores).all() else 0
-        if label >= scores.size:
-            raise InputError(f"{image.id}: label {label}, but the model has {scores.size} classes")
         seen = true_class(scores, label=label, kind=self.kind)
         confidence = float(seen.score)
         if seen.predicted == -1:
@@ -177,7 +174,8 @@ class _Pass:
         if counts[BAD] * 2 > len(self.candidates):
             first = next(c for c in self.candidates if c["outcome"] == BAD)
             raise InputError(
-                f"{counts[BAD]} of {len(self.candidates)} images cannot be read, first {first['id']}: {first['reason']}"
+                f"{counts[BAD]} of {len(self.candidates)} images cannot be read, first {first['id']}: "
+                f"{first['reason']}; is this the right folder?"
             )
         if not counts[GOOD]:
             raise InputError(self._none_counts(counts))
