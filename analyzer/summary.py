@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.measures import REGISTRY
-from analyzer.measures.base import Row, at
+from analyzer.measures.base import Column, Row, at
 from analyzer.statistics import Estimate, quantile_over_images
 from analyzer.store.files import plain
 from analyzer.store.results import open_results
@@ -66,6 +66,14 @@ def row_name(row: Row, several_layers: bool) -> str:
 def radius_text(radius: float) -> str:
     """1 for 1.0, 0.5, and every digit where fewer would name another radius."""
     return f"{radius:g}" if float(f"{radius:g}") == radius else repr(radius)
+
+
+ADDED = (
+    Column("L-infinity", "input_linf_median", ".3g"),
+    Column("L2", "input_l2_median", ".4g"),
+    Column("RMS", "input_rms_median", ".3g"),
+)
+"""Columns of the table of what was added."""
 
 
 def added_rows(dataset: Any) -> Iterator[Row]:

@@ -27,7 +27,6 @@ def exporter():
         pytest.param("VGG16", "fc2", 224, 4096, marks=pytest.mark.slow),
         pytest.param("DenseNet121", "pool", 224, 1024, marks=pytest.mark.slow),
         pytest.param("EfficientNetB0", "pool", 224, 1280, marks=pytest.mark.slow),
-        pytest.param("InceptionV3", "pool", 299, 2048, marks=pytest.mark.slow),
     ],
 )
 def test_export_is_verified_and_runs(exporter, name, feature, side, units, tmp_path, capsys):

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,10 @@ from rich.text import Text
 
 from analyzer.statistics import Estimate
 from analyzer.store.files import to_json
-from analyzer.summary import estimates, layer_suffixes
+from analyzer.summary import ADDED, estimates, layer_suffixes
 
 if TYPE_CHECKING:
+    from analyzer.measures.base import Column
     from analyzer.study import Progress
 
 LINE_EVERY = 30.0
@@ -69,10 +70,13 @@ def print_summary(document: dict[str, Any]) -> None:
     rows = estimates(document)
     from analyzer.measures import REGISTRY
 
+    added = radius_table("Added to the pixels, grey levels", ADDED, rows)
+    if added.row_count:
+        console().print(added)
     for name in run["protocol"]["measures"]:
         measure = REGISTRY[name]
         for suffix in layer_suffixes(document) if measure.NEEDS_FEATURES else [""]:
-            table = radius_table(measure, rows, suffix)
+            table = radius_table(measure.TITLE, measure.COLUMNS, rows, suffix)
             if table.row_count:
                 console().print(table)
     for sentence in document["sentences"]:
@@ -99,13 +103,13 @@ def image_line(images: dict[str, Any]) -> str:
     return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})" + bad
 
 
-def radius_table(measure: Any, rows: dict[str, Estimate], suffix: str) -> Table:
-    """One line a radius, one column an entry of the measure's COLUMNS."""
+def radius_table(title: str, of: Sequence["Column"], rows: dict[str, Estimate], suffix: str = "") -> Table:
+    """One line a radius, one column an entry of `of`."""
     from analyzer.measures.base import at
 
-    columns = [(c, at(rows, c.name, suffix)) for c in measure.COLUMNS]
+    columns = [(c, at(rows, c.name, suffix)) for c in of]
     columns = [(c, found) for c, found in columns if found]
-    title = measure.TITLE + (f" — {safe(suffix[1:])}" if suffix else "")
+    title += f" — {safe(suffix[1:])}" if suffix else ""
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )

@@ -102,11 +102,11 @@ def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
 def spread(rows: Mapping[str, Estimate], prefix: str) -> str:
     """The range at the smallest and largest radius, in nat where log-odds are defined, else as a probability."""
     for name, what, unit in (
-        ("log_odds_range_median", "log-odds of the true class", " nat"),
-        ("range_median", "true-class probability", ""),
+        ("log_odds_range_median", "log-odds of the true class spread", " nat"),
+        ("range_median", "true-class probability spreads", ""),
     ):
         ranges = {radius: e for radius, e in base.at(rows, f"{prefix}_{name}").items() if np.isfinite(e.value)}
         if ranges:
             each = [f"{ranges[r].value:.2g}{unit} at radius {r:g}" for r in sorted({min(ranges), max(ranges)})]
-            return f"the {what} spreads over {' and '.join(each)} (median of {ranges[max(ranges)].n} images)"
+            return f"the {what} over {' and '.join(each)} (median of {ranges[max(ranges)].n} images)"
     return "the range is undefined"
