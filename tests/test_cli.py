@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import graphs
+import jsonschema
 import pytest
 import runs
 
@@ -62,6 +64,10 @@ def test_json_is_json_only_and_the_same_from_run_and_summary(capsys, run_argumen
     code, out, err = call(capsys, *run_arguments, "--json")
     document = json.loads(out)
     assert (code, err) == (0, "")
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "summary.schema.json").read_text())
+    jsonschema.validate(document, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "lipschitz_q95": {"value": 1}}, schema)
     assert document["misclassified_share@4"].keys() == {"value", "low", "high", "n"}
     assert document["isotropy_range_median@1"]["n"] == 3
     assert json.loads(call(capsys, "summary", tmp_path / "out", "--json")[1]) == document
