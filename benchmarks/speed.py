@@ -112,12 +112,20 @@ def synthetic(card: cards.Card) -> images.Pixels:
 def bare(network: study.Network, card: cards.Card, radii: int) -> float:
     """Forward passes only, for the rows of `radii` radii."""
     session = network.session
-    batch = np.random.default_rng(0).standard_normal((session.batch_size, *card.pixel_shape)).astype(np.float32)
+    batch = ready_batch(network, card)
     count = max(1, round(2 * TRIALS * radii / session.batch_size))
     start = time.perf_counter()
     for _ in range(count):
         session.run(batch)
     return (time.perf_counter() - start) / count / session.batch_size * 2 * TRIALS
+
+
+def ready_batch(network: study.Network, card: cards.Card) -> np.ndarray:
+    """Rows as the study makes them: the picture with uniform noise of 5 grey levels, normalised."""
+    rng, picture = np.random.default_rng(1), synthetic(card).values
+    noise = rng.uniform(-5, 5, (network.session.batch_size, *card.pixel_shape))
+    prepare = rows.Preprocessing(card)
+    return np.stack([prepare.apply(picture + each).reshape(card.pixel_shape) for each in noise])
 
 
 def whole(

@@ -1,6 +1,6 @@
 """Distances and Gram matrices around one image: what topology and Lipschitz measures start from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,21 +74,27 @@ def jacobian_rms(gram: NDArray[np.float64], input_gram: NDArray[np.float64]) -> 
     return np.asarray(np.sqrt(output / np.where(added > 0, added, np.nan)))
 
 
-def row_gram(blocks: Sequence[NDArray[Any]], *, columns: int = 8192) -> NDArray[np.float64]:
+def row_gram(
+    blocks: Sequence[NDArray[Any]],
+    *,
+    columns: int = 8192,
+    mapper: Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]] = map,
+) -> NDArray[np.float64]:
     """G = R R^T of rows that are already centred on zero, such as noise: blocks of (n_i, d), any real type -> (n, n).
 
-    Products are taken in float32 over stretches of columns that fit a cache, one triangle only, and added up in
-    float64.
+    Products are taken in float32 over stretches of columns that fit a cache, and added up in float64. `mapper` spreads
+    the stretches over threads; their order, and so the sum, stays the same.
     """
-    from scipy.linalg.blas import ssyrk
-
     starts = np.cumsum([0, *(len(block) for block in blocks)])
-    result = np.zeros((starts[-1], starts[-1]))
     size = blocks[0].shape[1]
-    buffer = np.empty((starts[-1], min(columns, size)), np.float32)
-    for start in range(0, size, columns):
-        stretch = buffer[:, : min(columns, size - start)]
+
+    def product(start: int) -> NDArray[np.float32]:
+        stretch = np.empty((starts[-1], min(columns, size - start)), np.float32)
         for row, block in zip(starts, blocks, strict=False):
             stretch[row : row + len(block)] = block[:, start : start + columns]
-        result += ssyrk(1.0, stretch.T, trans=1)
-    return np.asarray(np.triu(result) + np.triu(result, 1).T)
+        return np.asarray(stretch @ stretch.T)  # numpy computes one triangle of such a product
+
+    result = np.zeros((starts[-1], starts[-1]))
+    for part in mapper(product, range(0, size, columns)):
+        result += part
+    return result

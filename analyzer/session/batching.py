@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_SMALLEST, _SLOW = 8, 0.5
 TOLERANCE = 1e-3
 _PATIENCE = 2  # sizes in a row that bring nothing before the search ends
 _REPEATS = 3
@@ -17,7 +18,7 @@ _BUDGET = 5.0  # seconds for the whole search, about
 Array = NDArray[np.floating]
 
 
-def best_size(rates: Mapping[int, float], rows: int | None = None, share: float = 0.03) -> int:
+def best_size(rates: Mapping[int, float], rows: int | None = None, share: float = 0.05) -> int:
     """The largest size within `share` of the most useful rows a second, the padding of the last batch not counted.
 
     rates: rows/s by size. rows: how many are packed into batches at a time, unknown if None. Of equally fast sizes the
@@ -34,11 +35,19 @@ def best_size(rates: Mapping[int, float], rows: int | None = None, share: float 
 def measure(seconds: Callable[[int], float], limit: int) -> dict[int, float]:
     """Rates (rows/s) of growing sizes up to `limit`; stops when larger ones bring nothing, or memory runs out.
 
-    `seconds` runs one batch of a size and returns how long it took; MemoryError from it ends the search.
+    `seconds` runs one batch of a size and returns how long it took; MemoryError from it ends the search. Sizes below 8
+    are left out: they leave the host too little to do between two passes. They are tried for models so large that
+    eight rows do not fit, or that one row takes more than half a second.
     """
-    rates: dict[int, float] = {}
     began, idle = time.perf_counter(), 0
-    for size in (size for size in SIZES if size <= max(limit, 1)):
+    try:
+        seconds(1)
+        slow = seconds(1) > _SLOW
+    except MemoryError:
+        return {1: 0.0}
+    sizes = [size for size in SIZES if size <= max(limit, 1)]
+    rates: dict[int, float] = {}
+    for size in sizes if slow else [size for size in sizes if size >= _SMALLEST] or sizes:
         best = max(rates.values(), default=math.inf)
         left = _BUDGET - (time.perf_counter() - began)
         repeats = min(_REPEATS, int(left * best / size) - 1) if rates else _REPEATS
@@ -50,12 +59,12 @@ def measure(seconds: Callable[[int], float], limit: int) -> dict[int, float]:
                 repeats = 1
             taken = statistics.median(seconds(size) for _ in range(repeats))
         except MemoryError:
-            break
+            return rates or measure(seconds, size // 2)
         rates[size] = size / max(taken, 1e-9)
         idle = idle + 1 if rates[size] < 1.02 * best and len(rates) > 1 else 0
         if idle == _PATIENCE:
             break
-    return rates or {1: 0.0}
+    return rates
 
 
 def rows_agree(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:

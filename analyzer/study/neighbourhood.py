@@ -16,6 +16,7 @@ from analyzer.card import Card
 from analyzer.measures import REGISTRY, Neighbourhood, geometry
 from analyzer.measures.scores import TrueClass, true_class
 from analyzer.perturbations import Perturbations, derived_key, index
+from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
 from analyzer.study.rows import Clean, Perturbed, Piece, Preprocessing, Source, run_rows
 
@@ -136,8 +137,9 @@ def observe(
         answers.take(pieces, scores, features)
         tick(len(scores))
 
-    run_rows(session, sources(), clean=clean, take=take)
-    return _variables(answers, protocol=protocol, sha256=sha256, dimension=int(np.prod(shape)))
+    with one_blas_thread():
+        run_rows(session, sources(), clean=clean, take=take)
+        return _variables(answers, protocol=protocol, sha256=sha256, dimension=int(np.prod(shape)))
 
 
 def _variables(answers: _Answers, *, protocol: Protocol, sha256: str, dimension: int) -> dict[str, NDArray[Any]]:

@@ -140,7 +140,7 @@ class Perturbed:
         """
         blocks = sorted(self.blocks, key=lambda block: block[0].start)
         scales = np.concatenate([scale for _, _, scale in blocks])
-        gram = geometry.row_gram([added for _, added, _ in blocks]) * scales[:, None] * scales
+        gram = geometry.row_gram([added for _, added, _ in blocks], mapper=in_threads) * scales[:, None] * scales
         largest = np.concatenate([np.maximum(added.max(axis=1), -added.min(axis=1)) for _, added, _ in blocks])
         return gram, np.sqrt(np.diagonal(gram)), largest * scales
 
