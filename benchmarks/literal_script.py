@@ -1,6 +1,7 @@
 """What a researcher would write: the paper's four measurements, one after the other, each with passes of its own.
 
-Batches of 50, `numpy.random.Generator` for noise and `permutation` for reordering, scipy's pdist, scikit-bio's Mantel.
+`numpy.random.Generator` for noise and `permutation` for reordering, scipy's pdist, scikit-bio's Mantel; one
+perturbation at a time, as the equations are written, or in batches.
 """
 
 import importlib
@@ -19,11 +20,11 @@ from skbio.stats.distance import mantel
 from analyzer import card as cards
 from analyzer import images
 
-TRIALS, BATCH = 100, 50
+TRIALS = 100
 Forward = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def four_measurements(forward: tuple[Forward, cards.Card], picture: images.Pixels) -> float:
+def four_measurements(forward: tuple[Forward, cards.Card], picture: images.Pixels, batch_size: int) -> float:
     """Seconds for isotropy, symmetry, topology and Lipschitz of one image at one radius, passes not shared."""
     network, card = forward
     rng, radius = np.random.default_rng(1), 5.0
@@ -37,8 +38,8 @@ def four_measurements(forward: tuple[Forward, cards.Card], picture: images.Pixel
 
     def answers(deltas: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         parts = []
-        for k in range(0, TRIALS, BATCH):
-            batch = np.stack([(x + d - mean) / std for d in deltas[k : k + BATCH]])
+        for k in range(0, TRIALS, batch_size):
+            batch = np.stack([(x + d - mean) / std for d in deltas[k : k + batch_size]])
             parts.append(network(batch.astype(np.float32)))
         return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
 

@@ -12,8 +12,8 @@ measures models/gtsrb_ciresan2012.onnx and the given models, each in alternation
 
     bare      the session on a ready batch, with the taps, for as many rows as the study needs
     study     everything: perturbing, forward, distances, Mantel with 999 permutations, storing the unit
-    literal   the paper's four measurements one after the other, as a script with onnxruntime has them
-    pytorch   the same script with PyTorch, where torch and the network's own module are at hand
+    literal   the paper's four measurements one after the other, one perturbation at a time, with onnxruntime
+    pytorch   the same with PyTorch, where torch and the network's own module are at hand
 
 Seconds are per image and radius (2 families x 100 trials in the study, 4 x 100 in the scripts), medians over repeats;
 images/s is for the protocol's 21 radii.
@@ -78,9 +78,11 @@ def measured(model: Path, given: argparse.Namespace) -> list[tuple[str, ...]]:
         if not given.no_scripts:
             from literal_script import four_measurements, onnx_network, torch_network
 
-            contenders["literal"] = functools.partial(four_measurements, onnx_network(model, card), picture)
-            if (module := torch_network(model.stem)) is not None:
-                contenders["pytorch"] = functools.partial(four_measurements, module, picture)
+            scripts = {"literal": onnx_network(model, card), "pytorch": torch_network(model.stem)}
+            for name, script in scripts.items():
+                for size, suffix in ((1, ""), (50, ", batches of 50")):
+                    if script is not None:
+                        contenders[name + suffix] = functools.partial(four_measurements, script, picture, size)
         for contender in ("bare", "study"):
             contenders[contender]()  # tunes and allocates
         stages.clear()
