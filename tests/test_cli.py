@@ -133,6 +133,14 @@ def test_inspect_shows_layers_and_writes_a_card_that_parses(capsys, model):
     assert json.loads(out)["inputs"] == [["x", "float32", ["N", 3, 16, 16]]]
 
 
+def test_a_run_with_a_draft_card_says_so(capsys, model, run_arguments):
+    cards.beside(model).unlink()
+    call(capsys, "inspect", model, "--write-card")
+    code, out, err = call(capsys, *run_arguments)
+    assert code == 0, err
+    assert "The card is still a draft" in out
+
+
 def test_doctor_knows_what_works(capsys):
     code, out, _ = call(capsys, "doctor", "--json")
     report = json.loads(out)

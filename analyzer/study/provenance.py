@@ -60,7 +60,8 @@ def context(
     session: Session,
 ) -> dict[str, Any]:
     """What a run ran on."""
-    todo = [f"The card is a draft: {each}." for each in card.source.get("fill_in", [])]
+    draft = "; ".join(map(str, card.source.get("fill_in", [])))
+    todo = [f"The card is still a draft, see its source.fill_in: {draft}."] if draft else []
     return {
         "model": model.name,
         "images": str(folder),
