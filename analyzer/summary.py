@@ -2,7 +2,7 @@
 
 The document is flat: every `<quantity>_<statistic>[@radius][/layer]` is a key of its own with value, low and high (95 %
 interval) and n (images behind it). The layer suffix is there only where a run has several layers. Beside the numbers
-stand `schema`, `run` (what ran, on which images), `tables`, `sentences` and `warnings`.
+stand `schema`, `run` (what ran, on which images), `sentences` and `warnings`.
 """
 
 import json
@@ -173,7 +173,6 @@ def _warnings(
             f"{rounded} images: some log-odds are undefined, since the graph gives probabilities only and they round "
             "to 0 or 1; an exported graph with logits would have them."
         )
-    needs_features = any(REGISTRY[m].NEEDS_FEATURES for m in manifest["identity"]["measures"])
     if "lipschitz" in manifest["identity"]["measures"]:
         if calibration["calibration_images"] < 100:
             yield (
@@ -183,7 +182,7 @@ def _warnings(
         for layer, width in calibration["feature_range"].items():
             if width == 0:
                 yield f"Layer {layer} does not vary over the calibration images: its Lipschitz ratio is undefined."
-    if needs_features and "topology" in manifest["identity"]["measures"] and n:
+    if "topology" in manifest["identity"]["measures"] and n:
         undefined = measured["mantel_status"].values != 0
         if undefined.any():
             yield (

@@ -32,8 +32,6 @@ class Neighbourhood:
     """For each family, score, log-odds and prediction of shape (R, T)."""
     input_gram: Array | None
     """(R, T, T), products of the noise actually added, grey levels squared."""
-    input_distance: Array | None
-    """(R, T), L2 norm of the noise actually added, grey levels."""
     feature_gram: Array | None
     """(R, L, T, T), products of trial-centred features."""
     feature_distance: Array | None

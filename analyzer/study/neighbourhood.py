@@ -130,7 +130,7 @@ def observe(
                     norm=protocol.norm,
                     tau=tau,
                 )
-                yield Perturbed(drawn, k, pixels=pixels, prepare=prepare, protocol=protocol)
+                yield Perturbed(drawn, k, pixels=pixels, clean=clean, prepare=prepare, protocol=protocol)
         yield Clean(prepare.neighbours(clean, FLOOR_ROWS))
 
     def take(pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
@@ -147,7 +147,6 @@ def _variables(answers: _Answers, *, protocol: Protocol, sha256: str, dimension:
     around = Neighbourhood(
         scores=answers.scores,
         input_gram=answers.input_gram if features else None,
-        input_distance=answers.input_l2,
         feature_gram=answers.feature_gram if features else None,
         feature_distance=answers.feature_distance if features else None,
         feature_floor=answers.feature_floor if features else None,

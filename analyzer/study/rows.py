@@ -91,13 +91,14 @@ class Perturbed:
         radius: int,
         *,
         pixels: NDArray[np.float32],
+        clean: NDArray[np.float32],
         prepare: Preprocessing,
         protocol: Protocol,
     ) -> None:
         self.family, self.radius, self.count = perturbations.family, radius, perturbations.trials
         self.perturbations, self.prepare = perturbations, prepare
         self.pixels = pixels.reshape(prepare.shape[0], -1)
-        self.clean = prepare.apply(pixels)
+        self.clean = clean.reshape(self.pixels.shape)
         self.clip, self.round = protocol.clip, protocol.round
         self.plain = not (protocol.clip or protocol.round) and prepare.input_type == "float32"
         self.keep = perturbations.family == "noise"
