@@ -22,7 +22,8 @@ PLACES = {
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
-ORDER += ["study", "bundled", "doctor", "cli"]
+ORDER += ["bound", "gradients", "frequency", "landscape", "claims", "study", "bundled", "doctor"]
+ORDER += ["compare", "gate", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -5,39 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from analyzer.cli.app import Json, Model, Run, app
 from analyzer.errors import IncompleteError, UsageError
 
-# Prints come late: rich, numpy and the rest are loaded by the command that needs them, so that --help is quick.
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Measure how a trained ConvNet behaves in the immediate neighbourhood of an image, for any ONNX model.",
-    epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 gate failed, 4 bad input, 5 incomplete but resumable.",
-)
-
 MOST_THREADS = 1024  # the runtime makes as many as it is told, whatever the machine has
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its card is MODEL.json beside it.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: the --out of `analyzer run`.")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from analyzer import __version__
-
-        typer.echo(f"analyzer {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
-) -> None:
-    """Options of every command."""
 
 
 @app.command()
