@@ -1,7 +1,8 @@
 """Intervals over images: the unit of replication is the image, not the perturbation."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 FEW_IMAGES = 10  # below these a bootstrap interval covers far less than it says: no verdict, no pooled interval
 _GRID = 1024
+_BATCH = 100  # resamples held at a time
 
 
 class Estimate(NamedTuple):
@@ -57,7 +59,8 @@ def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, s
         return Estimate(value, np.nan, np.nan, int(known.size))
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns where BCa degenerates, and gives NaN: looked for below
-        resampled = bootstrap((known,), statistic, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        resampled = bootstrap((known,), statistic, n_resamples=RESAMPLES, batch=_BATCH, method="BCa", rng=rng)
     low, high = resampled.confidence_interval
     if not (np.isfinite(low) and np.isfinite(high)):
         low, high = _percentiles(resampled.bootstrap_distribution)
@@ -101,26 +104,26 @@ def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...], 
     product instead of a sort a resample. With few images they are optimistic in the tails.
     """
     known = np.isfinite(values)
-    pool = np.sort(values[known])
+    pool = values[known]
+    pool.sort()
     images = int(known.any(axis=1).sum())
     if pool.size == 0:
         return [Estimate(np.nan, np.nan, np.nan, 0)] * len(quantiles)
-    exact = np.quantile(pool, quantiles, method="inverted_cdf")
+    exact = [pool[max(0, math.ceil(q * pool.size - 1e-9) - 1)] for q in quantiles]
     if images < FEW_IMAGES:
         return [Estimate(float(v), np.nan, np.nan, images) for v in exact]
     grid = np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
-    counts = np.stack(
-        [np.searchsorted(np.sort(row[k]), grid, side="right") for row, k in zip(values, known, strict=True)]
-    )
-    weights = resample_counts(len(values), seed=seed)
-    below = weights @ counts.astype(np.float64)
-    totals = weights @ known.sum(axis=1)
-    result = []
-    for quantile, value in zip(quantiles, exact, strict=True):
-        reached = (below >= quantile * totals[:, None] - 1e-9).argmax(axis=1)
-        low, high = _percentiles(grid[reached])
-        result.append(Estimate(float(value), float(low), float(high), images))
-    return result
+    del pool
+    counts = np.empty((len(values), len(grid)))
+    for count, row, k in zip(counts, values, known, strict=True):
+        count[:] = np.searchsorted(np.sort(row[k]), grid, side="right")
+    total = known.sum(axis=1)
+    reached = []
+    for weights in resample_counts(len(values), seed=seed):
+        below, totals = weights @ counts, weights @ total
+        reached.append([(below >= q * totals[:, None] - 1e-9).argmax(axis=1) for q in quantiles])
+    bounds = (_percentiles(grid[where]) for where in np.concatenate(reached, axis=1))
+    return [Estimate(float(v), float(low), float(high), images) for v, (low, high) in zip(exact, bounds, strict=True)]
 
 
 def from_moments(
@@ -134,7 +137,7 @@ def from_moments(
     values = function(used.sum(axis=0))
     if len(used) < 2:
         return [Estimate(float(v), np.nan, np.nan, len(used)) for v in values]
-    resampled = function(resample_counts(len(used), seed=seed) @ used)
+    resampled = np.concatenate([function(weights @ used) for weights in resample_counts(len(used), seed=seed)])
     result = []
     for k, value in enumerate(values):
         low, high = _percentiles(resampled[:, k])
@@ -142,10 +145,11 @@ def from_moments(
     return result
 
 
-def resample_counts(images: int, *, seed: int = 0) -> NDArray[np.float64]:
-    """How often each image is drawn in each bootstrap resample: (RESAMPLES, images)."""
+def resample_counts(images: int, *, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """How often each image is drawn in each of 1,000 bootstrap resamples, 100 at a time: (100, images) each."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1.0 / images), size=RESAMPLES).astype(np.float64)
+    for _ in range(0, RESAMPLES, _BATCH):
+        yield rng.multinomial(images, np.full(images, 1.0 / images), size=_BATCH).astype(np.float64)
 
 
 def reference_mantel(x: NDArray[np.float64], y: NDArray[np.float64], *, permutations: int) -> tuple[float, float]:

@@ -118,9 +118,14 @@ def by_image(
 
     function: arrays of `names` with a leading image axis -> arrays with that axis; these are joined along it.
     """
-    images = range(0, dataset.sizes["image"], block)
-    parts = [function(*(dataset[name].isel(image=slice(k, k + block)).values for name in names)) for k in images]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+    count = dataset.sizes["image"]
+    joined: list[NDArray[Any]] = []
+    for k in range(0, count, block):
+        part = function(*(dataset[name].isel(image=slice(k, k + block)).values for name in names))
+        joined = joined or [np.empty((count, *values.shape[1:]), values.dtype) for values in part]
+        for whole, values in zip(joined, part, strict=True):
+            whole[k : k + block] = values
+    return joined
 
 
 def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ VARIABLES = (
         "Frobenius norm of the feature Jacobian over the square root of the input dimension",
     ),
 )
+_LAYERS_AT_ONCE = 8  # held at a time while summing up; each group reads the distances once
 TITLE = "Lipschitz: normalised distance ratio L_x, a sampled lower bound"
 COLUMNS = (
     base.Column("5 %", "lipschitz_q05", ".2g"),
@@ -109,15 +110,27 @@ def ranges(calibration: Any, layers: Sequence[str]) -> tuple[float, NDArray[np.f
 
 def summarise(dataset: Any) -> Iterator[base.Row]:
     """Quantiles and share below 1 per radius and over all radii, and the two fits, per layer."""
+    calibration = json.loads(dataset.attrs["calibration"])
+    for start in range(0, dataset.sizes["layer"], _LAYERS_AT_ONCE):
+        yield from _rows(dataset.isel(layer=slice(start, start + _LAYERS_AT_ONCE)), calibration)
+
+
+def _rows(dataset: Any, calibration: Any) -> Iterator[base.Row]:
     layers = [str(layer) for layer in dataset["layer"].values]
-    input_range, feature_ranges = ranges(json.loads(dataset.attrs["calibration"]), layers)
-    # float32 keeps seven digits of a distance, and half the memory.
-    moved, added = base.by_image(
-        dataset, ("feature_distance", "input_distance_l2"), lambda m, a: (m.astype(np.float32), a.astype(np.float32))
-    )
-    for layer, feature_range, distance in zip(layers, feature_ranges, np.moveaxis(moved, -1, 0), strict=True):
+    input_range, feature_ranges = ranges(calibration, layers)
+
+    def reduced(moved: Any, added: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        x = (added / input_range).reshape(len(added), -1)
+        y = (moved / feature_ranges).reshape(*x.shape, -1)
+        moments = np.stack([pooled_moments(x, y[..., j]) for j in range(len(layers))], axis=1)
+        # float32 keeps seven digits of a ratio, and half the memory.
+        return ratio(moved, added[..., None]).astype(np.float32), moments
+
+    ratios, moments = base.by_image(dataset, ("feature_distance", "input_distance_l2"), reduced)
+    rms = dataset["jacobian_rms"].values
+    for j, (layer, feature_range) in enumerate(zip(layers, feature_ranges, strict=True)):
         scale = float(input_range / feature_range)
-        raw = ratio(distance, added)
+        raw = ratios[..., j]
         for k, radius in [(None, None), *enumerate(dataset["radius"].values)]:
             chosen = raw.reshape(len(raw), -1) if k is None else raw[:, k]
             where = None if radius is None else float(radius)
@@ -125,28 +138,21 @@ def summarise(dataset: Any) -> Iterator[base.Row]:
             for name, estimate in quantiles:
                 yield base.Row(f"lipschitz_{name}", where, layer, _scaled(estimate, scale))
                 yield base.Row(f"lipschitz_raw_{name}", where, layer, estimate)
-            below = mean_share(_below_one(chosen * np.float32(scale)))
+            below = mean_share(_share_below(chosen, 1 / scale))
             yield base.Row("lipschitz_below_one_share", where, layer, below)
             if k is not None:
-                rms = quantile_over_images(dataset["jacobian_rms"][:, k, layers.index(layer)].values, 0.5)
-                yield base.Row("jacobian_rms_median", where, layer, rms)
+                yield base.Row("jacobian_rms_median", where, layer, quantile_over_images(rms[:, k, j], 0.5))
 
-        first, last = base.mean_of_known(raw[:, 0]), base.mean_of_known(raw[:, -1])
+        first, last = (base.mean_of_known(raw[:, k].astype(np.float64)) for k in (0, -1))
         growth = last / np.where(first > 0, first, np.nan)
         yield base.Row("lipschitz_growth_median", None, layer, quantile_over_images(growth, 0.5))
-
-        def sums(moved: Any, added: Any, j: int = layers.index(layer), width: float = feature_range) -> tuple[Any, ...]:
-            points = (added / input_range, moved[..., j] / width)
-            return (pooled_moments(*(values.reshape(len(values), -1) for values in points)),)
-
-        (moments,) = base.by_image(dataset, ("feature_distance", "input_distance_l2"), sums)
         for degree, name, terms in (
             (1, "linear", ("intercept", "slope")),
             (2, "quadratic", ("intercept", "slope", "curvature")),
         ):
             if dataset.sizes["radius"] <= degree:
                 continue  # points of so few lengths do not determine the polynomial
-            estimates = from_moments(moments, partial(fit, degree=degree))
+            estimates = from_moments(moments[:, j], partial(fit, degree=degree))
             for term, estimate in zip(terms, estimates, strict=True):
                 yield base.Row(f"lipschitz_{name}_{term}", None, layer, estimate)
 
@@ -171,10 +177,11 @@ def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
     )
 
 
-def _below_one(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(ratios)
-    count = known.sum(axis=1)
-    return np.where(count > 0, (np.where(known, ratios, np.inf) < 1).sum(axis=1) / np.maximum(count, 1), np.nan)
+def _share_below(ratios: NDArray[np.floating], bound: float) -> NDArray[np.float64]:
+    if np.isnan(bound):
+        return np.full(len(ratios), np.nan)
+    count = np.isfinite(ratios).sum(axis=1)
+    return np.where(count > 0, (ratios < bound).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:
