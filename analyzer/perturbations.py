@@ -13,6 +13,7 @@ is uniform on 32,768 levels exactly symmetric about zero. What is added to the p
 `words` gives integers, `scales` the factor of each row; `words * scale` is delta.
 """
 
+import functools
 import hashlib
 import struct
 from collections.abc import Sequence
@@ -75,7 +76,6 @@ class Perturbations:
         radius: float,
         trials: int,
         norm: str = "linf",
-        tau: NDArray[np.intp] | None = None,
     ) -> None:
         if norm not in NORMS:
             raise UsageError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
@@ -83,7 +83,7 @@ class Perturbations:
         self.size = int(np.prod(shape))
         self._key = key(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius)
         if family == "permutation":
-            self._tau = index(seed=seed, shape=shape) if tau is None else tau
+            self._tau = index(seed, tuple(shape))
             row = _noise_rows(self._key, self.size, range(1))
             self._length = _lengths(row, norm)
             self._twice = np.concatenate([row[0], row[0]])
@@ -106,10 +106,16 @@ class Perturbations:
         return np.asarray(self.radius / _lengths(words, self.norm))
 
 
-def index(*, seed: int, shape: Sequence[int]) -> NDArray[np.intp]:
-    """tau: a permutation of range(D), D = prod(shape), drawn from (seed, shape) by sorting random words. Shape (D,)."""
+@functools.lru_cache(maxsize=2)
+def index(seed: int, shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """tau: a permutation of range(D), D = prod(shape), drawn from (seed, shape) by sorting random words. Shape (D,).
+
+    Read-only, and drawn once for all images.
+    """
     words = random_words(derived_key("tau", seed, *shape), int(np.prod(shape)))
-    return np.argsort(words, kind="stable")
+    order = np.argsort(words, kind="stable")
+    order.flags.writeable = False
+    return order
 
 
 def deltas(

@@ -23,7 +23,8 @@ class Prepared:
     kind: "logits" or "probabilities", what the scores are. declared_batch: the size the file itself fixes, None where
     it leaves it free. input_type: the model's own; for "uint8" the caller gives whole numbers 0..255. precision: what
     the scores are computed in. row_bytes: estimated activation memory of one image. unbounded: operators whose time or
-    memory the graph does not tell, to be tried under limits first. source: the file, for messages.
+    memory the graph does not tell, to be tried under limits first. source: the file, for messages. parts: the inputs of
+    a graph that computes its input itself (see `composed`), else empty.
     """
 
     model: bytes
@@ -39,6 +40,7 @@ class Prepared:
     row_bytes: int = 0
     unbounded: tuple[str, ...] = ()
     source: str = "the model"
+    parts: tuple[str, ...] = ()
 
 
 def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str = "cpu") -> Prepared:

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ _REPEATS = 3
 _BUDGET = 5.0  # seconds for the whole search, about
 
 Array = NDArray[np.floating]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def best_size(rates: Mapping[int, float], rows: int | None = None, share: float = 0.05) -> int:
@@ -90,7 +92,7 @@ def _close(row: Array, single: Array) -> bool:
     return bool(np.abs(a - b).max(initial=0.0) <= TOLERANCE * largest + 1e-6)
 
 
-def fit(rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+def fit(rows: NDArray[Scalar], size: int) -> NDArray[Scalar]:
     """`rows` brought to `size` rows by repeating the last one, C-contiguous."""
     if len(rows) < size:
         rows = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

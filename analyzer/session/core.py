@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
-from analyzer.graph import Prepared
-from analyzer.session import batching, providers, runtime, trial
+from analyzer.graph import Prepared, composed
+from analyzer.session import batching, feeding, providers, runtime, trial
+from analyzer.session.feeding import Feed, Words
 
 DEFAULT_BATCH = 16
 _ACTIVATIONS = 2**30  # bytes that one batch's activations should stay within
@@ -21,7 +22,8 @@ class Session:
     """Runs a `Prepared` graph. Whatever batch the caller gives, the runtime always sees `batch_size` rows.
 
     provider: the runtime's name of the one in use. device: for people. precision: what the graph computes in.
-    classes: K of the scores. feature_sizes: elements of each layer for one image. notes: sentences for the user.
+    classes: K of the scores. feature_sizes: elements of each layer for one image. composes: whether rows are best given
+    as `Words`, to be computed on the device while the host makes the next ones. notes: sentences for the user.
     """
 
     provider: str
@@ -30,6 +32,7 @@ class Session:
     batch_size: int
     classes: int
     feature_sizes: tuple[int, ...]
+    composes: bool
     notes: list[str]
 
     def __init__(
@@ -40,15 +43,18 @@ class Session:
         provider: str = "auto",
         threads: int | None = None,
         batch_size: int | None = None,
+        composes: bool | None = None,
     ) -> None:
         """Open the graph for images of canonical `pixel_shape` (C, H, W) and prove provider and batch behaviour.
 
-        Without `batch_size`, 16 rows; `choose_batch_size` measures a better one. Raises UsageError where the named
-        provider is not really used, InputError where the runtime cannot load or run the model.
+        Without `batch_size`, 16 rows; `choose_batch_size` measures a better one. `composes`: whether perturbed rows are
+        computed in the graph; if None, on CUDA. Raises UsageError where the named provider is not really used,
+        InputError where the runtime cannot load or run the model.
         """
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch size {batch_size}: must be at least 1")
-        self._prepared, self.pixel_shape, self._threads = prepared, pixel_shape, threads
+        self._given, self.pixel_shape, self._threads = prepared, pixel_shape, threads
+        self._composes = composes
         self._lean, self._failures = False, 0
         self.notes = []
         self.precision = prepared.precision
@@ -67,28 +73,30 @@ class Session:
         self.batch_size = self._fixed or batch_size or max(1, min(DEFAULT_BATCH, self._limit()))
         self.classes, self.feature_sizes = sizes[0], sizes[1:]
 
-    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.floating], list[NDArray[np.float32]]]:
+    def run(self, batch: Feed) -> tuple[NDArray[np.floating], list[NDArray[np.float32]]]:
         """Scores (n, K) and one (n, F) float32 array for each layer, of normalised images (n, C, H, W) float32.
 
-        Any n works; it is cut and padded to `batch_size`. Where memory runs out, `batch_size` is halved for good and
-        noted. Raises UsageError where one image is too many, InputError where the runtime fails on the model.
+        Where the session `composes`, `Words` serve as well. Any n works; it is cut and padded to `batch_size`. Where
+        memory runs out, `batch_size` is halved for good and noted. Raises UsageError where one image is too many,
+        InputError where the runtime fails on the model.
         """
-        if batch.ndim != 4 or len(batch) == 0 or batch.shape[1:] != self.pixel_shape or batch.dtype != np.float32:
-            raise ValueError(f"expected float32 (n, {self.pixel_shape}), got {batch.dtype} {batch.shape}")
+        values, count = (batch.base if isinstance(batch, Words) else batch), feeding.rows_of(batch)
+        if values.ndim != 4 or count == 0 or values.shape[1:] != self.pixel_shape or values.dtype != np.float32:
+            raise ValueError(f"expected float32 (n, {self.pixel_shape}), got {values.dtype} {values.shape}")
         parts: list[list[NDArray[Any]]] = []
         done = 0
-        while done < len(batch):
-            rows = batch[done : done + self.batch_size]
+        while done < count:
+            size = self.batch_size
             try:
-                outputs = self._forward(batching.fit(rows, self.batch_size))
+                outputs = self._forward(feeding.cut(batch, done, size))
             except MemoryError as e:
                 self._back_off(e)
                 continue
             self._failures = 0
-            parts.append([output[: len(rows)] for output in outputs])
-            done += len(rows)
+            parts.append([output[: count - done] for output in outputs])
+            done += size
         columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return columns[0], [column.reshape(len(batch), -1) for column in columns[1:]]
+        return columns[0], [column.reshape(count, -1) for column in columns[1:]]
 
     def choose_batch_size(self, rows: int | None = None) -> int:
         """Measure growing batch sizes, and keep the best for `rows` rows at a time (see `batching.best_size`)."""
@@ -99,7 +107,7 @@ class Session:
 
         def seconds(size: int) -> float:
             nonlocal exhausted
-            batch = batching.fit(row, size)
+            batch = feeding.copies(row, size) if self.composes else batching.fit(row, size)
             began = time.perf_counter()
             try:
                 self._forward(batch)
@@ -124,6 +132,11 @@ class Session:
             self.notes.append(f"{providers.short(name)} cannot run this graph; the CPU does.")
 
     def _open(self, name: str) -> None:
+        # Whole numbers and float16 are rounded on the host.
+        self.composes = (name == providers.CUDA if self._composes is None else self._composes) and (
+            self._given.input_type == "float32"
+        )
+        self._prepared = composed(self._given) if self.composes else self._given
         try:
             self._session = providers.open_session(self._prepared, name, threads=self._threads, lean=self._lean)
         except AnalyzerError:
@@ -142,7 +155,7 @@ class Session:
         self.provider = name
         self.notes += [note for note in notes if note not in self.notes]
 
-    def _forward(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+    def _forward(self, batch: Feed) -> list[NDArray[Any]]:
         """One pass of the runtime. Raises MemoryError where memory ran out, InputError for anything else."""
         try:
             return call(self._session, self._prepared, batch)
@@ -150,8 +163,8 @@ class Session:
             if runtime.is_out_of_memory(e):
                 raise MemoryError(runtime.brief(e)) from e
             raise InputError(
-                f"{self._prepared.source}: onnxruntime failed on {len(batch)} images of shape {self.pixel_shape}: "
-                f"{runtime.brief(e)}"
+                f"{self._prepared.source}: onnxruntime failed on {feeding.rows_of(batch)} images of shape "
+                f"{self.pixel_shape}: {runtime.brief(e)}"
             ) from e
 
     def _back_off(self, error: MemoryError) -> None:
@@ -208,7 +221,7 @@ class Session:
     def _random_rows(self, count: int) -> NDArray[np.float32]:
         generator = np.random.default_rng(0)
         shape = (count, *self.pixel_shape)
-        if self._prepared.input_type == "uint8":
+        if self._given.input_type == "uint8":
             return generator.integers(0, 256, shape).astype(np.float32)
         return generator.standard_normal(shape, dtype=np.float32)
 
@@ -216,7 +229,7 @@ class Session:
         return max(1, _ACTIVATIONS // max(1, self._prepared.row_bytes))
 
 
-def call(session: Any, prepared: Prepared, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+def call(session: Any, prepared: Prepared, batch: Feed) -> list[NDArray[Any]]:
     """The one call into the runtime; its exceptions pass through."""
-    outputs: list[NDArray[Any]] = session.run(list(prepared.outputs), {prepared.input: batch})
+    outputs: list[NDArray[Any]] = session.run(list(prepared.outputs), feeding.tensors(batch, prepared))
     return outputs

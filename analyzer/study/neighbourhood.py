@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analyzer.card import Card
 from analyzer.measures import REGISTRY, Neighbourhood, geometry
 from analyzer.measures.scores import TrueClass, true_class
-from analyzer.perturbations import Perturbations, derived_key, index
+from analyzer.perturbations import Perturbations, derived_key
 from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
 from analyzer.study.rows import Clean, Perturbed, Piece, Preprocessing, Source, run_rows
@@ -106,9 +106,9 @@ def observe(
 ) -> dict[str, NDArray[Any]]:
     """Everything a run stores about one image, by variable name, without the image axis.
 
-    session: has batch_size, feature_sizes and run(batch) -> (scores, [features]). pixels: (C, H, W) float32, 0..255,
-    RGB or L. label: class index. kind: what the session's scores are, "logits" or "probabilities". input_type: the
-    model's own. tick is called with the number of rows after each forward pass.
+    session: has batch_size, composes, feature_sizes and run(batch) -> (scores, [features]). pixels: (C, H, W) float32,
+    0..255, RGB or L. label: class index. kind: what the session's scores are, "logits" or "probabilities". input_type:
+    the model's own. tick is called with the number of rows after each forward pass.
     """
     shape = card.pixel_shape
     prepare = Preprocessing(card, input_type)
@@ -116,7 +116,6 @@ def observe(
     answers = _Answers(kind=kind, label=label, protocol=protocol, layers=len(session.feature_sizes))
 
     def sources() -> Iterator[Source]:
-        tau = index(seed=protocol.seed, shape=shape) if "permutation" in protocol.families else None
         yield Clean(clean[None])
         for k, radius in enumerate(protocol.radii):
             for family in protocol.families:
@@ -128,7 +127,6 @@ def observe(
                     radius=radius,
                     trials=protocol.trials,
                     norm=protocol.norm,
-                    tau=tau,
                 )
                 yield Perturbed(drawn, k, pixels=pixels, clean=clean, prepare=prepare, protocol=protocol)
         yield Clean(prepare.neighbours(clean, FLOOR_ROWS))

@@ -1,7 +1,10 @@
 """Rows of a batch: the clean image and its perturbations, as network input, packed into batches of one shape."""
 
 import dataclasses
+import itertools
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from analyzer.card import Card
 from analyzer.measures import geometry
 from analyzer.perturbations import Perturbations, derived_key, random_words
+from analyzer.session import Feed, Words
 from analyzer.study.parallel import in_threads
 from analyzer.study.protocol import Protocol, normalisation
 
@@ -55,6 +59,46 @@ class Preprocessing:
         return moved
 
 
+class Batch:
+    """Rows of one forward pass around one clean image, (size, C, H, W) network input, filled part by part and reused.
+
+    On the host they are computed as they are put. Where the session composes them, integer words and scales are kept
+    for it, and finished rows become a base of their own.
+    """
+
+    def __init__(self, size: int, clean: NDArray[np.float32], *, composed: bool) -> None:
+        self.clean, self.composed = clean, composed
+        self.values = None if composed else np.empty((size, *clean.shape), np.float32)
+        self.words = np.zeros((size, *clean.shape) if composed else 0, np.int16)
+        self.scales = np.zeros((size, len(clean), 1, 1) if composed else 0, np.float32)
+        self._lock = threading.Lock()
+
+    def put(self, rows: slice, values: NDArray[np.float32]) -> None:
+        """Finished network input, (n, C, H, W)."""
+        with self._lock:
+            if self.values is None:
+                self.values = np.repeat(self.clean[None], len(self.words), axis=0)
+        self.values[rows] = values
+        self.scales[rows] = 0
+
+    def put_words(self, rows: slice, words: NDArray[np.int16], scales: NDArray[np.float32]) -> None:
+        """clean + words * scales: (n, C, H, W) and (n, C, 1, 1)."""
+        if self.composed:
+            self.words[rows], self.scales[rows] = words, scales
+        else:
+            assert self.values is not None
+            out = np.multiply(words, scales, out=self.values[rows])
+            out += self.clean
+
+    def feed(self) -> Feed:
+        """What the session is given."""
+        if not self.composed:
+            assert self.values is not None
+            return self.values
+        base, self.values = self.clean[None] if self.values is None else self.values, None
+        return Words(self.words, self.scales, base)
+
+
 class Source(Interface):
     """Something that fills rows of a batch."""
 
@@ -62,8 +106,8 @@ class Source(Interface):
     def count(self) -> int:
         """Number of rows."""
 
-    def write(self, trials: range, out: NDArray[np.float32]) -> None:
-        """Write the network input of some of its rows into out, (len(trials), C, H, W)."""
+    def write(self, trials: range, batch: Batch, start: int) -> None:
+        """Put some of its rows into the batch, from row `start` on."""
 
 
 @dataclasses.dataclass
@@ -77,9 +121,9 @@ class Clean:
         """Number of rows."""
         return len(self.values)
 
-    def write(self, trials: range, out: NDArray[np.float32]) -> None:
+    def write(self, trials: range, batch: Batch, start: int) -> None:
         """Copy them."""
-        out[...] = self.values[trials.start : trials.stop]
+        batch.put(slice(start, start + len(trials)), self.values[trials.start : trials.stop])
 
 
 class Perturbed:
@@ -97,41 +141,39 @@ class Perturbed:
     ) -> None:
         self.family, self.radius, self.count = perturbations.family, radius, perturbations.trials
         self.perturbations, self.prepare = perturbations, prepare
-        self.pixels = pixels.reshape(prepare.shape[0], -1)
-        self.clean = clean.reshape(self.pixels.shape)
+        self.pixels, self.clean = pixels, clean
         self.clip, self.round = protocol.clip, protocol.round
         self.plain = not (protocol.clip or protocol.round) and prepare.input_type == "float32"
         self.keep = perturbations.family == "noise"
         self.blocks: list[tuple[range, NDArray[Any], Array]] = []
 
-    def write(self, trials: range, out: NDArray[np.float32]) -> None:
+    def write(self, trials: range, batch: Batch, start: int) -> None:
         """Clean image plus perturbation, normalised: mean and std are affine, so the noise is scaled, not the batch."""
         rows = max(1, _CACHED // self.pixels.size)
         parts = [trials[k : k + rows] for k in range(0, len(trials), rows)]
-        flat = out.reshape(len(trials), *self.clean.shape)
-        for block in in_threads(lambda part: self._write(part, flat[part.start - trials.start :][: len(part)]), parts):
+        for block in in_threads(lambda part: self._write(part, batch, start + part.start - trials.start), parts):
             if self.keep:
                 self.blocks.append(block)
 
-    def _write(self, trials: range, out: NDArray[np.float32]) -> tuple[range, NDArray[Any], Array]:
+    def _write(self, trials: range, batch: Batch, start: int) -> tuple[range, NDArray[Any], Array]:
         """A block of rows that stays in the cache: trials, what was added in units of its scale, the scales."""
+        rows = slice(start, start + len(trials))
         words = self.perturbations.words(trials)
         scales = self.perturbations.scales(words)
-        shaped = words.reshape(out.shape)
+        shaped = words.reshape(-1, *self.clean.shape)
         if self.plain:
-            np.multiply(shaped, (scales[:, None, None] / self.prepare.std).astype(np.float32), out=out)
-            out += self.clean
+            batch.put_words(rows, shaped, (scales[:, None, None, None] / self.prepare.std[:, None]).astype(np.float32))
             return trials, words, scales
-        perturbed = self.pixels + shaped * scales.astype(np.float32)[:, None, None]
+        perturbed = self.pixels + shaped * scales.astype(np.float32)[:, None, None, None]
         if self.clip:
             np.clip(perturbed, 0, 255, out=perturbed)
         if self.round:
             np.rint(perturbed, out=perturbed)
-        for row, target in zip(perturbed, out, strict=True):
-            target[...] = self.prepare.apply(row)
+        values = np.stack([self.prepare.apply(row).reshape(row.shape) for row in perturbed])
+        batch.put(rows, values)
         added = perturbed - self.pixels
         if self.prepare.input_type == "float16":
-            added = ((out - self.clean) * self.prepare.std).astype(np.float32)
+            added = ((values - self.clean) * self.prepare.std[:, None]).astype(np.float32)
         return trials, added.reshape(words.shape), np.ones(len(trials))
 
     def distances(self) -> tuple[Array, Array, Array]:
@@ -156,23 +198,53 @@ class Piece(NamedTuple):
 def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float32], take: Callable[..., None]) -> None:
     """Pack the rows of all sources into batches of the session's one shape; hand pieces and answers to `take`.
 
-    The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample.
+    The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample. On a
+    CPU the rows are made between passes, on all cores; where the session composes them, during the pass before.
     """
-    size = session.batch_size
-    batch = np.empty((size, *clean.shape), np.float32)
+    buffers = [Batch(session.batch_size, clean, composed=session.composes) for _ in range(1 + session.composes)]
+
+    def filled() -> Iterator[tuple[list[Piece], Feed]]:
+        for pieces, batch in zip(_packed(sources, session.batch_size, clean), itertools.cycle(buffers), strict=False):
+            start = 0
+            for source, trials in pieces:
+                source.write(trials, batch, start)
+                start += len(trials)
+            yield pieces, batch.feed()
+
+    for pieces, answers in (_one_ahead if session.composes else _in_turn)(session, filled()):
+        take(pieces, *answers)
+
+
+def _packed(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) -> Iterator[list[Piece]]:
+    """The pieces of each batch of `size` rows."""
     pieces: list[Piece] = []
-    filled = 0
+    room = size
     for source in sources:
         done = 0
         while done < source.count:
-            trials = range(done, min(source.count, done + size - filled))
-            source.write(trials, batch[filled : filled + len(trials)])
+            trials = range(done, min(source.count, done + room))
             pieces.append(Piece(source, trials))
-            filled, done = filled + len(trials), trials.stop
-            if filled == size:
-                take(pieces, *session.run(batch))
-                pieces, filled = [], 0
-    if filled:
-        padding = Clean(np.repeat(clean[None], size - filled, axis=0))
-        padding.write(range(padding.count), batch[filled:])
-        take([*pieces, Piece(padding, range(padding.count))], *session.run(batch))
+            room, done = room - len(trials), trials.stop
+            if not room:
+                yield pieces
+                pieces, room = [], size
+    if pieces:
+        yield [*pieces, Piece(Clean(np.repeat(clean[None], room, axis=0)), range(room))]
+
+
+def _in_turn(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+    for pieces, feed in feeds:
+        yield pieces, session.run(feed)
+
+
+def _one_ahead(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+    """The next batch is made while the device computes; its pass is queued before the last one's answers are used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="pass") as device:
+        running: tuple[list[Piece], Future[Any]] | None = None
+        for pieces, feed in feeds:
+            queued = pieces, device.submit(session.run, feed)
+            if running is not None:
+                yield running[0], running[1].result()
+            running = queued
+        if running is not None:
+            yield running[0], running[1].result()

@@ -1,0 +1,38 @@
+"""Perturbed rows made inside the graph, for devices other than the host: 2 bytes an element travel, not 4."""
+
+import dataclasses
+
+from onnx import ModelProto, TensorProto, helper
+
+from analyzer.graph.prepare import Prepared
+
+
+def composed(prepared: Prepared) -> Prepared:
+    """`prepared` with its input computed in the graph from three others, in the order of `Prepared.parts`.
+
+        input = float32(words) * scales + base
+
+    words (n, C, H, W) int16, scales (n, C, 1, 1) and base (n or 1, C, H, W) float32; words and scales may have one
+    row where base has n. Cast, one product and one sum, each rounded to float32, are what numpy does on the host: the
+    same bits.
+    """
+    model = ModelProto.FromString(prepared.model)
+    (entry,) = [value for value in model.graph.input if value.name == prepared.input]
+    channels, height, width = (dim.dim_value for dim in entry.type.tensor_type.shape.dim[1:])
+    words, scales, base = parts = tuple(f"{prepared.input}/{part}" for part in ("words", "scales", "base"))
+    cast, scaled = f"{words}/float", f"{words}/scaled"
+    nodes = [
+        helper.make_node("Cast", [words], [cast], name=cast, to=TensorProto.FLOAT),
+        helper.make_node("Mul", [cast, scales], [scaled], name=scaled),
+        helper.make_node("Add", [scaled, base], [prepared.input], name=f"{prepared.input}/sum"),
+    ]
+    for position, node in enumerate(nodes):
+        model.graph.node.insert(position, node)
+    model.graph.input.remove(entry)
+    for name, kind, shape in (
+        (words, TensorProto.INT16, (channels, height, width)),
+        (scales, TensorProto.FLOAT, (channels, 1, 1)),
+        (base, TensorProto.FLOAT, (channels, height, width)),
+    ):
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, [f"{name}/rows", *shape]))
+    return dataclasses.replace(prepared, model=model.SerializeToString(), parts=parts)
