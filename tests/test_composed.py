@@ -26,7 +26,7 @@ class Recorded:
     def __init__(self, session):
         self.session, self.seen, self.kinds = session, [], []
         self.batch_size, self.composes = session.batch_size, session.composes
-        self.feature_sizes = session.feature_sizes
+        self.feature_sizes, self.reduces = session.feature_sizes, session.reduces
 
     def run(self, feed):
         scores, features = self.session.run(feed)

@@ -239,3 +239,6 @@ def call(arguments: list[str]) -> None:
         raise UsageError(f"{e.format_message()} See `{' '.join(['analyzer', command]).strip()} --help`.") from e
     if isinstance(code, int) and code:
         raise SystemExit(code)
+
+
+from analyzer.cli import claiming  # noqa: E402, F401 - each registers its own, after those above

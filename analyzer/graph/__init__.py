@@ -5,5 +5,6 @@ from analyzer.graph.compose import composed
 from analyzer.graph.describe import Description, describe, draft_card
 from analyzer.graph.files import sha256
 from analyzer.graph.prepare import Prepared, prepare
+from analyzer.graph.reduce import reduced
 
-__all__ = ["Description", "Prepared", "check", "composed", "describe", "draft_card", "prepare", "sha256"]
+__all__ = ["Description", "Prepared", "check", "composed", "describe", "draft_card", "prepare", "reduced", "sha256"]

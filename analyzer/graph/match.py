@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from analyzer.card import CHANNELS, Card
 from analyzer.errors import InputError
-from analyzer.graph import ends, index, walk
+from analyzer.graph import depth, ends, index, walk
 
 INPUT_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -104,9 +104,10 @@ def layers(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names as the user knows them, their tensors) of the layers `asked` for, else the card's, else the one found.
 
+    "all" and patterns stand for many (see `depth.expand`).
     Remarks on them are added to `notes`. Raises InputError for layers that do not exist or hold no floats.
     """
-    names = list(asked) or ([card.feature_name] if card.feature_name is not None else [])
+    names = depth.expand(found, asked, scores, path) or ([card.feature_name] if card.feature_name is not None else [])
     if len(set(names)) != len(names):
         raise InputError(f"{path}: a layer is named twice: {', '.join(names)}; name each once")
     if not names:

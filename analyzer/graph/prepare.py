@@ -24,7 +24,8 @@ class Prepared:
     it leaves it free. input_type: the model's own; for "uint8" the caller gives whole numbers 0..255. precision: what
     the scores are computed in. row_bytes: estimated activation memory of one image. unbounded: operators whose time or
     memory the graph does not tell, to be tried under limits first. source: the file, for messages. parts: the inputs of
-    a graph that computes its input itself (see `composed`), else empty.
+    a graph that computes its input itself (see `composed`), else empty. reduced: whether each layer's output is a Gram
+    matrix of the batch (see `graph.reduced`).
     """
 
     model: bytes
@@ -41,6 +42,7 @@ class Prepared:
     unbounded: tuple[str, ...] = ()
     source: str = "the model"
     parts: tuple[str, ...] = ()
+    reduced: bool = False
 
 
 def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str = "cpu") -> Prepared:

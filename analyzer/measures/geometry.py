@@ -19,6 +19,22 @@ def centred_gram(features: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(centred @ centred.T)
 
 
+def recentred(gram: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The Gram matrix of the same rows centred by their mean: H G H, H = I - 1/T. (..., T, T) -> the same, float64.
+
+    For rows that are already centred by the clean image's, so that float32 products have kept their digits.
+    """
+    values = np.asarray(gram, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        rows = values.mean(axis=-1, keepdims=True)
+        return np.asarray(values - rows - values.mean(axis=-2, keepdims=True) + rows.mean(axis=-2, keepdims=True))
+
+
+def lengths(gram: NDArray[np.floating]) -> NDArray[np.float64]:
+    """L2 norm of each row from the Gram matrix: (..., n, n) -> (..., n), float64."""
+    return np.asarray(np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1).astype(np.float64)))
+
+
 def distances(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances between rows from their Gram matrix: (..., n, n) -> (..., n, n), zero diagonal.
 

@@ -138,7 +138,7 @@ def _rows(dataset: Any, calibration: Any) -> Iterator[base.Row]:
             for name, estimate in quantiles:
                 yield base.Row(f"lipschitz_{name}", where, layer, _scaled(estimate, scale))
                 yield base.Row(f"lipschitz_raw_{name}", where, layer, estimate)
-            below = mean_share(_share_below(chosen, 1 / scale))
+            below = mean_share(share_below(chosen, 1 / scale))
             yield base.Row("lipschitz_below_one_share", where, layer, below)
             if k is not None:
                 yield base.Row("jacobian_rms_median", where, layer, quantile_over_images(rms[:, k, j], 0.5))
@@ -177,7 +177,8 @@ def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
     )
 
 
-def _share_below(ratios: NDArray[np.floating], bound: float) -> NDArray[np.float64]:
+def share_below(ratios: NDArray[np.floating], bound: float) -> NDArray[np.float64]:
+    """Share of each image's known ratios below `bound`: (image, point) -> (image,), NaN where none is known."""
     if np.isnan(bound):
         return np.full(len(ratios), np.nan)
     count = np.isfinite(ratios).sum(axis=1)

@@ -23,7 +23,8 @@ class Session:
 
     provider: the runtime's name of the one in use. device: for people. precision: what the graph computes in.
     classes: K of the scores. feature_sizes: elements of each layer for one image. composes: whether rows are best given
-    as `Words`, to be computed on the device while the host makes the next ones. notes: sentences for the user.
+    as `Words`, to be computed on the device while the host makes the next ones. reduces: whether layers come back as
+    Gram matrices (see `graph.reduced`), whose batch is fixed. notes: sentences for the user.
     """
 
     provider: str
@@ -33,6 +34,7 @@ class Session:
     classes: int
     feature_sizes: tuple[int, ...]
     composes: bool
+    reduces: bool
     notes: list[str]
 
     def __init__(
@@ -62,8 +64,10 @@ class Session:
             trial.attempt(prepared, pixel_shape)
         self._choose_provider(provider)
         self.device = providers.device_name(self.provider)
-        self._fixed: int | None = None
-        sizes = self._sizes_of_independent_rows()
+        # A reduced graph relates the rows of a batch to each other, so the batch is one of a kind.
+        self.reduces = prepared.reduced
+        self._fixed: int | None = batch_size if prepared.reduced else None
+        sizes = self._sizes_of(batch_size or 1) if prepared.reduced else self._sizes_of_independent_rows()
         if sizes is None:
             self._fixed = prepared.declared_batch or 1
             self.notes.append(f"Rows of a batch do not match single images; running {self._fixed} at a time.")
@@ -72,6 +76,11 @@ class Session:
             self.notes.append(f"Batch size {batch_size} asked for; the model allows {self._fixed} only.")
         self.batch_size = self._fixed or batch_size or max(1, min(DEFAULT_BATCH, self._limit()))
         self.classes, self.feature_sizes = sizes[0], sizes[1:]
+
+    @property
+    def independent(self) -> bool:
+        """Whether the batch size is free: each row of a batch is what that image alone gives."""
+        return self._fixed is None
 
     def run(self, batch: Feed) -> tuple[NDArray[np.floating], list[NDArray[np.float32]]]:
         """Scores (n, K) and one (n, F) float32 array for each layer, of normalised images (n, C, H, W) float32.

@@ -18,6 +18,9 @@ from analyzer.summary import summarise
 __all__ = ["Progress", "Protocol", "parse_names", "parse_radii", "run"]
 
 
+_HELD_FEATURES = 2**28  # bytes of one radius's features that are held on the host; beyond, the graph reduces them
+
+
 class Progress(NamedTuple):
     """Where a run is: stage "selecting" or "measuring", images done of total, forward passes so far and in all.
 
@@ -75,7 +78,9 @@ def run(
         document = _selection(opened, candidates, network, the_card, protocol, folder, progress)
         passes, chosen = 0, document["selected"]
         left = [record for record in chosen if not _is_measured(opened, record["key"])]
-        expected = len(left) * neighbourhood.rows_of(protocol, network.session.batch_size)
+        network = _reduced(network, protocol, provider=provider, threads=threads)
+        session = network.session
+        expected = len(left) * neighbourhood.rows_of(protocol, session.batch_size, reduced=session.reduces)
         for done, record in enumerate(left, len(chosen) - len(left)):
 
             def tick(rows: int, done: int = done) -> None:
@@ -120,6 +125,18 @@ def open_network(
     if size is None:
         session.choose_batch_size(neighbourhood.rows_of(protocol, 1))
     return Network(prepared, session)
+
+
+def _reduced(network: Network, protocol: Protocol, *, provider: str, threads: int | None) -> Network:
+    """The same network with its layers reduced inside the graph, where the features of a radius would take too much."""
+    prepared, session = network
+    held = sum(session.feature_sizes) * protocol.trials * 4
+    if not protocol.needs_features or held <= _HELD_FEATURES or not session.independent:
+        return network
+    reduced = graph.reduced(prepared)
+    size = neighbourhood.reduced_batch(protocol)
+    opened = Session(reduced, pixel_shape=session.pixel_shape, provider=provider, threads=threads, batch_size=size)
+    return Network(reduced, opened)
 
 
 def _finished(out: Path) -> dict[str, Any] | None:

@@ -16,9 +16,10 @@ from analyzer.card import Card
 from analyzer.measures import REGISTRY, Neighbourhood, geometry
 from analyzer.measures.scores import TrueClass, true_class
 from analyzer.perturbations import Perturbations, derived_key
+from analyzer.study.packing import Piece, run_rows
 from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Clean, Perturbed, Piece, Preprocessing, Source, run_rows
+from analyzer.study.rows import Clean, Perturbed, Preprocessing, Source
 
 MEASURED, NON_FINITE, UNREADABLE = range(3)
 FLOOR_ROWS = 8
@@ -28,9 +29,9 @@ LOG_ODDS_DEFINED, LOG_ODDS_ROUNDED, LOG_ODDS_NON_FINITE = range(3)
 class _Answers:
     """Collects what the session says of one image's rows, reduced as it comes."""
 
-    def __init__(self, *, kind: str, label: int, protocol: Protocol, layers: int) -> None:
+    def __init__(self, *, kind: str, label: int, protocol: Protocol, layers: int, reduced: bool) -> None:
         shape = (len(protocol.radii), protocol.trials)
-        self.kind, self.label = kind, label
+        self.kind, self.label, self.reduced = kind, label, reduced
         self.scores = {family: TrueClass.undefined(shape) for family in protocol.families}
         self.layers = layers if protocol.needs_features else 0
         self.clean_scores: list[TrueClass] = []
@@ -50,7 +51,7 @@ class _Answers:
             rows = slice(start, start + len(trials))
             start = rows.stop
             piece = seen.at(rows)
-            kept = [f[rows] for f in features[: self.layers]]
+            kept = [f[rows, rows] if self.reduced else f[rows] for f in features[: self.layers]]
             if isinstance(source, Perturbed):
                 self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
             else:
@@ -63,13 +64,20 @@ class _Answers:
         if not self.clean_features:
             self.clean_features = [f[0].copy() for f in features]
         for k, (rows, first) in enumerate(zip(features, self.clean_features, strict=True)):
-            self.feature_floor[k] = max(self.feature_floor[k], geometry.distance_from(rows, first).max())
+            distance = geometry.lengths(rows) if self.reduced else geometry.distance_from(rows, first)
+            self.feature_floor[k] = max(self.feature_floor[k], distance.max())
 
     def _perturbed(
         self, source: Perturbed, trials: slice, seen: TrueClass, features: list[NDArray[np.float32]]
     ) -> None:
         self.scores[source.family].put((source.radius, trials), seen)
         if source.family != "noise":
+            return
+        if self.reduced:
+            self._inputs(source)
+            for layer, gram in enumerate(features):
+                self.feature_gram[source.radius, layer] = geometry.recentred(gram)
+                self.feature_distance[source.radius, :, layer] = geometry.lengths(gram)
             return
         if not self.rows:
             self.rows = [np.empty((source.count, f.shape[1]), np.float32) for f in features]
@@ -78,18 +86,29 @@ class _Answers:
         if trials.stop == source.count:
             self._radius_complete(source)
 
-    def _radius_complete(self, source: Perturbed) -> None:
+    def _inputs(self, source: Perturbed) -> None:
         k = source.radius
         self.input_gram[k], self.input_l2[k], self.input_linf[k] = source.distances()
+
+    def _radius_complete(self, source: Perturbed) -> None:
+        k = source.radius
+        self._inputs(source)
         for layer, (rows, clean) in enumerate(zip(self.rows, self.clean_features, strict=True)):
             self.feature_gram[k, layer] = geometry.centred_gram(rows)
             self.feature_distance[k, :, layer] = geometry.distance_from(rows, clean)
 
 
-def rows_of(protocol: Protocol, batch_size: int) -> int:
-    """Forward passes of one image, the padding of its last batch included."""
-    rows = 1 + FLOOR_ROWS + len(protocol.families) * len(protocol.radii) * protocol.trials
-    return -(-rows // batch_size) * batch_size
+def rows_of(protocol: Protocol, batch_size: int, *, reduced: bool = False) -> int:
+    """Forward passes of one image, the padding of its batches included."""
+    sources = len(protocol.families) * len(protocol.radii)
+    if reduced:
+        return (sources + 1) * batch_size
+    return -(-(1 + FLOOR_ROWS + sources * protocol.trials) // batch_size) * batch_size
+
+
+def reduced_batch(protocol: Protocol) -> int:
+    """Rows of a reduced graph's batch: the clean image and all trials of a radius, or the rows of the noise floor."""
+    return 1 + max(protocol.trials, FLOOR_ROWS)
 
 
 def observe(
@@ -106,17 +125,20 @@ def observe(
 ) -> dict[str, NDArray[Any]]:
     """Everything a run stores about one image, by variable name, without the image axis.
 
-    session: has batch_size, composes, feature_sizes and run(batch) -> (scores, [features]). pixels: (C, H, W) float32,
-    0..255, RGB or L. label: class index. kind: what the session's scores are, "logits" or "probabilities". input_type:
-    the model's own. tick is called with the number of rows after each forward pass.
+    session: a `Session`, or what has its batch_size, composes, reduces, feature_sizes and run. pixels: (C, H, W)
+    float32, 0..255, RGB or L. label: class index. kind: what the session's scores are, "logits" or "probabilities".
+    input_type: the model's own. tick is called with the number of rows after each forward pass.
     """
     shape = card.pixel_shape
     prepare = Preprocessing(card, input_type)
     clean = prepare.apply(pixels).reshape(shape)
-    answers = _Answers(kind=kind, label=label, protocol=protocol, layers=len(session.feature_sizes))
+    answers = _Answers(
+        kind=kind, label=label, protocol=protocol, layers=len(session.feature_sizes), reduced=session.reduces
+    )
 
     def sources() -> Iterator[Source]:
-        yield Clean(clean[None])
+        if not session.reduces:  # there each batch has it
+            yield Clean(clean[None])
         for k, radius in enumerate(protocol.radii):
             for family in protocol.families:
                 drawn = Perturbations(

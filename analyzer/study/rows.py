@@ -1,11 +1,8 @@
-"""Rows of a batch: the clean image and its perturbations, as network input, packed into batches of one shape."""
+"""Rows of a batch: the clean image and its perturbations, as network input."""
 
 import dataclasses
-import itertools
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
@@ -186,65 +183,3 @@ class Perturbed:
         gram = geometry.row_gram([added for _, added, _ in blocks], mapper=in_threads) * scales[:, None] * scales
         largest = np.concatenate([np.maximum(added.max(axis=1), -added.min(axis=1)) for _, added, _ in blocks])
         return gram, np.sqrt(np.diagonal(gram)), largest * scales
-
-
-class Piece(NamedTuple):
-    """Rows of a batch that belong together: `trials` of one source."""
-
-    source: Source
-    trials: range
-
-
-def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float32], take: Callable[..., None]) -> None:
-    """Pack the rows of all sources into batches of the session's one shape; hand pieces and answers to `take`.
-
-    The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample. On a
-    CPU the rows are made between passes, on all cores; where the session composes them, during the pass before.
-    """
-    buffers = [Batch(session.batch_size, clean, composed=session.composes) for _ in range(1 + session.composes)]
-
-    def filled() -> Iterator[tuple[list[Piece], Feed]]:
-        for pieces, batch in zip(_packed(sources, session.batch_size, clean), itertools.cycle(buffers), strict=False):
-            start = 0
-            for source, trials in pieces:
-                source.write(trials, batch, start)
-                start += len(trials)
-            yield pieces, batch.feed()
-
-    for pieces, answers in (_one_ahead if session.composes else _in_turn)(session, filled()):
-        take(pieces, *answers)
-
-
-def _packed(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) -> Iterator[list[Piece]]:
-    """The pieces of each batch of `size` rows."""
-    pieces: list[Piece] = []
-    room = size
-    for source in sources:
-        done = 0
-        while done < source.count:
-            trials = range(done, min(source.count, done + room))
-            pieces.append(Piece(source, trials))
-            room, done = room - len(trials), trials.stop
-            if not room:
-                yield pieces
-                pieces, room = [], size
-    if pieces:
-        yield [*pieces, Piece(Clean(np.repeat(clean[None], room, axis=0)), range(room))]
-
-
-def _in_turn(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
-    for pieces, feed in feeds:
-        yield pieces, session.run(feed)
-
-
-def _one_ahead(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
-    """The next batch is made while the device computes; its pass is queued before the last one's answers are used."""
-    with ThreadPoolExecutor(1, thread_name_prefix="pass") as device:
-        running: tuple[list[Piece], Future[Any]] | None = None
-        for pieces, feed in feeds:
-            queued = pieces, device.submit(session.run, feed)
-            if running is not None:
-                yield running[0], running[1].result()
-            running = queued
-        if running is not None:
-            yield running[0], running[1].result()

@@ -1,0 +1,64 @@
+"""Layers asked for all at once: every activation on the way to the scores, or the tensors that a pattern names."""
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+
+from analyzer.errors import InputError
+from analyzer.graph import walk
+from analyzer.graph.ends import ACTIVATIONS, FLOATS, find_feature
+from analyzer.graph.index import Index
+
+ALL = "all"
+_GATES = frozenset({"Sigmoid", "HardSigmoid"})
+
+
+def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[str]:
+    """Layer names with "all" and patterns (`*`, `?`, `[...]`) replaced by tensors, first to last, each once.
+
+    A name that is a tensor's own stands for itself, whatever it looks like. Raises InputError for a pattern that
+    matches nothing, and for "all" where the graph has no activation.
+    """
+    names: list[str] = []
+    for name in asked:
+        if name in index.types or name in index.producer or not (name == ALL or set(name) & set("*?[")):
+            names.append(name)
+            continue
+        needed = _needed(index, scores)
+        found = (
+            _activations(index, needed, scores, path)
+            if name == ALL
+            else [tensor for tensor in needed if fnmatch.fnmatchcase(tensor, name)]
+        )
+        if not found:
+            listed = ", ".join(needed[-5:]) or "none"
+            raise InputError(f"{path}: --layers {name!r:.120} matches no tensor before the scores, e.g. {listed}")
+        names += [tensor for tensor in found if tensor not in names]
+    return names
+
+
+def _needed(index: Index, scores: str) -> list[str]:
+    """Float tensors that depend on the image and that the scores depend on, first to last, the scores left out."""
+    needed = {scores}
+    for node in reversed(index.nodes):
+        if not needed.isdisjoint(node.output):
+            needed.update(walk.reads(node))
+    outputs = (name for node in index.nodes for name in node.output)
+    floats = (None, *FLOATS)
+    return [n for n in outputs if n in needed and n in index.live and n != scores and index.elem_type(n) in floats]
+
+
+def _activations(index: Index, needed: Sequence[str], scores: str, path: Path) -> list[str]:
+    """What follows each activation operator; of a gate (a Sigmoid that multiplies) the product; and the feature."""
+    inside = set(needed)
+    found: set[str] = set()
+    for name in needed:
+        node = index.producer[name]
+        if node.op_type not in ACTIVATIONS:
+            continue
+        readers = index.consumers.get(name, ())
+        gate = node.op_type in _GATES and readers and all(reader.op_type == "Mul" for reader in readers)
+        found.update(output for reader in readers for output in reader.output) if gate else found.add(name)
+    if found:
+        found.add(find_feature(index, scores, path))
+    return [name for name in needed if name in found & inside]

@@ -1,0 +1,84 @@
+"""From rows to answers: sources packed into batches of one shape, one forward pass a batch."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.session import Feed
+from analyzer.study.rows import Batch, Clean, Source
+
+
+class Piece(NamedTuple):
+    """Rows of a batch that belong together: `trials` of one source."""
+
+    source: Source
+    trials: range
+
+
+def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float32], take: Callable[..., None]) -> None:
+    """Pack the rows of all sources into batches of the session's one shape; hand pieces and answers to `take`.
+
+    The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample. On a
+    CPU the rows are made between passes, on all cores; where the session composes them, during the pass before.
+    """
+    buffers = [Batch(session.batch_size, clean, composed=session.composes) for _ in range(1 + session.composes)]
+
+    def filled() -> Iterator[tuple[list[Piece], Feed]]:
+        packed = (_around_clean if session.reduces else _packed)(sources, session.batch_size, clean)
+        for pieces, batch in zip(packed, itertools.cycle(buffers), strict=False):
+            start = 0
+            for source, trials in pieces:
+                source.write(trials, batch, start)
+                start += len(trials)
+            yield pieces, batch.feed()
+
+    for pieces, answers in (_one_ahead if session.composes else _in_turn)(session, filled()):
+        take(pieces, *answers)
+
+
+def _packed(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) -> Iterator[list[Piece]]:
+    """The pieces of each batch of `size` rows."""
+    pieces: list[Piece] = []
+    room = size
+    for source in sources:
+        done = 0
+        while done < source.count:
+            trials = range(done, min(source.count, done + room))
+            pieces.append(Piece(source, trials))
+            room, done = room - len(trials), trials.stop
+            if not room:
+                yield pieces
+                pieces, room = [], size
+    if pieces:
+        yield [*pieces, Piece(Clean(np.repeat(clean[None], room, axis=0)), range(room))]
+
+
+def _around_clean(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) -> Iterator[list[Piece]]:
+    """A batch for each source, with the clean row first: what a reduced graph relates to it and to each other."""
+    first = Piece(Clean(clean[None]), range(1))
+    for source in sources:
+        room = size - 1 - source.count
+        padding = Piece(Clean(np.repeat(clean[None], room, axis=0)), range(room))
+        yield [first, Piece(source, range(source.count)), *([padding] if room else [])]
+
+
+def _in_turn(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+    for pieces, feed in feeds:
+        yield pieces, session.run(feed)
+
+
+def _one_ahead(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+    """The next batch is made while the device computes; its pass is queued before the last one's answers are used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="pass") as device:
+        running: tuple[list[Piece], Future[Any]] | None = None
+        for pieces, feed in feeds:
+            queued = pieces, device.submit(session.run, feed)
+            if running is not None:
+                yield running[0], running[1].result()
+            running = queued
+        if running is not None:
+            yield running[0], running[1].result()

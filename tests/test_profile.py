@@ -1,0 +1,99 @@
+"""Many layers at once: their names, and features reduced inside the graph."""
+
+import graphs
+import numpy as np
+import pytest
+import runs
+
+from analyzer import graph, open_run, store, study
+from analyzer.errors import InputError
+from analyzer.session import Session
+from analyzer.study import neighbourhood
+
+PIXELS = np.random.default_rng(3).uniform(0, 255, (3, 16, 16)).astype(np.float32)
+
+
+def layers(folder, *asked, **options):
+    model, card = graphs.convnet(folder, **options)
+    return graph.prepare(model, card=card, layers=asked).layers
+
+
+def test_all_are_the_activations_first_to_last(tmp_path):
+    assert layers(tmp_path, "all") == ("relu1", "relu2", "fc2")
+
+
+def test_patterns_keep_the_order_of_the_graph_and_each_name_once(tmp_path):
+    assert layers(tmp_path, "relu*") == ("relu1", "relu2")
+    assert layers(tmp_path, "fc2", "*2") == ("fc2", *(n for n in layers(tmp_path, "*2") if n != "fc2"))
+
+
+def test_a_pattern_that_matches_nothing_lists_tensors(tmp_path):
+    with pytest.raises(InputError, match=r"--layers 'block\*' matches no tensor before the scores, e\.g\. .*fc2"):
+        layers(tmp_path, "block*")
+
+
+def test_a_graph_without_activations_has_no_all(tmp_path):
+    model, card = graphs.linear(tmp_path, np.eye(2, 192))
+    with pytest.raises(InputError, match="--layers 'all' matches no tensor"):
+        graph.prepare(model, card=card, layers=("all",))
+
+
+def test_gates_count_as_the_product(tmp_path):
+    nodes = [
+        graphs.node("GlobalAveragePool", "x", "pooled"),
+        graphs.node("Sigmoid", "pooled", "gate"),
+        graphs.node("Mul", "x gate", "gated"),
+        graphs.node("Flatten", "gated", "flat"),
+        graphs.node("Gemm", "flat w", "logits"),
+    ]
+    ends = [graphs.value("x", ["N", 3, 8, 8])], [graphs.value("logits", ["N", 2])]
+    weights = [graphs.tensor("w", np.ones((192, 2)))]
+    model, card = graphs.save(tmp_path, "gate", nodes, *ends, weights, graphs.make_card())
+    assert graph.prepare(model, card=card, layers=("all",)).layers == ("gated", "flat")
+
+
+@pytest.mark.parametrize("options", [{}, {"opset": 9}, {"layout": "NHWC"}, {"input_type": "float16"}], ids=str)
+@pytest.mark.parametrize("changed", [{}, {"trials": 20}, {"clip": True}], ids=str)
+def test_reduced_features_give_what_features_give(tmp_path, options, changed):
+    model, card = graphs.convnet(tmp_path, **options)
+    prepared = graph.prepare(model, card=card, layers=("all",))
+    protocol = runs.protocol(**changed)
+    size = neighbourhood.reduced_batch(protocol)
+    assert size == 1 + max(protocol.trials, neighbourhood.FLOOR_ROWS)
+    found = {}
+    for name, made, batch in (("plain", prepared, 8), ("reduced", graph.reduced(prepared), size)):
+        session = Session(made, pixel_shape=PIXELS.shape, provider="cpu", threads=1, batch_size=batch)
+        found[name] = neighbourhood.observe(
+            session,
+            PIXELS,
+            sha256="ab" * 32,
+            label=0,
+            card=card,
+            kind="logits",
+            protocol=protocol,
+            input_type=prepared.input_type,
+        )
+    assert found["reduced"].keys() == found["plain"].keys()
+    loose = {"log_odds_noise_floor", "feature_noise_floor", "mantel_p"}
+    for name, values in found["plain"].items():
+        if name in loose:
+            continue
+        np.testing.assert_allclose(found["reduced"][name], values, rtol=2e-3, atol=1e-4, err_msg=name)
+    assert found["reduced"]["feature_distance"].shape == (2, protocol.trials, 3)
+
+
+def test_a_run_reduces_when_the_features_would_take_too_much(tmp_path, monkeypatch):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(tmp_path / "images", 3)
+    plain = runs.measure(model, tmp_path / "images", tmp_path / "plain", layers=("all",))
+    monkeypatch.setattr(study, "_HELD_FEATURES", 0)
+    seen = []
+    reduced = runs.measure(model, tmp_path / "images", tmp_path / "reduced", layers=("all",), progress=seen.append)
+    assert list(reduced.layer.values) == ["relu1", "relu2", "fc2"]
+    assert seen[-1].passes == seen[-1].expected == 3 * 5 * 9  # 2 families x 2 radii and the floor, 1 + 8 rows each
+    np.testing.assert_allclose(reduced.mantel_r, plain.mantel_r, atol=1e-3)
+    np.testing.assert_allclose(reduced.lipschitz, plain.lipschitz, rtol=1e-3)
+    np.testing.assert_allclose(reduced.participation_ratio, plain.participation_ratio, rtol=1e-3)
+    with open_run(tmp_path / "reduced") as opened:
+        assert opened.sizes["layer"] == 3
+    assert "mantel_r_mean@0.5/relu1" in store.read_summary(tmp_path / "reduced")
