@@ -1,0 +1,164 @@
+"""The commands that decide and hand on: compare, gate, export."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyzer.cli.app import Json, Run, app
+from analyzer.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories of one protocol.")]
+
+
+@app.command()
+def compare(runs: Runs, json: Json = False) -> None:
+    """Compare runs of several networks on the images they share: paired differences, and which is steadier."""
+    from analyzer import compare as comparison
+    from analyzer.cli import terminal
+
+    document = comparison.compare(runs)
+    if json:
+        terminal.print_json(document)
+        return
+    terminal.say(
+        f"{' and '.join(run['name'] for run in document['runs'])} on {document['images']} images", style="bold"
+    )
+    terminal.say(
+        "Every run saw the same perturbations of each image."
+        if document["pairing"] == "perturbation"
+        else "Paired by image: the input sizes differ, and so do the perturbations."
+    )
+    for name, found in document["properties"].items():
+        for table in _property_tables(name, found):
+            terminal.console().print(table)
+    for found in document["properties"].values():
+        terminal.say(f"• {found['sentence']}")
+    for note in document["notes"]:
+        terminal.say(f"! {note}", style="yellow")
+
+
+def _property_tables(name: str, found: dict[str, Any]) -> Iterator["Table"]:
+    """Values by radius, with the difference and its p where there is one pair; the pairs by themselves where more."""
+    names, pairs = list(found["overall"]["values"]), found["overall"]["pairs"]
+    _, slash, layer = name.partition("/")
+    direction = f"; {found['steadier']} is steadier" if found["steadier"] else "; no ranking"
+    one = len(pairs) == 1
+    headings = ["radius", *names, *(["second minus first", "p"] if one else [])]
+    unit = "" if found["unit"] == "1" else f", {found['unit']}"
+    table = _table(f"{found['title']}{f' — {layer}' if slash else ''}{unit}{direction}", headings)
+    for radius, entry in [*found["radii"].items(), ("all", found["overall"])]:
+        if radius == "all":
+            table.add_section()
+        (pair, *_) = entry["pairs"]
+        shown = [_difference(pair), _short(pair["p"])] if one else []
+        table.add_row(radius, *(_short(entry["values"][run]) for run in names), *shown)
+    yield table
+    if not one:
+        table = _table("Pairs, over all radii; p after Holm", ["first", "second", "second minus first", "p", "verdict"])
+        for pair in pairs:
+            words = {True: "differ", False: "not distinguishable", None: "cannot tell"}[pair["distinguishable"]]
+            row = (pair["first"], pair["second"], _difference(pair), _short(pair["p_holm"]), words)
+            table.add_row(*map(_cell, row))
+        yield table
+
+
+def _table(title: str, headings: list[str]) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=_cell(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        right = heading in ("p", "second minus first") or headings[0] == "radius"
+        table.add_column(_cell(heading), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _cell(text: str) -> Any:
+    from rich.text import Text
+
+    from analyzer.cli.terminal import safe
+
+    return Text(safe(text))
+
+
+def _difference(pair: dict[str, Any]) -> str:
+    interval = f"\n{pair['low']:+.2g} – {pair['high']:+.2g}" if math.isfinite(pair["low"]) else ""
+    return _short(pair["difference"], "+.2g") + interval
+
+
+def _short(value: float, form: str = ".3g") -> str:
+    return format(value, form) if math.isfinite(value) else "undefined"
+
+
+@app.command()
+def gate(
+    run: Run,
+    maximum: Annotated[list[str] | None, typer.Option("--max", metavar="NAME=VALUE", help="At most this.")] = None,
+    minimum: Annotated[list[str] | None, typer.Option("--min", metavar="NAME=VALUE", help="At least this.")] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="A run to be no worse than.")] = None,
+    regression: Annotated[
+        list[str] | None,
+        typer.Option("--max-regression", metavar="NAME=10%", help="How much worse, in percent or as a number."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Undecided does not pass.")] = False,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a Markdown table.")] = None,
+    json: Json = False,
+) -> None:
+    """Judge a run by the numbers of its summary.json: exit code 3 where it does not pass."""
+    from analyzer import gate as judging
+    from analyzer.cli import terminal
+
+    if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
+        raise UsageError(f"--junit and --markdown both name {junit}; give two files")
+    conditions = judging.conditions_of(maximum or [], minimum or [], regression or [], baseline=baseline is not None)
+    document = judging.examine(run, conditions, baseline=baseline, strict=strict)
+    for flag, target, text in (("--junit", junit, judging.junit), ("--markdown", markdown, judging.markdown)):
+        if target is not None:
+            judging.write_text(target, text(document), flag=flag)
+    if json:
+        terminal.print_json(document)
+    else:
+        for said in judging.partial(document):
+            terminal.say(said, style="bold yellow")
+        if document["verdicts"]:
+            terminal.console().print(_verdict_table(document))
+    if not document["passed"]:
+        raise GateError(judging.reason(document))
+    if not json:
+        terminal.say(f"gate: {document['run']['name']} passes")
+
+
+def _verdict_table(document: dict[str, Any]) -> "Table":
+    from analyzer.gate import cells
+
+    table = _table(f"Gate: {document['run']['name']}", ["", "condition", "value", "judged", "95 % interval", "verdict"])
+    for verdict in document["verdicts"]:
+        value, judged, interval = cells(verdict)
+        row = ("✓" if verdict["passed"] else "✗", verdict["condition"], value, judged, interval, verdict["explanation"])
+        table.add_row(*map(_cell, row))
+    return table
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option("--to", help="csv, parquet, zarr or netcdf.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File or folder to make; otherwise export_csv, export.nc, ... in RUN.")
+    ] = None,
+) -> None:
+    """Write a run's results in the format of another tool; nothing that exists is overwritten."""
+    from analyzer import export as exporting
+    from analyzer.cli import terminal
+
+    written = exporting.export(run, to=to, out=out)
+    if written.finished < written.selected:
+        terminal.say(f"partial: {written.finished} of {written.selected} images", style="bold yellow")
+    terminal.say(f"Wrote {written.target}: {written.finished} images")

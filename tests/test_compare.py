@@ -1,0 +1,303 @@
+"""Comparing runs: the sign-flip test, Holm, matching by content, differences known in closed form, verdicts."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+
+import graphs
+import numpy as np
+import pytest
+import runs
+import scipy.stats
+
+import analyzer.cli.deciding  # noqa: F401
+from analyzer import card as cards
+from analyzer import study
+from analyzer.card import Resize
+from analyzer.cli import main
+from analyzer.compare import PROPERTIES, compare, paired
+from analyzer.compare.quantities import QUANTITIES
+from analyzer.errors import IncompleteError, InputError, UsageError
+from analyzer.statistics import Estimate
+from analyzer.store import read_summary
+
+IMAGES = 12
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout, stderr of one command, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return stopped.value.code, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`once` and `twice` differ in the scale of their logits only; `large` takes inputs of another size."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs.write_images(folder / "images", IMAGES, size=8)
+    for name, scale in (("once", 0.05), ("twice", 0.1)):
+        model, _ = graphs.pixel_mean(folder / f"{name} model", weights=(scale, -scale))
+        runs.measure(model, folder / "images", folder / name, permutations=0)
+    model, card = graphs.pixel_mean(folder / "large model", weights=(0.05, -0.05), size=(16, 16))
+    cards.write(dataclasses.replace(card, resize=Resize("stretch")), cards.beside(model))
+    runs.measure(model, folder / "images", folder / "large", permutations=0)
+    return folder
+
+
+def changed(source, target, **identity):
+    """A copy of a run that says it was made by another protocol."""
+    shutil.copytree(source, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["identity"] |= identity
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+# statistics -----------------------------------------------------------------------------------------------------------
+
+
+def test_sign_flips_of_few_images_are_counted_exactly(rng):
+    values = rng.standard_normal((9, 3)) + np.array([0, 0.5, 2])
+    expected = [
+        np.mean([abs(np.dot(signs, column)) >= abs(column.sum()) - 1e-12 for signs in patterns])
+        for column in values.T
+        for patterns in [list(itertools.product((1, -1), repeat=9))]
+    ]
+    assert np.allclose(paired.sign_flip_p(values), expected)
+    assert paired.sign_flip_p(np.ones((5, 1)))[0] == 2 / 2**5
+
+
+def test_sign_flips_agree_with_scipy(rng):
+    values = rng.standard_normal((40, 4)) + np.array([0, 0.2, 0.4, 1])
+    found = paired.sign_flip_p(values)
+    for column, p in zip(values.T, found, strict=True):
+        other = scipy.stats.permutation_test(
+            (column,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(1)
+        )
+        assert p == pytest.approx(other.pvalue, abs=0.02)
+    assert found[3] == 1 / 10_000
+    assert (found == paired.sign_flip_p(values)).all()
+    assert (found[:3] != paired.sign_flip_p(values, seed=1)[:3]).any()
+
+
+def test_sign_flips_of_nothing_and_of_zeros():
+    values = np.array([[np.nan, 0.0, 1.0], [np.nan, 0.0, np.nan], [np.nan, 0.0, 1.0]])
+    assert np.array_equal(paired.sign_flip_p(values), [np.nan, 1.0, 0.5], equal_nan=True)
+
+
+def test_sign_flip_p_is_uniform_where_nothing_differs(rng):
+    p = paired.sign_flip_p(rng.standard_normal((30, 2000)))
+    assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.015)
+
+
+def test_holm():
+    assert paired.holm([0.01, 0.04, 0.03, np.nan]) == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
+    assert paired.holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "p", "expected"),
+    [
+        (Estimate(1, 0.5, 1.5, 12), 0.01, True),
+        (Estimate(1, -0.5, 1.5, 12), 0.01, False),
+        (Estimate(1, 0.5, 1.5, 12), 0.06, False),
+        (Estimate(1, np.nan, np.nan, 12), 0.01, True),
+        (Estimate(0, np.nan, np.nan, 12), 1.0, False),
+        (Estimate(1, 0.5, 1.5, 9), 0.01, None),
+        (Estimate(np.nan, np.nan, np.nan, 0), np.nan, None),
+    ],
+)
+def test_distinguishable(estimate, p, expected):
+    assert paired.distinguishable(estimate, p) is expected
+
+
+# runs -----------------------------------------------------------------------------------------------------------------
+
+
+def test_doubled_logits_double_the_log_odds_range_and_nothing_else(folder):
+    document = compare([folder / "once", folder / "twice"])
+    assert (document["images"], document["pairing"]) == (IMAGES, "perturbation")
+    assert document["properties"].keys() == {p.quantity for p in PROPERTIES}
+    isotropy = document["properties"]["isotropy_log_odds_range"]
+    for entry in [*isotropy["radii"].values(), isotropy["overall"]]:
+        once, twice = entry["values"]["once"], entry["values"]["twice"]
+        (pair,) = entry["pairs"]
+        assert twice == pytest.approx(2 * once, rel=1e-4)
+        assert pair["difference"] == pytest.approx(once, rel=1e-4)
+        assert pair["low"] < pair["difference"] < pair["high"]
+        assert pair["p"] == pair["p_holm"] == 2 / 2**IMAGES
+        assert pair["distinguishable"] is True
+    assert [r["name"] for r in isotropy["ranking"]] == ["once", "twice"]
+    assert [r["steadier_than"] for r in isotropy["ranking"]] == [["twice"], []]
+    assert "once is steadier" in isotropy["sentence"]
+    same = document["properties"]["lipschitz_mean"]
+    assert same["overall"]["pairs"][0]["difference"] == 0
+    assert same["overall"]["pairs"][0]["distinguishable"] is False
+    assert "not distinguishable" in same["sentence"]
+
+
+def test_the_order_of_the_runs_turns_the_sign_only(folder):
+    one, other = (compare([folder / a, folder / b]) for a, b in (("once", "twice"), ("twice", "once")))
+    a, b = (d["properties"]["isotropy_log_odds_range"] for d in (one, other))
+    assert a["overall"]["pairs"][0]["difference"] == -b["overall"]["pairs"][0]["difference"]
+    assert a["ranking"] == b["ranking"]
+
+
+def test_mantel_r_is_not_ranked(folder):
+    document = compare([folder / "once", folder / "large"])
+    found = document["properties"]["mantel_r"]
+    assert found["ranking"] is None
+    assert found["steadier"] is None
+    assert "steadier" not in found["sentence"]
+    assert document["pairing"] == "image"
+    assert any("paired by image" in note for note in document["notes"])
+
+
+def test_several_runs_are_compared_pair_by_pair_with_holm(folder):
+    document = compare([folder / name for name in ("once", "twice", "large")])
+    found = document["properties"]["isotropy_log_odds_range"]
+    pairs = found["overall"]["pairs"]
+    assert [(p["first"], p["second"]) for p in pairs] == [("once", "twice"), ("once", "large"), ("twice", "large")]
+    assert all(p["p_holm"] >= p["p"] for p in pairs)
+    assert pairs[0]["p_holm"] > pairs[0]["p"]
+    assert found["sentence"].count("steadiest first") == 1
+    values = [r["value"] for r in found["ranking"]]
+    assert values == sorted(values)
+
+
+def test_values_are_those_of_the_summary(folder):
+    document, summary = compare([folder / "once", folder / "twice"]), read_summary(folder / "once")
+    for name, row in (("misclassified", "misclassified_share@4"), ("mantel_r", "mantel_r_mean@4")):
+        assert document["properties"][name]["radii"]["4"]["values"]["once"] == pytest.approx(summary[row]["value"])
+    overall = document["properties"]["mantel_r_minus_linear"]["overall"]["values"]["once"]
+    assert overall == pytest.approx(summary["mantel_r_minus_linear_mean"]["value"])
+
+
+def test_only_common_images_count_whatever_their_names(folder, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "images", images)
+    (images / "image_000.png").unlink()
+    (images / "image_001.png").rename(images / "zebra.png")
+    model, _ = graphs.pixel_mean(tmp_path / "model", weights=(0.1, -0.1))
+    runs.measure(model, images, tmp_path / "fewer", permutations=0)
+    document = compare([folder / "once", tmp_path / "fewer"])
+    assert document["images"] == IMAGES - 1
+    assert any(note.startswith("11 images are common") for note in document["notes"])
+    pair = document["properties"]["isotropy_log_odds_range"]["radii"]["4"]["pairs"][0]
+    values = document["properties"]["isotropy_log_odds_range"]["radii"]["4"]["values"]
+    assert values["fewer"] == pytest.approx(2 * values["once"], rel=1e-4)
+    assert pair["n"] == IMAGES - 1
+
+
+def test_few_images_cannot_tell(folder, tmp_path):
+    for name, source in (("a", "once"), ("b", "twice")):
+        shutil.copytree(folder / source, tmp_path / name)
+        for unit in sorted((tmp_path / name / "units").glob("*.npz"))[5:]:
+            unit.unlink()
+        (tmp_path / name / "summary.json").unlink()
+    found = compare([tmp_path / "a", tmp_path / "b"])["properties"]["isotropy_log_odds_range"]
+    assert found["overall"]["pairs"][0]["distinguishable"] is None
+    assert found["sentence"].endswith("5 image(s) cannot tell; 10 are needed.")
+    assert [r["steadier_than"] for r in found["ranking"]] == [[], []]
+
+
+def test_partial_runs_and_measures_that_one_lacks_are_said(folder, tmp_path):
+    model, _ = graphs.pixel_mean(tmp_path / "model", weights=(0.1, -0.1))
+    runs.measure(model, folder / "images", tmp_path / "part", measures=("isotropy",), permutations=0)
+    next((tmp_path / "part" / "units").glob("*.npz")).unlink()
+    (tmp_path / "part" / "summary.json").unlink()
+    document = compare([folder / "once", tmp_path / "part"])
+    assert f"part is partial: {IMAGES - 1} of {IMAGES} images." in document["notes"]
+    assert any(note.startswith("part did not measure") and "mantel_r" in note for note in document["notes"])
+    assert document["properties"].keys() == {"isotropy_log_odds_range", "misclassified"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("radii", [1, 2]),
+        ("trials", 7),
+        ("norm", "l2"),
+        ("clip", True),
+        ("round", True),
+        ("seed", 1),
+        ("min_confidence", 0.5),
+    ],
+)
+def test_other_protocols_are_refused_by_key(folder, tmp_path, key, value):
+    other = changed(folder / "twice", tmp_path / "other", **{key: value})
+    with pytest.raises(UsageError, match=f"once and other .* different protocols: {key} "):
+        compare([folder / "once", other])
+
+
+def test_limit_and_permutations_may_differ(folder, tmp_path):
+    assert compare([folder / "once", changed(folder / "twice", tmp_path / "o", limit=99, permutations=999)])["images"]
+
+
+def test_what_cannot_be_compared(folder, tmp_path):
+    for paths in ([], [folder / "once"], [folder / "once", folder / "images" / ".." / "once"]):
+        with pytest.raises(UsageError, match="two or more different runs"):
+            compare(paths)
+    with pytest.raises(InputError, match="no run here"):
+        compare([folder / "once", tmp_path])
+    runs.write_images(tmp_path / "others", 3, size=8, seed=1)
+    model, _ = graphs.pixel_mean(tmp_path / "model")
+    study.run(model, tmp_path / "others", tmp_path / "o", protocol=runs.protocol(permutations=0), provider="cpu")
+    with pytest.raises(InputError, match=r"no measured image is common to all runs \(once has 12, o has 3\)"):
+        compare([folder / "once", tmp_path / "o"])
+    for unit in (tmp_path / "o" / "units").glob("*.npz"):
+        unit.unlink()
+    (tmp_path / "o" / "summary.json").unlink()
+    with pytest.raises(IncompleteError, match="partial, 0 of 3"):
+        compare([folder / "once", tmp_path / "o"])
+
+
+def test_every_quantity_reads_known_variables(folder):
+    from analyzer.compare.runs import opened
+
+    with opened(folder / "once") as run:
+        for quantity in QUANTITIES.values():
+            assert set(quantity.reads) <= run.dataset.keys()
+
+
+# command line ---------------------------------------------------------------------------------------------------------
+
+
+def test_command_prints_tables_and_verdicts(capsys, folder):
+    code, out, err = call(capsys, "compare", folder / "once", folder / "twice")
+    assert (code, err) == (0, "")
+    assert "once and twice on 12 images" in out
+    assert "Every run saw the same perturbations" in out
+    assert "lower is steadier" in out
+    assert "once is steadier" in out
+    code, out, _ = call(capsys, "compare", folder / "once", folder / "twice", folder / "large")
+    assert code == 0
+    assert "Paired by image" in out
+    assert "p after Holm" in out
+
+
+def test_command_json_is_the_document(capsys, folder):
+    code, out, err = call(capsys, "compare", folder / "once", folder / "twice", "--json")
+    assert (code, err) == (0, "")
+    found, expected = json.loads(out), compare([folder / "once", folder / "twice"])
+    assert found["properties"].keys() == expected["properties"].keys()
+    assert found["properties"]["misclassified"]["overall"]["pairs"][0]["low"] is None
+    assert "NaN" not in out
+
+
+def test_command_refuses_in_two_lines(capsys, folder, tmp_path):
+    code, out, err = call(capsys, "compare", folder / "once", changed(folder / "twice", tmp_path / "o", seed=3))
+    assert (code, out) == (2, "")
+    assert "seed 0 and 3" in err
+    assert len(err.splitlines()) <= 2
+
+
+def test_hostile_names_are_shown_literally(capsys, folder, tmp_path):
+    shutil.copytree(folder / "once", tmp_path / "[red]x[bold]\x1b[31m")
+    code, out, _ = call(capsys, "compare", tmp_path / "[red]x[bold]\x1b[31m", folder / "twice")
+    assert code == 0
+    assert "[red]x[bold]" in out
+    assert "\x1b" not in out
