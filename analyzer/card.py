@@ -6,6 +6,7 @@ errors that name the key, so that a misspelt ``mean`` never silently becomes a d
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -124,6 +125,11 @@ def parse(document: object, *, where: str = "card") -> Card:
         feature_name=feature_name,
         source=source,
     )
+
+
+def digest(card: Card) -> str:
+    """SHA-256 of what a card says, whatever its file looks like."""
+    return hashlib.sha256(json.dumps(to_document(card), sort_keys=True).encode()).hexdigest()
 
 
 def to_document(card: Card) -> dict[str, Any]:

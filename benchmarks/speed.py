@@ -16,7 +16,7 @@ measures models/gtsrb_ciresan2012.onnx and the given models, each in alternation
     pytorch   the same with PyTorch, where torch and the network's own module are at hand
 
 Seconds are per image and radius (2 families x 100 trials in the study, 4 x 100 in the scripts), medians over repeats;
-images/s is for the protocol's 21 radii.
+images/s is for the protocol's 21 radii; ratios are medians over repeats of the ratio within each.
 """
 
 import argparse
@@ -90,19 +90,23 @@ def measured(model: Path, given: argparse.Namespace) -> list[tuple[str, ...]]:
         for _ in range(given.repeats):
             for name, contender in contenders.items():
                 times[name].append(contender())
-    seconds = {name: statistics.median(values) for name, values in times.items()}
     print(model.stem, f"batch {network.session.batch_size}", dict(times), file=sys.stderr, flush=True)
     return [
         (
             model.stem,
             name,
-            f"{value:.4f}",
-            f"{1 / (value * RADII):.4f}",
-            f"{value / seconds['bare']:.3f}",
+            f"{statistics.median(seconds):.4f}",
+            f"{1 / (statistics.median(seconds) * RADII):.4f}",
+            f"{ratio_to_bare(seconds, times['bare']):.3f}",
             stages.text() if name == "study" else "",
         )
-        for name, value in seconds.items()
+        for name, seconds in times.items()
     ]
+
+
+def ratio_to_bare(seconds: list[float], bare: list[float]) -> float:
+    """Median over the repeats of the ratio within each: what slows the machine for a while slows both."""
+    return statistics.median(one / other for one, other in zip(seconds, bare, strict=True))
 
 
 def synthetic(card: cards.Card) -> images.Pixels:

@@ -22,7 +22,7 @@ PLACES = {
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
-ORDER += ["bound", "gradients", "frequency", "landscape", "claims", "study", "bundled", "doctor"]
+ORDER += ["claims", "study", "bound", "gradients", "frequency", "landscape", "bundled", "doctor"]
 ORDER += ["compare", "gate", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -26,9 +26,15 @@ def claims(
     with store.open_run(run) as dataset:
         bound, no_bound = None, "was not computed (give --model)"
         if model is not None:
-            from analyzer.bound import normalised
+            from analyzer import bound as bounds
 
-            bound, no_bound = normalised(model, dataset, card=card)
+            layer = str(dataset["layer"].values[-1])
+            (entry,) = (
+                each
+                for each in bounds.bound(model, card=card, run=run, layers=(layer,), iterations=0)["bounds"]
+                if each["what"] == "layer"
+            )
+            bound, no_bound = entry["bound_normalised"], f"is unavailable: {entry['reason'] or 'the layer does not vary'}"
         judged = judge.claims(dataset, bound=bound, no_bound=no_bound)
     if json:
         terminal.print_json(

@@ -90,7 +90,7 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
         input_type=match.INPUT_TYPES[image.type.tensor_type.elem_type],
         declared_batch=declared,
         precision=ends.FLOATS.get(elem_type or TensorProto.FLOAT, "float32"),
-        row_bytes=_row_bytes(found, declared or 1),
+        row_bytes=_row_bytes(found, declared or 1, taps),
         unbounded=_unbounded(proto, found),
         source=str(model),
     )
@@ -124,7 +124,9 @@ def _unbounded(model: ModelProto, found: index.Index) -> tuple[str, ...]:
     return tuple(sorted(operators))
 
 
-def _row_bytes(found: index.Index, batch_size: int) -> int:
+def _row_bytes(found: index.Index, batch_size: int, taps: Sequence[str]) -> int:
+    """The largest operator's inputs and outputs, and the taps, which all have to be kept until the pass ends."""
+
     def size(name: str) -> int:
         elem_type, shape = found.types.get(name, (None, None))
         if name not in found.live or elem_type is None or shape is None:
@@ -132,7 +134,7 @@ def _row_bytes(found: index.Index, batch_size: int) -> int:
         return walk.size_of(elem_type, [d for d in shape if d is not None])
 
     largest = max((sum(map(size, {*node.input, *node.output})) for node in found.nodes), default=0)
-    return -(-largest // batch_size)
+    return -(-(largest + sum(map(size, taps))) // batch_size)
 
 
 def _serialised(model: ModelProto, path: Path) -> bytes:

@@ -67,6 +67,8 @@ def _unpacked(bands: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array
 def _simulated(ratios: Array, *, dimension: int, trials: int, norm: str, seed: int, draws: int) -> Array:
     """Mantel's r of (ratio, draw): the noise of a draw is the same for all ratios."""
     r = np.ones((ratios.size, draws))
+    if dimension == 1:
+        return r
     chunk = max(1, _CELLS // trials**2)
     for start in range(0, draws, chunk):
         stretch = slice(start, min(start + chunk, draws))

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,7 +42,7 @@ def identity(
     """What decides a number: a run is continued only where all of it is equal (`limit` may grow)."""
     return {
         "model": graph.sha256(model),
-        "card": hashlib.sha256(json.dumps(cards.to_document(cards.read(card)), sort_keys=True).encode()).hexdigest(),
+        "card": cards.digest(cards.read(card)),
         "labels": None if labels is None else hashlib.sha256(labels.read_bytes()).hexdigest(),
         **protocol.identity(),
         "layers": list(prepared.layers),

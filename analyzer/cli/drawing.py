@@ -1,0 +1,210 @@
+"""The commands that draw one thing: landscape, frequency."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analyzer.cli.app import Json, Model, app
+from analyzer.errors import UsageError
+
+Card = Annotated[Path | None, typer.Option("--card", help="Model card, if not MODEL.json.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Picture; FILE.svg is written beside it.")]
+Seed = Annotated[int, typer.Option("--seed", help="Another seed: other perturbations.")]
+
+
+@app.command()
+def landscape(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    card: Card = None,
+    radius: Annotated[float, typer.Option("--radius", help="Of the noise, grey levels.")] = 10.0,
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option("--size", help="Points along each side of the window.")] = 61,
+    norm: Annotated[str, typer.Option("--norm", help="linf or l2: the norm whose length is the radius.")] = "linf",
+    label: Annotated[int | None, typer.Option("--label", help="Class index; otherwise the clean prediction.")] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
+    whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
+    provider: Annotated[
+        str, typer.Option("--provider", help="auto, cpu, cuda, ...; never a silent fallback.")
+    ] = "auto",
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The score of an image's class on the plane spanned by a noise vector and a reordering of it (Fig. 2)."""
+    from analyzer import card as cards
+    from analyzer import landscape as landscapes
+    from analyzer.cli import terminal
+    from analyzer.study import Progress
+
+    _check_target(out)
+    with terminal.progress_shown() as shown:
+        found = landscapes.landscape(
+            model,
+            image,
+            card=card,
+            radius=radius,
+            seed=seed,
+            size=size,
+            norm=norm,
+            label=label,
+            clip=clip,
+            whole=whole,
+            provider=provider,
+            progress=lambda done, total: shown(Progress("evaluating", done, total, done, total)),
+        )
+    labels = cards.read(card or cards.beside(model)).labels
+    document = landscapes.document(found, labels=labels)
+    if out is not None:
+        from analyzer.plots import landscape as drawing
+
+        name = document["label_name"] or str(found.label)
+        _save(drawing.draw(found, name=image.name, label=name, says=document["sentence"]), out)
+    if json:
+        terminal.print_json(document)
+        return
+    _print_landscape(document, image.name, labels)
+    _say_where(out)
+
+
+def _print_landscape(document: dict[str, Any], name: str, labels: tuple[str, ...] | None) -> None:
+    from analyzer.cli import terminal
+    from analyzer.landscape import probability_text
+
+    def named(index: int) -> str:
+        return f"{index} {labels[index]}" if labels else str(index)
+
+    terminal.say(f"{name}: class {named(document['label'])}", style="bold")
+    rows = [
+        (
+            what,
+            f"({point['a']:g}, {point['b']:g})",
+            probability_text(point["score"]),
+            _number(point["log_odds"], ".2f"),
+            named(point["predicted"]),
+        )
+        for what, point in zip(("image", "image + u", "image + v"), document["marked"].values(), strict=True)
+    ]
+    title = f"u: noise of {document['radius']:g} grey levels ({document['norm']}); v: u reordered"
+    terminal.console().print(_table(title, ("", "(a, b)", "score", "log-odds, nat", "predicted"), rows))
+    low, high = (_number(value, ".2f") for value in document["log_odds_range"])
+    extent = document["extent"][1]
+    terminal.say(f"In the window, -{extent:g} to {extent:g} lengths of u and v: log-odds {low} to {high} nat")
+    terminal.say(f"• {document['sentence']}")
+    if document["undefined_points"]:
+        terminal.say(f"! {document['undefined_points']} points have no finite output.", style="yellow")
+
+
+@app.command()
+def frequency(
+    model: Model,
+    card: Card = None,
+    trials: Annotated[int, typer.Option("--trials", help="Reorderings, and fresh noise vectors.")] = 100,
+    seed: Seed = 0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """How much the first convolution's response changes when noise is reordered, and what its spectrum predicts."""
+    from analyzer import card as cards
+    from analyzer import frequency as frequencies
+    from analyzer import graph
+    from analyzer.cli import terminal
+    from analyzer.graph.kernel import first_convolution
+
+    _check_target(out)
+    graph.check(model)
+    layer = first_convolution(model, card=cards.read(card or cards.beside(model)))
+    found = frequencies.analyse(layer, trials=trials, seed=seed)
+    filters, _, height, width = layer.weights.shape
+    about: dict[str, Any] = {"layer": layer.name, "kernel": [height, width], "strides": list(layer.strides)}
+    document = {**about, "folded": list(layer.folded), "trials": trials, "seed": seed, **frequencies.document(found)}
+    said = f"{layer.name}: {filters} filters of {height} x {width}, {found.positions} positions"
+    if out is not None:
+        from analyzer.plots import frequency as drawing
+
+        _save(drawing.draw(found, name=said, says=document["sentence"]), out)
+    if json:
+        terminal.print_json(document)
+        return
+    terminal.say(said, style="bold")
+    if layer.folded:
+        terminal.say(f"Folded into its weights: {', '.join(layer.folded)}")
+    headings = ("over the filters", "median", "smallest", "largest", "predicted median")
+    terminal.console().print(
+        _table("Two draws of noise compared; y is the response map of one filter", headings, _frequency_rows(document))
+    )
+    terminal.say(f"• {document['sentence']}")
+    _say_where(out)
+
+
+def _frequency_rows(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    over = document["over_filters"]
+    for heading, name in (
+        ("reordered: norm(y - y') / norm(y)", "permutation_map_difference"),
+        ("fresh: norm(y - y') / norm(y)", "noise_map_difference"),
+        ("reordered: |norm(y) - norm(y')| / norm(y)", "permutation_norm_difference"),
+        ("fresh: |norm(y) - norm(y')| / norm(y)", "noise_norm_difference"),
+        ("participation ratio of |W(f)|^2", "participation"),
+    ):
+        values = [_number(over[name][key], ".3g") for key in ("median", "low", "high")]
+        predicted = over.get(f"{name}_predicted")
+        yield (heading, *values, _number(predicted["median"], ".3g") if predicted else "")
+
+
+def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from analyzer.cli.terminal import safe
+
+    table = Table(
+        title=Text(safe(title)),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+    )
+    for number, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(safe(cell)) for cell in row))
+    return table
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "undefined"
+
+
+def _check_target(out: Path | None) -> None:
+    """Refuse before anything is computed what could not be written afterwards."""
+    import importlib.util
+
+    if out is None:
+        return
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: give a name that ends in .png; the same picture as .svg is written beside it")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}; make it, or give another file")
+    for target in (out, out.with_suffix(".svg")):
+        if target.is_symlink() or (target.exists() and not target.is_file()):
+            raise UsageError(f"--out {target}: no regular file; give another one")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("matplotlib is not installed, and pictures need it: pip install 'convnet-analyzer[report]'")
+
+
+def _save(picture: Any, out: Path) -> None:
+    from analyzer import plots
+    from analyzer.store import files
+
+    files.write(out, plots.to_png(picture.figure))
+    files.write(out.with_suffix(".svg"), plots.to_svg(picture.figure))
+
+
+def _say_where(out: Path | None) -> None:
+    from analyzer.cli import terminal
+
+    terminal.say(f"Wrote {out} and {out.with_suffix('.svg').name}" if out else "For the picture, give --out FILE.png")

@@ -1,0 +1,158 @@
+"""What goes into a picture and what comes out of it, and the numbers that several pictures start from."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.measures import base
+from analyzer.measures.isotropy import mean_score, misclassified, score_range
+from analyzer.statistics import Estimate
+from analyzer.summary import MEASURED, estimates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+_DOUBLE = 4 * np.finfo(np.float64).eps
+_SINGLE = float(np.finfo(np.float32).eps)
+
+
+class Run(NamedTuple):
+    """One run to be drawn."""
+
+    label: str
+    dataset: Any
+    """xarray.Dataset as `analyzer.open_run` gives it."""
+    summary: Mapping[str, Any]
+    """Document as `analyzer.summary.summarise` gives it, or as it is read from summary.json."""
+
+
+class Picture(NamedTuple):
+    """One figure, and its words: all of them plain text in which labels stand as they came."""
+
+    name: str
+    """Stem of a file name."""
+    title: str
+    how: str
+    """How to read it."""
+    says: tuple[str, ...]
+    """One sentence a run, in the order of the runs."""
+    alt: str
+    """Text alternative."""
+    figure: "Figure"
+
+
+class Cloud(NamedTuple):
+    """One family's scores, a row an image and a column a radius; NaN where undefined."""
+
+    radius: Array
+    spread: Array
+    """Range of the true-class probability over the trials."""
+    log_odds: Array
+    """The same of the log-odds, nat."""
+    mean: Array
+    """Mean probability."""
+    wrong: Array
+    """Share of the trials that are misclassified."""
+    resolved: NDArray[np.bool_]
+    """Whether `spread` is above what the arithmetic resolves."""
+    floor: Array
+    """Noise floor of the log-odds, (image,), nat."""
+
+
+def measured(run: Run) -> Any:
+    """The images of a run that were measured."""
+    return run.dataset.isel(image=np.flatnonzero(run.dataset["image_status"].values == MEASURED))
+
+
+def has(run: Run, *names: str) -> bool:
+    """Whether the run has these variables, and images to show."""
+    dataset = run.dataset
+    return set(names) <= set(dataset) and bool((dataset["image_status"].values == MEASURED).any())
+
+
+def cloud(run: Run, prefix: str) -> Cloud | None:
+    """The scores of one family, "isotropy" or "symmetry"; None where the run has none.
+
+    A range is resolved where it is above a few units in the last place of its own number format (of float32, where the
+    graph gave probabilities) and, where there are log-odds, where their range is above twice the noise floor.
+    """
+    names = [f"{prefix}_{what}" for what in ("score", "log_odds", "predicted")]
+    if not has(run, *names):
+        return None
+    dataset = measured(run)
+    floor = np.asarray(dataset["log_odds_noise_floor"].values, dtype=np.float64)
+
+    def reduced(score: Any, log_odds: Any, predicted: Any, label: Any) -> tuple[NDArray[Any], ...]:
+        ulps = np.where((score == score.astype(np.float32)).all(axis=-1), _SINGLE, _DOUBLE) * score.max(axis=-1)
+        wrong = misclassified(predicted, label[:, None])
+        return score_range(score), score_range(log_odds), mean_score(score), wrong, ulps
+
+    spread, log_odds, mean, wrong, ulps = base.by_image(dataset, [*names, "label"], reduced)
+    with np.errstate(invalid="ignore"):
+        resolved = (spread > ulps) & ~(log_odds <= 2 * floor[:, None])
+    return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, floor)
+
+
+def radii(run: Run) -> Array:
+    """The radii of a run, grey levels."""
+    return np.asarray(run.dataset["radius"].values, dtype=np.float64)
+
+
+def layers(run: Run) -> list[str]:
+    """The layers of a run, along the depth."""
+    return [str(layer) for layer in run.dataset["layer"].values]
+
+
+def suffix(run: Run, layer: str) -> str:
+    """The end of a summary's names for this layer: empty where the run has one layer only."""
+    return f"/{layer}" if len(layers(run)) > 1 else ""
+
+
+def rows(run: Run) -> dict[str, Estimate]:
+    """The numbers of a run's summary, None read as NaN."""
+    return estimates(dict(run.summary))
+
+
+def dimension(run: Run) -> int:
+    """D, the number of pixel values of one image."""
+    return int(np.prod(_manifest(run)["context"]["pixel_shape"]))
+
+
+def norm(run: Run) -> str:
+    """The norm that has length radius."""
+    return str(_manifest(run)["identity"]["norm"])
+
+
+def trials(run: Run) -> int:
+    """Perturbations a radius and family."""
+    return int(run.dataset.sizes["trial"])
+
+
+def over_images(values: Array, quantile: float) -> Array:
+    """A quantile of the known values of each column, NaN where none is: (image, radius) -> (radius,)."""
+    known = (column[np.isfinite(column)] for column in values.T)
+    return np.array([np.quantile(column, quantile) if column.size else np.nan for column in known])
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number for a sentence: 0.014, 5.6e-5, 1200."""
+    if not np.isfinite(value):
+        return "undefined"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        mantissa, _, power = f"{value:.{max(digits - 1, 0)}e}".partition("e")
+        return f"{float(mantissa):g}e{int(power)}"
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
+def alternative(title: str, says: Iterable[str]) -> str:
+    """A text alternative: what is drawn, and what each run shows."""
+    return " ".join([f"{title}.", *says])
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run.dataset.attrs["manifest"])
+    return found

@@ -1,0 +1,153 @@
+"""Summary, figures and worst cases of one or several runs as one self-contained HTML file.
+
+    write(runs, out)    out/report.html, and every picture as out/figures/NAME.png and NAME.svg
+
+The page holds no script, fetches nothing and has no link but its own anchors. The same runs give the same bytes.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyzer import plots
+from analyzer.card import Card
+from analyzer.errors import UsageError
+from analyzer.report import page, worst
+from analyzer.report.load import Loaded, opened
+from analyzer.report.tables import short
+from analyzer.store import files
+from analyzer.summary import radius_text
+
+__all__ = ["write"]
+
+PAGE = "report.html"
+EMBEDDED = 300_000  # bytes of one figure in the page; the file beside it has the full resolution
+_RESOLUTIONS = (130, 100, 80, 60)
+STRIP = 4.5  # inches: small, so that its captions can be read on a phone
+STRIP_RESOLUTION = 180
+
+
+def write(runs: Sequence[Path], out: Path) -> Path:
+    """Write the report of `runs`, complete or not, into the folder `out` and return the path of report.html.
+
+    Each file takes its place whole; report.html is the last. Raises UsageError where `out` cannot be written or
+    matplotlib is missing, InputError for a path that is no run, IncompleteError for a run without a finished image,
+    with damaged results, or where the disk is full.
+    """
+    if not runs:
+        raise UsageError("no run given; expected one run directory or more")
+    figures = Path(out) / "figures"
+    try:
+        figures.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(f"{figures}: cannot be made: {e.strerror}; give another --out") from e
+    with opened([Path(run) for run in runs]) as loaded:
+        pictures = list(_pictures(loaded, figures))
+        cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
+        text = page.document(loaded, pictures, cases)
+    target = Path(out) / PAGE
+    files.write(target, text.encode())
+    return target
+
+
+def _pictures(loaded: Sequence[Loaded], figures: Path) -> Iterator[page.Shown]:
+    runs = [plots.Run(run.label, run.dataset, run.summary) for run in loaded]
+    for picture in plots.pictures(runs):
+        _save(picture.figure, figures, picture.name)
+        data = _embedded(picture.figure)
+        words = (picture.how, *picture.says)
+        yield page.Shown(picture.name, picture.title, words, picture.alt, data, "image/png", wide=True)
+
+
+def _save(figure: Any, figures: Path, name: str) -> None:
+    files.write(figures / f"{name}.png", plots.to_png(figure))
+    files.write(figures / f"{name}.svg", plots.to_svg(figure))
+
+
+def _embedded(figure: Any) -> bytes:
+    """The figure as PNG at the best resolution that keeps the page small."""
+    for dpi in _RESOLUTIONS:
+        data = plots.to_png(figure, dpi=dpi)
+        if len(data) <= EMBEDDED:
+            break
+    return data
+
+
+def _photograph(figure: Any) -> bytes:
+    """The figure as JPEG: noise does not compress without loss, and six runs have twelve of these."""
+    file = io.BytesIO()
+    figure.savefig(file, format="jpeg", dpi=STRIP_RESOLUTION, pil_kwargs={"quality": 85})
+    return file.getvalue()
+
+
+def _worst(run: Loaded, number: int, figures: Path) -> Iterator[page.Worst]:
+    """The worst cases of one run, each with its picture where image and card are still there."""
+    card: Card | None
+    try:
+        card, missing = worst.read_card(run.manifest), ""
+    except worst.Gone as e:
+        card, missing = None, str(e)
+    for case in worst.cases(run.dataset):
+        title, facts = _facts(run, case, card)
+        picture = None
+        if card is not None:
+            try:
+                picture = _strip(run, case, card, figures, f"worst_{number}_{case.kind}")
+                missing = ""
+            except worst.Gone as e:
+                missing = str(e)
+        yield page.Worst(title, facts, picture, missing)
+
+
+def _strip(run: Loaded, case: worst.Case, card: Card, figures: Path, name: str) -> page.Shown:
+    image = str(run.dataset["image"].values[case.image])
+    radius = float(run.dataset["radius"].values[case.radius])
+    sha256 = run.hashes.get(image, "")
+    rebuilt = worst.rebuild(run.manifest, card, image=image, sha256=sha256, radius=radius, trial=case.trial)
+    panels = worst.panels(rebuilt)
+    figure = plots.image_strip(panels, width=STRIP)
+    _save(figure, figures, name)
+    alt = (
+        f"{image}: the clean image; the same with noise of {radius_text(radius)} grey levels; and their difference "
+        f"magnified {worst.magnification(rebuilt.added)} times."
+    )
+    return page.Shown(name, image, (), alt, _photograph(figure), "image/jpeg")
+
+
+def _facts(run: Loaded, case: worst.Case, card: Card | None) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What the case is, and where: file, radius, trial, scores, classes."""
+    here = run.dataset.isel(image=case.image)
+    there = here.isel(radius=case.radius, trial=case.trial)
+    facts = [
+        ("image", str(here["image"].values)),
+        ("radius", f"{radius_text(float(there['radius'].values))} grey levels"),
+        ("trial", str(int(there["trial"].values))),
+        ("true class", _class(int(here["label"].values), card)),
+        ("clean score", _score(here["clean_score"], here["clean_log_odds"])),
+    ]
+    if "isotropy_score" in there:
+        facts += [
+            ("perturbed score", _score(there["isotropy_score"], there["isotropy_log_odds"])),
+            ("perturbed prediction", _class(int(there["isotropy_predicted"].values), card)),
+        ]
+    if case.kind == "range":
+        return f"Largest range of the true-class score: {short(case.value, '.3g')}, here its lowest", tuple(facts)
+    facts.append(("layer", str(there["layer"].values[case.layer])))
+    what = "Largest normalised Lipschitz ratio" if case.normalised else "Largest Lipschitz ratio, not normalised"
+    return f"{what}: {short(case.value, '.3g')}", tuple(facts)
+
+
+def _score(probability: Any, log_odds: Any) -> str:
+    """A probability, and beside it the log-odds, which still tell 0.999999 from 1."""
+    known = bool(np.isfinite(log_odds.values))
+    return f"{float(probability.values):.6g}" + (f" (log-odds {float(log_odds.values):.4g} nat)" if known else "")
+
+
+def _class(index: int, card: Card | None) -> str:
+    """A class by its label where the card has one."""
+    if card is not None and card.labels is not None and 0 <= index < len(card.labels):
+        return f"{card.labels[index]} ({index})"
+    return f"class {index}"

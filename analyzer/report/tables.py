@@ -1,0 +1,211 @@
+"""The tables of a report: numbers over the radii, the protocol, what it ran on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analyzer.measures import REGISTRY
+from analyzer.measures.base import Column, at
+from analyzer.report.html import Html, joined, table, tag
+from analyzer.statistics import Estimate
+from analyzer.store.manifest import differences
+from analyzer.summary import ADDED, estimates, layer_suffixes, radius_text
+
+MOST_LAYERS = 8  # with a table of all radii for each; beyond, one line a layer
+_PROTOCOL = {
+    "radii": "radii, grey levels",
+    "trials": "perturbations per radius and family",
+    "norm": "norm of length radius",
+    "clip": "perturbed pixels kept inside 0..255",
+    "round": "perturbed pixels on whole grey levels",
+    "limit": "images at most",
+    "min_confidence": "confidence an image needs",
+    "measures": "measures",
+    "permutations": "permutations of the Mantel test",
+    "seed": "seed",
+    "labels": "labels file, SHA-256",
+    "layers": "feature layers",
+}
+_OWN = ("layers",)  # another network has other layers: no difference of protocol
+_CONTEXT = {
+    "images": "image folder",
+    "card": "card",
+    "device": "device",
+    "provider": "provider",
+    "precision": "precision",
+    "batch_size": "batch size",
+    "threads": "threads",
+    "classes": "classes",
+    "pixel_shape": "pixels: channels, height, width",
+    "platform": "platform",
+}
+
+
+_GLANCE = (
+    ("range of the log-odds, nat", "isotropy_log_odds_range_median", ".2g"),
+    ("range of the true-class score", "isotropy_range_median", ".2g"),
+    ("images misclassified by some noise", "misclassified_share", ".0%"),
+    ("Mantel r", "mantel_r_mean", "+.3f"),
+    ("Mantel r of a linear map", "mantel_r_linear_mean", "+.3f"),
+    ("Lipschitz ratio, median", "lipschitz_median", ".2g"),
+    ("ratios below 1", "lipschitz_below_one_share", ".1%"),
+)
+
+
+def glance(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Html:
+    """A few numbers of every run side by side, at its smallest and largest radius; of the last of several layers."""
+    numbers = [estimates(dict(document)) for document in documents]
+    ends = [last_suffix(document) for document in documents]
+    lines: list[Sequence[object]] = [
+        ["images measured", *(document["run"]["images"]["measured"] for document in documents)],
+        ["radii, grey levels", *(" … ".join(map(radius_text, _ends(document))) for document in documents)],
+    ]
+    for heading, name, form in _GLANCE:
+        column, cells = Column(heading, name, form), []
+        for document, rows, end in zip(documents, numbers, ends, strict=True):
+            found = at(rows, name) or at(rows, name, end)
+            cells.append(joined(*(_between(column, [found.get(radius) for radius in _ends(document)]))))
+        if any(cells):
+            lines.append([heading, *cells])
+    return table("At a glance: at the smallest and the largest radius", ["", *labels], lines)
+
+
+def _ends(document: Mapping[str, Any]) -> list[float]:
+    radii = document["run"]["protocol"]["radii"]
+    return list(dict.fromkeys([radii[0], radii[-1]]))
+
+
+def _between(column: Column, found: Sequence[Estimate | None]) -> list[object]:
+    cells = [_cell(column, estimate) for estimate in found if estimate is not None]
+    return [part for k, cell in enumerate(cells) for part in ([" … ", cell] if k else [cell])]
+
+
+def last_suffix(document: Mapping[str, Any]) -> str:
+    """The suffix of the last of several layers in the run's order, the deepest: empty where there is one only."""
+    layers = document["run"]["protocol"]["layers"]
+    return f"/{layers[-1]}" if layer_suffixes(dict(document)) != [""] else ""
+
+
+def of_run(document: Mapping[str, Any]) -> Html:
+    """Every table of one summary document."""
+    rows = estimates(dict(document))
+    suffixes = layer_suffixes(dict(document))
+    parts = [_by_radius("Added to the pixels, grey levels", ADDED, rows, "")]
+    for name in document["run"]["protocol"]["measures"]:
+        measure = REGISTRY[name]
+        if not measure.NEEDS_FEATURES:
+            parts.append(_by_radius(measure.TITLE, measure.COLUMNS, rows, ""))
+        elif len(suffixes) <= MOST_LAYERS:
+            parts += [_by_radius(measure.TITLE, measure.COLUMNS, rows, suffix) for suffix in suffixes]
+        else:
+            parts.append(_by_layer(measure.TITLE, measure.COLUMNS, rows, suffixes))
+    return joined(*parts)
+
+
+def _by_radius(title: str, of: Sequence[Column], rows: Mapping[str, Estimate], suffix: str) -> Html:
+    """One line a radius, and one over all radii where there is such a number; nothing where there is no number."""
+    columns = [(column, found) for column in of if (found := at(rows, column.name, suffix))]
+    if not columns:
+        return Html("")
+    lines: list[Sequence[object]] = [
+        [radius_text(radius), *(_cell(column, found.get(radius)) for column, found in columns)]
+        for radius in sorted({radius for _, found in columns for radius in found})
+    ]
+    overall = [rows.get(column.name + suffix) for column, _ in columns]
+    if any(overall):
+        lines.append(["all", *(_cell(column, e) for (column, _), e in zip(columns, overall, strict=True))])
+    caption = f"{title} — {suffix[1:]}" if suffix else title
+    return table(caption, ["radius", *(column.heading for column, _ in columns)], lines)
+
+
+def _by_layer(title: str, of: Sequence[Column], rows: Mapping[str, Estimate], suffixes: Sequence[str]) -> Html:
+    """One line a layer, over all radii; the numbers of each radius are in summary.json."""
+    columns = [column for column in of if any(column.name + suffix in rows for suffix in suffixes)]
+    if not columns:
+        return Html("")
+    lines: list[Sequence[object]] = [
+        [suffix[1:], *(_cell(column, rows.get(column.name + suffix)) for column in columns)] for suffix in suffixes
+    ]
+    return table(f"{title}; over all radii", ["layer", *(column.heading for column in columns)], lines)
+
+
+def _cell(column: Column, estimate: Estimate | None) -> Html:
+    if estimate is None:
+        return Html("")
+    if not math.isfinite(estimate.value):
+        return tag("span", "undefined", class_="soft")
+    value = joined(short(estimate.value, column.form))
+    if column.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        low, high = (short(bound, column.form) for bound in (estimate.low, estimate.high))
+        value = joined(value, tag("small", f"{low} – {high}"))
+    return value
+
+
+def short(value: float, form: str) -> str:
+    """A number in few characters: 1.4e-6 rather than 1.4e-06, 2.4e-4 rather than 0.00024."""
+    if form.endswith("g") and 0 < abs(value) < 1e-3:
+        form = f"{form[:-2]}{int(form[-2]) - 1}e"
+    mantissa, exponent, power = format(value, form).partition("e")
+    return f"{mantissa}e{int(power)}" if exponent else mantissa
+
+
+def protocol(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Html:
+    """The protocol: one column where it is the same for all, else one a run, with a note that names what differs."""
+    protocols = [document["run"]["protocol"] for document in documents]
+    changed = differing(protocols)
+    several = any(p != protocols[0] for p in protocols)
+    head: list[object] = ["", *(labels if several else [labels[0] if len(labels) == 1 else "all runs"])]
+    shown = protocols if several else protocols[:1]
+    lines: list[Sequence[object]] = [
+        [tag("strong", name, " (differs)") if key in changed else name, *(_setting(key, p.get(key)) for p in shown)]
+        for key, name in _PROTOCOL.items()
+    ]
+    words = ", ".join(_PROTOCOL.get(key, key) for key in changed)
+    note = (
+        tag(
+            "p",
+            f"These runs follow different protocols: {words}. Compare their numbers with that in mind.",
+            class_="alert",
+        )
+        if changed
+        else Html("")
+    )
+    return joined(note, tag("div", table("Protocol", head, lines), class_="words"))
+
+
+def differing(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys in which the protocols differ, but for those that another network must change."""
+    keys = {key for p in protocols for key in differences(dict(protocols[0]), dict(p))}
+    return sorted(keys - set(_OWN), key=lambda key: list(_PROTOCOL).index(key) if key in _PROTOCOL else len(_PROTOCOL))
+
+
+def _setting(key: str, value: Any) -> str:
+    if value is None:
+        return "the runtime's choice" if key == "threads" else "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "radii":
+        return ", ".join(radius_text(radius) for radius in value)
+    if key == "norm":
+        return {"linf": "L-infinity", "l2": "L2"}.get(value, str(value))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def context(labels: Sequence[str], manifests: Sequence[Mapping[str, Any]]) -> Html:
+    """What each run ran on, with all versions: one column a run."""
+    contexts = [manifest["context"] for manifest in manifests]
+    versions = list(dict.fromkeys(name for c in contexts for name in c.get("versions", {})))
+    lines: list[Sequence[object]] = [
+        ["model", *(c["model"] for c in contexts)],
+        ["model, SHA-256", *(manifest["identity"]["model"] for manifest in manifests)],
+        *([name, *(_setting(key, c.get(key)) for c in contexts)] for key, name in _CONTEXT.items()),
+        ["begun", *(manifest.get("created", "") for manifest in manifests)],
+        ["changed on the way", *(_history(manifest) for manifest in manifests)],
+        *([name, *(c.get("versions", {}).get(name, "") for c in contexts)] for name in versions),
+    ]
+    return tag("div", table("What it ran on", ["", *labels], lines), class_="words")
+
+
+def _history(manifest: Mapping[str, Any]) -> str:
+    changes = dict.fromkeys(key for entry in manifest["history"] for key in entry.get("changes", {}))
+    return ", ".join(changes) or "nothing"

@@ -1,0 +1,187 @@
+"""The worst cases of a run, their perturbations rebuilt from what the run recorded; no network is run.
+
+A perturbation depends only on (seed, SHA-256 of the image file, pixel shape, family, radius, trial), so the file and
+the card bring it back bit for bit. Where either is gone or changed, `Gone` says so.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer import card as cards
+from analyzer import images
+from analyzer.errors import InputError
+from analyzer.images.files import identifier
+from analyzer.measures import lipschitz
+from analyzer.measures.base import by_image
+from analyzer.measures.isotropy import score_range
+from analyzer.perturbations import Perturbations
+from analyzer.summary import MEASURED
+
+
+class Case(NamedTuple):
+    """One perturbation: where it stands in the data set, and the extreme that it shows."""
+
+    kind: str
+    """"range" or "ratio"."""
+    image: int
+    radius: int
+    trial: int
+    layer: int | None
+    value: float
+    normalised: bool = True
+
+
+class Rebuilt(NamedTuple):
+    """Grey levels of shape (C, H, W), float32, C RGB or L: the clean image, and what was added to it."""
+
+    clean: NDArray[np.float32]
+    added: NDArray[np.float32]
+
+
+class Gone(Exception):
+    """The image cannot be rebuilt; the text says what is missing or changed."""
+
+
+def cases(dataset: Any) -> list[Case]:
+    """The worst of a run's measured images: largest isotropy range, largest Lipschitz ratio; fewer where undefined."""
+    kept = np.flatnonzero(dataset["image_status"].values == MEASURED)
+    if not kept.size:
+        return []
+    measured = dataset.isel(image=kept)
+    found = (largest_range(measured), largest_ratio(measured))
+    return [case._replace(image=int(kept[case.image])) for case in found if case is not None]
+
+
+def largest_range(dataset: Any) -> Case | None:
+    """The trial with the lowest true-class score where the score's range over fresh noise is largest."""
+    if "isotropy_score" not in dataset:
+        return None
+    ranges, lowest = by_image(dataset, ["isotropy_score"], lambda s: (score_range(s), np.argmin(s, axis=-1)))
+    largest = np.nan_to_num(ranges).max()
+    if largest == 0:
+        return None
+    image, radius = np.argwhere(ranges == largest)[0]
+    return Case("range", int(image), int(radius), int(lowest[image, radius]), None, float(largest))
+
+
+def largest_ratio(dataset: Any) -> Case | None:
+    """The perturbation with the largest L_x over all layers; the raw ratio where no range is known."""
+    if "feature_distance" not in dataset or "input_distance_l2" not in dataset:
+        return None
+    layers = [str(layer) for layer in dataset["layer"].values]
+    input_range, widths = lipschitz.ranges(json.loads(dataset.attrs["calibration"]), layers)
+    scale: dict[str, Any] = {"input_range": input_range, "feature_range": widths}
+    normalised = bool(np.isfinite(input_range / widths).any())
+    if not normalised:
+        scale = {}
+
+    def largest(moved: Any, added: Any) -> tuple[NDArray[Any], ...]:
+        ratios = lipschitz.ratio(moved, added[..., None], **scale).reshape(len(moved), -1)
+        ratios = np.where(np.isfinite(ratios), ratios, 0.0)
+        return ratios.max(axis=-1), ratios.argmax(axis=-1)
+
+    most, where = by_image(dataset, ("feature_distance", "input_distance_l2"), largest)
+    image = int(most.argmax())
+    if most[image] == 0:
+        return None
+    shape = tuple(dataset.sizes[axis] for axis in ("radius", "trial", "layer"))
+    radius, trial, layer = (int(k) for k in np.unravel_index(where[image], shape))
+    return Case("ratio", image, radius, trial, layer, float(most[image]), normalised)
+
+
+def read_card(manifest: Mapping[str, Any]) -> cards.Card:
+    """The card that the run was made with. Raises Gone where it is not there or not the same."""
+    path = Path(str(manifest["context"].get("card", "")))
+    if not path.is_file():
+        raise Gone(f"the card {path} is not to be found from here")
+    try:
+        card = cards.read(path)
+    except InputError as e:
+        raise Gone(f"the card cannot be used: {e}") from e
+    if cards.digest(card) != manifest["identity"]["card"]:
+        raise Gone(f"the card {path} has changed since the run")
+    return card
+
+
+def rebuild(
+    manifest: Mapping[str, Any], card: cards.Card, *, image: str, sha256: str, radius: float, trial: int
+) -> Rebuilt:
+    """The clean image and what one trial of the noise family really added to it, clipped and rounded as in the run.
+
+    image is its id in the run. Raises Gone where the file is not there or not the same.
+    """
+    identity = manifest["identity"]
+    folder = Path(str(manifest["context"].get("images", "")))
+    file = _find(folder, image, card, labelled=identity.get("labels") is not None)
+    try:
+        pixels = images.read(file, card=card)
+    except images.ImageError as e:
+        raise Gone(f"{image}: {e}") from e
+    if pixels.sha256 != sha256:
+        raise Gone(f"{image} has changed since the run")
+    drawn = Perturbations(
+        seed=identity["seed"],
+        sha256=sha256,
+        shape=card.pixel_shape,
+        family="noise",
+        radius=radius,
+        trials=identity["trials"],
+        norm=identity["norm"],
+    )
+    words = drawn.words(range(trial, trial + 1))
+    added = (words * drawn.scales(words).astype(np.float32)[:, None]).reshape(pixels.values.shape)
+    perturbed = pixels.values + added
+    if identity["clip"]:
+        perturbed = np.clip(perturbed, 0, 255)
+    if identity["round"]:
+        perturbed = np.rint(perturbed)
+    return Rebuilt(pixels.values, perturbed - pixels.values if identity["clip"] or identity["round"] else added)
+
+
+def _find(folder: Path, image: str, card: cards.Card, *, labelled: bool) -> images.ImageFile:
+    """The file of an image id. With a labels file the folder's own tables and names meant nothing to the run."""
+    if not folder.is_dir():
+        raise Gone(f"the image folder {folder} is not to be found from here")
+    if not labelled:
+        try:
+            known = {file.id: file for file in images.find(folder, card=card)}
+        except InputError as e:
+            raise Gone(f"the image folder cannot be used: {e}") from e
+        if image in known:
+            return known[image]
+        raise Gone(f"{image} is no longer in {folder}")
+    here = folder
+    for part in image.split("/"):
+        entries = here.iterdir() if here.is_dir() else iter(())
+        there = next((entry for entry in entries if identifier(entry.name) == part), None)
+        if there is None:
+            raise Gone(f"{image} is no longer in {folder}")
+        here = there
+    return images.ImageFile(image, here, None)
+
+
+def magnification(added: NDArray[np.float32]) -> int:
+    """The whole number by which a difference is shown so that it just fits 0..255 around mid-grey, at least 1."""
+    largest = float(np.abs(added).max())
+    return max(1, int(127 / largest)) if largest > 0 else 1
+
+
+def panels(rebuilt: Rebuilt) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Clean, perturbed and difference, each (H, W, 3) or (H, W), 0..255, for `plots.image_strip`."""
+    factor = magnification(rebuilt.added)
+    shown = {
+        "clean": rebuilt.clean,
+        "perturbed": rebuilt.clean + rebuilt.added,
+        f"difference × {factor}": 127.5 + factor * rebuilt.added,
+    }
+    return [(title, _displayed(values)) for title, values in shown.items()]
+
+
+def _displayed(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    bytes_ = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    return bytes_[0] if len(bytes_) == 1 else bytes_.transpose(1, 2, 0)
