@@ -153,7 +153,7 @@ def _warnings(
         yield f"{duplicates} images left out: the same file as another one."
     converted = Counter(note for c in calibration["candidates"] for note in c.get("notes", []))
     for note, count in converted.items():
-        yield f"{count} images: {note}."
+        yield f"{count} image{'s' * (count != 1)}: {note}."
     trials = manifest["identity"]["trials"]
     if trials < 10:
         yield f"{trials} trials: participation ratio, alpha and the p-values mean little below 10."

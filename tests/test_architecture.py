@@ -11,6 +11,7 @@ import analyzer
 ROOT = Path(analyzer.__file__).parent
 PLACES = {
     "onnx": "graph",
+    "onnx_ad": "graph",
     "onnxruntime": "session",
     "skbio": "statistics",
     "matplotlib": "plots",

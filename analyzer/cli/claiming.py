@@ -34,7 +34,7 @@ def claims(
                 for each in bounds.bound(model, card=card, run=run, layers=(layer,), iterations=0)["bounds"]
                 if each["what"] == "layer"
             )
-            bound, no_bound = entry["bound_normalised"], f"is unavailable: {entry['reason'] or 'the layer does not vary'}"
+            bound, no_bound = entry["bound_normalised"], f"is unavailable: {entry['reason'] or 'no range'}"
         judged = judge.claims(dataset, bound=bound, no_bound=no_bound)
     if json:
         terminal.print_json(

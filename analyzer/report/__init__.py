@@ -14,6 +14,7 @@ import numpy as np
 
 from analyzer import plots
 from analyzer.card import Card
+from analyzer.claims import claims
 from analyzer.errors import UsageError
 from analyzer.report import page, worst
 from analyzer.report.load import Loaded, opened
@@ -47,7 +48,8 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     with opened([Path(run) for run in runs]) as loaded:
         pictures = list(_pictures(loaded, figures))
         cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
-        text = page.document(loaded, pictures, cases)
+        judged = [claims(run.dataset, no_bound="is shown by `analyzer claims --model`") for run in loaded]
+        text = page.document(loaded, pictures, cases, judged)
     target = Path(out) / PAGE
     files.write(target, text.encode())
     return target

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from analyzer import __version__
-from analyzer.report import tables
+from analyzer.claims import Claim
+from analyzer.report import html, tables
 from analyzer.report.caveats import caveats
 from analyzer.report.html import Html, items, joined, tag
 from analyzer.report.load import Loaded
@@ -37,13 +38,19 @@ class Worst(NamedTuple):
     missing: str = ""
 
 
-def document(runs: Sequence[Loaded], pictures: Sequence[Shown], worst: Sequence[tuple[Loaded, Sequence[Worst]]]) -> str:
-    """The report as one HTML file without scripts, whose policy lets nothing be fetched."""
+def document(
+    runs: Sequence[Loaded],
+    pictures: Sequence[Shown],
+    worst: Sequence[tuple[Loaded, Sequence[Worst]]],
+    claims: Sequence[Sequence[Claim]],
+) -> str:
+    """The report as one HTML file without scripts, whose policy lets nothing be fetched. claims: those of each run."""
     style_hash = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
     title, names = "Neighbourhoods of images", ", ".join(_labels(runs))
     sections = [
         ("runs", "What ran, and what it says", _overview(runs)),
+        ("claims", "The paper's claims", _claims(runs, claims)),
         ("figures", "Figures", joined(*(_figure(picture) for picture in pictures))),
         ("worst", "Worst cases", _worst(worst)),
         ("caveats", "What the numbers do not say", _caveats(runs)),
@@ -136,6 +143,20 @@ def _images(images: dict[str, Any]) -> str:
         f"{images['measured']} images measured (at most {images['asked']} asked for); {images['read']} of "
         f"{images['found']} were looked at{f': {reasons}' if reasons else ''}.{labels}"
     )
+
+
+def _claims(runs: Sequence[Loaded], claims: Sequence[Sequence[Claim]]) -> Html:
+    """Verdicts side by side, then why."""
+    by_claim = list(zip(*claims, strict=True))
+    rows = [[f"({of[0].number}) {of[0].claim}", *(claim.verdict for claim in of)] for of in by_claim]
+    reasons = (
+        joined(
+            tag("h3", f"({of[0].number}) {of[0].claim}"),
+            items([f"{run.label}: {claim.verdict}: {claim.reason}." for run, claim in zip(runs, of, strict=True)]),
+        )
+        for of in by_claim
+    )
+    return joined(tag("div", html.table("Verdicts", ["claim", *_labels(runs)], rows), class_="words"), *reasons)
 
 
 def _figure(picture: Shown) -> Html:

@@ -1,0 +1,94 @@
+"""What the figures of `sensitivity` say, in plain words."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def sentences(
+    medians: Mapping[str, Any],
+    rows: list[dict[str, Any]],
+    identity: Mapping[str, Any],
+    method: Mapping[str, Any],
+    *,
+    dimension: int,
+) -> Iterator[str]:
+    """One sentence a property, as far as there are figures. dimension: D, elements of an image."""
+
+    def of(name: str) -> float:
+        entry = medians.get(f"{name}_median")
+        return float(entry["value"]) if entry is not None else np.nan
+
+    images = "1 image" if len(rows) == 1 else f"median of {len(rows)} images"
+    radius = identity["radii"][0]
+    if np.isfinite(of("gradient_l2")):
+        equal = (
+            f"Gradient (Eq. 3, {images}): the equal share of its elements is {of('gradient_equal_share'):.2g} (1: all "
+            f"the same, {1 / dimension:.1g}: random signs)"
+        )
+        if np.isfinite(of("range_measured")):
+            equal += (
+                f"; alone it would spread the log-odds over {of('range_linear'):.2g} nat at radius {radius:g}, where "
+                f"{of('range_measured'):.2g} nat were measured"
+            )
+        yield equal + "."
+    if np.isfinite(of("hessian_off_diagonal")):
+        yield (
+            f"Hessian ({images}): {of('hessian_off_diagonal'):.0%} of its squared norm lies off the diagonal, "
+            f"{of('hessian_unequal_diagonal'):.1%} on the unequal part of the diagonal; isotropy has neither."
+        )
+    if np.isfinite(of("sigma_max")):
+        bound = "at least " if method["gradients"] is None else ""
+        said = (
+            f"Jacobian ({images}): the largest singular value is {bound}{of('sigma_over_rms'):.3g} times "
+            "||J||_F / sqrt(D)"
+        )
+        if np.isfinite(of("sigma_over_sampled")):
+            said += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
+        yield said + ": random noise understates the local Lipschitz constant by that."
+    if np.isfinite(of("fgsm_eps")) or np.isfinite(of("l2_distance")):
+        yield _boundary(of, rows, images, identity["radii"][-1])
+
+
+def _boundary(of: Any, rows: list[dict[str, Any]], images: str, largest: float) -> str:
+    said = (
+        f"Boundary ({images}): {of('fgsm_eps'):.3g} grey levels along the gradient's sign change the class, and "
+        f"{of('l2_distance'):.3g} in L2 suffice"
+    )
+    if not rows or "noise_found" not in rows[0]:
+        return said + "."
+    found = sum(bool(row.get("noise_found")) for row in rows)
+    said += f"; random noise misclassified {found} of {len(rows)} up to radius {largest:g}"
+    bound = "" if found == len(rows) else "at least "
+    ratios = {"L-infinity": of("understated_linf"), "L2": of("understated_l2")}
+    # Below 1, noise was not tried as far out as that: nothing follows.
+    known = [f"{bound}{ratio:.3g} times in {norm}" for norm, ratio in ratios.items() if ratio >= 1]
+    return f"{said}, so it overstates the distance {' and '.join(known)}." if known else f"{said}."
+
+
+def warnings(rows: list[dict[str, Any]], method: Mapping[str, Any]) -> Iterator[str]:
+    """What limits the figures."""
+    if method["gradients"] is None:
+        yield (
+            f"{method['unavailable']}. Gradient, Hessian and Jacobian are by finite differences along random "
+            f"directions ({method['step']:g} grey level), sigma_max is a lower bound, and the distance to the boundary "
+            "is unavailable."
+        )
+        return
+    slow = sum(not row["sigma_converged"] for row in rows)
+    if slow:
+        yield f"{slow} images: the power iteration did not converge; sigma_max is a lower bound there."
+    undefined = sum("gradient_l2" not in row for row in rows)
+    if undefined:
+        yield f"{undefined} images: no gradient, since the log-odds are undefined (a probability rounds to 0 or 1)."
+    for name, what in (("fgsm_eps", "along the gradient's sign"), ("l2_distance", "by the minimum-distance attack")):
+        lost = sum(name in row and not np.isfinite(row[name]) for row in rows)
+        if lost:
+            yield f"{lost} images: no other class was found {what}; they are left out of the median."
+    error = method.get("hessian_graph_error")
+    if error is not None and not str(method["hessian"]).startswith("forward"):
+        yield (
+            f"Hessian by {method['hessian']}: the graph's own differs from it by {error:.2g} of its size, since kinks "
+            "(ReLU, max pooling) make the gradient jump."
+        )
