@@ -241,4 +241,4 @@ def call(arguments: list[str]) -> None:
         raise SystemExit(code)
 
 
-from analyzer.cli import claiming, deciding, drawing, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above
+from analyzer.cli import bounding, claiming, deciding, drawing, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above

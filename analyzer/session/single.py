@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.errors import InputError
+from analyzer.errors import AnalyzerError, InputError
 from analyzer.graph import Prepared
 from analyzer.session import core, providers, runtime
 
@@ -13,8 +13,13 @@ from analyzer.session import core, providers, runtime
 def as_function(
     prepared: Prepared, *, threads: int | None = None
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The first output of `prepared` as a function of its input. Calling it raises InputError where it cannot run."""
-    session = providers.open_session(prepared, providers.CPU, threads=threads)
+    """The first output of `prepared` as a function of its input. Raises InputError where it cannot be loaded or run."""
+    try:
+        session = providers.open_session(prepared, providers.CPU, threads=threads)
+    except AnalyzerError:
+        raise
+    except Exception as e:  # the runtime's exceptions have no common base
+        raise runtime.load_error(e, prepared.source) from e
 
     def function(values: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
