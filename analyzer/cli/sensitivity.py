@@ -24,7 +24,7 @@ def sensitivity(
     threads: Annotated[int | None, typer.Option("--threads", help="Of the CPU provider.")] = None,
     json: Json = False,
 ) -> None:
-    """Gradients around a run's images: Eq. 3, the sharp local Lipschitz constant, the distance to the boundary."""
+    """Gradients around a run's images: isotropy by (3), the sharp Lipschitz constant, the distance to the boundary."""
     from analyzer.cli import terminal
     from analyzer.gradients.sensitivity import FILE
     from analyzer.gradients.sensitivity import sensitivity as measure
