@@ -35,7 +35,7 @@ _QUANTITIES = (
     ("mantel_r", "Mantel's r", False),
     ("jacobian_rms", "norm_F(J) / sqrt(D)", True),
     ("participation_ratio", "participation\nratio", True),
-    ("lipschitz", "ratio L", True),
+    ("lipschitz", "Lipschitz ratio", True),
 )
 _LOOKS: tuple[tuple[str, str, Any], ...] = (("#0072B2", "o", "-"), ("#009E73", "^", "--"), ("#D55E00", "s", "-."))
 _LABELS = 8  # layer names on an axis
