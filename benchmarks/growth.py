@@ -7,7 +7,6 @@ mostly the analyzer's own. `growth.py JSON` is the child: it runs one and prints
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -45,7 +44,10 @@ def child(images: int, radii: int, trials: int, side: int, features: int) -> Non
         )
         start = time.perf_counter()
         study.run(model, folder / "images", folder / "run", protocol=protocol, batch_size=64, provider="cpu")
-        print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        seconds = time.perf_counter() - start
+        # Not ru_maxrss, which a process has from its parent. VmHWM: its own peak, in KiB.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        print(seconds, next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def main() -> None:

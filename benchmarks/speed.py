@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-scripts", action="store_true", help="only bare and study")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--provider", default="cpu")
     given = parser.parse_args()
     table = []
     for model in [HERE.parent / "models" / "gtsrb_ciresan2012.onnx", *given.models]:
@@ -67,7 +68,7 @@ def measured(model: Path, given: argparse.Namespace) -> list[tuple[str, ...]]:
     """The table's rows for one model."""
     card = cards.read(cards.beside(model))
     protocol = study.Protocol(radii=tuple(float(r) for r in range(1, given.radii + 1)), min_confidence=0.0)
-    network = study.open_network(model, card=card, protocol=protocol, provider="cpu", threads=given.threads)
+    network = study.open_network(model, card=card, protocol=protocol, provider=given.provider, threads=given.threads)
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
         picture = synthetic(card)

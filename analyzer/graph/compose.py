@@ -7,6 +7,16 @@ from onnx import ModelProto, TensorProto, helper
 from analyzer.graph.prepare import Prepared
 
 
+def unused(model: ModelProto, stem: str) -> str:
+    """`stem`, lengthened until no tensor's or node's name begins with it."""
+    graph = model.graph
+    taken = {name for node in graph.node for name in (node.name, *node.input, *node.output)}
+    taken.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    while any(name.startswith(stem) for name in taken):
+        stem += "_"
+    return stem
+
+
 def composed(prepared: Prepared) -> Prepared:
     """`prepared` with its input computed in the graph from three others, in the order of `Prepared.parts`.
 
@@ -19,12 +29,13 @@ def composed(prepared: Prepared) -> Prepared:
     model = ModelProto.FromString(prepared.model)
     (entry,) = [value for value in model.graph.input if value.name == prepared.input]
     channels, height, width = (dim.dim_value for dim in entry.type.tensor_type.shape.dim[1:])
-    words, scales, base = parts = tuple(f"{prepared.input}/{part}" for part in ("words", "scales", "base"))
-    cast, scaled = f"{words}/float", f"{words}/scaled"
+    stem = unused(model, "analyzer_rows")
+    words, scales, base = parts = tuple(f"{stem}/{part}" for part in ("words", "scales", "base"))
+    cast, scaled = f"{stem}/float", f"{stem}/scaled"
     nodes = [
         helper.make_node("Cast", [words], [cast], name=cast, to=TensorProto.FLOAT),
         helper.make_node("Mul", [cast, scales], [scaled], name=scaled),
-        helper.make_node("Add", [scaled, base], [prepared.input], name=f"{prepared.input}/sum"),
+        helper.make_node("Add", [scaled, base], [prepared.input], name=f"{stem}/sum"),
     ]
     for position, node in enumerate(nodes):
         model.graph.node.insert(position, node)

@@ -10,31 +10,44 @@ from analyzer.graph.ends import ACTIVATIONS, FLOATS, find_feature
 from analyzer.graph.index import Index
 
 ALL = "all"
-_GATES = frozenset({"Sigmoid", "HardSigmoid"})
+_GATES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "Tanh"})
+_RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Cast", "Dropout"})
 
 
 def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[str]:
-    """Layer names with "all" and patterns (`*`, `?`, `[...]`) replaced by tensors, first to last, each once.
+    """Layer names with "all" and patterns (`*`, `?`, `[...]`) replaced by tensors.
 
-    A name that is a tensor's own stands for itself, whatever it looks like. Raises InputError for a pattern that
-    matches nothing, and for "all" where the graph has no activation.
+    Where there are any, the result is in the order of the graph, each tensor once; else it is `asked`. A name that is a
+    tensor's own stands for itself, whatever it looks like. Raises InputError for a pattern that matches nothing, and
+    for "all" where no activation is found.
     """
-    names: list[str] = []
+    names: dict[str, None] = {}
+    needed = _needed(index, scores)
+    many = False
     for name in asked:
         if name in index.types or name in index.producer or not (name == ALL or set(name) & set("*?[")):
-            names.append(name)
+            names[_tensor(index, name)] = None
             continue
-        needed = _needed(index, scores)
+        many = True
         found = (
             _activations(index, needed, scores, path)
             if name == ALL
             else [tensor for tensor in needed if fnmatch.fnmatchcase(tensor, name)]
         )
         if not found:
+            what = "finds no activation" if name == ALL else "matches no tensor before the scores"
             listed = ", ".join(needed[-5:]) or "none"
-            raise InputError(f"{path}: --layers {name!r:.120} matches no tensor before the scores, e.g. {listed}")
-        names += [tensor for tensor in found if tensor not in names]
-    return names
+            raise InputError(f"{path}: --layers {name!r:.120} {what}; name tensors or a pattern, e.g. {listed}")
+        names.update(dict.fromkeys(found))
+    place = {name: number for number, name in enumerate(needed)}
+    return sorted(names, key=lambda name: place.get(name, len(place))) if many else list(asked)
+
+
+def _tensor(index: Index, name: str) -> str:
+    """The tensor of a node's own name, or `name`."""
+    if name in index.types or name in index.producer:
+        return name
+    return next((node.output[0] for node in index.nodes if node.name == name and node.output), name)
 
 
 def _needed(index: Index, scores: str) -> list[str]:
@@ -44,12 +57,20 @@ def _needed(index: Index, scores: str) -> list[str]:
         if not needed.isdisjoint(node.output):
             needed.update(walk.reads(node))
     outputs = (name for node in index.nodes for name in node.output)
+    same = {scores}  # the scores themselves, before a reshaping
+    last = index.producer.get(scores)
+    while last is not None and last.op_type in _RESHAPING:
+        same.add(last.input[0])
+        last = index.producer.get(last.input[0])
     floats = (None, *FLOATS)
-    return [n for n in outputs if n in needed and n in index.live and n != scores and index.elem_type(n) in floats]
+    return [n for n in outputs if n in needed and n in index.live and n not in same and index.elem_type(n) in floats]
 
 
 def _activations(index: Index, needed: Sequence[str], scores: str, path: Path) -> list[str]:
-    """What follows each activation operator; of a gate (a Sigmoid that multiplies) the product; and the feature."""
+    """What follows each activation operator; of a gate (a Sigmoid that multiplies) the product; and the feature.
+
+    Swish, HardSwish and Mish written as products are gates too.
+    """
     inside = set(needed)
     found: set[str] = set()
     for name in needed:

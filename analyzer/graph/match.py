@@ -99,6 +99,16 @@ def scores(model: ModelProto, found: index.Index, card: Card, path: Path) -> end
     return ends.Scores(output, "logits")
 
 
+def feature(found: index.Index, card: Card, scores: str, path: Path) -> str | None:
+    """The layer just before the classification: the card's, else the one found, None where there is none."""
+    if card.feature_name is not None:
+        return card.feature_name
+    try:
+        return ends.find_feature(found, scores, path)
+    except InputError:
+        return None
+
+
 def layers(
     found: index.Index, card: Card, asked: Sequence[str], scores: str, path: Path, notes: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

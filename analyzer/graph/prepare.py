@@ -25,7 +25,8 @@ class Prepared:
     the scores are computed in. row_bytes: estimated activation memory of one image. unbounded: operators whose time or
     memory the graph does not tell, to be tried under limits first. source: the file, for messages. parts: the inputs of
     a graph that computes its input itself (see `composed`), else empty. reduced: whether each layer's output is a Gram
-    matrix of the batch (see `graph.reduced`).
+    matrix of the batch (see `graph.reduced`). feature: the layer just before the classification, whether measured or
+    not, None where none is found.
     """
 
     model: bytes
@@ -43,6 +44,7 @@ class Prepared:
     source: str = "the model"
     parts: tuple[str, ...] = ()
     reduced: bool = False
+    feature: str | None = None
 
 
 def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str = "cpu") -> Prepared:
@@ -92,6 +94,7 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
         precision=ends.FLOATS.get(elem_type or TensorProto.FLOAT, "float32"),
         row_bytes=_row_bytes(found, declared or 1, taps),
         unbounded=_unbounded(proto, found),
+        feature=match.feature(found, card, scores.tensor, model),
         source=str(model),
     )
 

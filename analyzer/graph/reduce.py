@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from analyzer.graph.compose import unused
 from analyzer.graph.prepare import Prepared
 
 
@@ -17,12 +18,13 @@ def reduced(prepared: Prepared) -> Prepared:
     """
     model = ModelProto.FromString(prepared.model)
     scores, *layers = prepared.outputs
-    first = f"{prepared.input}/first"
+    prefix = unused(model, "analyzer_grams")
+    first = f"{prefix}/first"
     model.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), first))
     outputs = [value for value in model.graph.output if value.name == scores]
     made = []
     for number, layer in enumerate(layers):
-        stem = f"{prepared.input}/gram_{number}"
+        stem = f"{prefix}/{number}"
         flat, clean, centred, turned = (f"{stem}/{part}" for part in ("flat", "clean", "centred", "turned"))
         model.graph.node.extend(
             [

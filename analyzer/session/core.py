@@ -60,7 +60,7 @@ class Session:
         self._lean, self._failures = False, 0
         self.notes = []
         self.precision = prepared.precision
-        if prepared.unbounded:
+        if prepared.unbounded and not prepared.reduced:  # that one was tried as it was
             trial.attempt(prepared, pixel_shape)
         self._choose_provider(provider)
         self.device = providers.device_name(self.provider)
@@ -221,7 +221,17 @@ class Session:
             )
         return tuple(math.prod(shape[1:]) for shape in shapes)
 
+    def close(self) -> None:
+        """Free the runtime's memory; the session cannot run any more."""
+        del self._session
+        gc.collect()
+
     def _too_little_memory(self, batch: int, error: MemoryError) -> UsageError:
+        if self.reduces:
+            return UsageError(
+                f"{self._prepared.source}: too little memory on {self.device} for {batch} images at once, which that "
+                f"many layers ask for: {error}; use fewer --trials or --layers"
+            )
         return UsageError(
             f"{self._prepared.source}: too little memory on {self.device} for {batch} image(s): {error}; free some, or "
             "use --provider cpu"

@@ -68,7 +68,7 @@ def run(
     with store.open_store(
         out,
         identity=provenance.identity(model, card_path, labels, protocol, network.prepared),
-        context=provenance.context(model, folder, card_path, the_card, threads, *network),
+        context=provenance.context(model, folder, card_path, the_card, protocol, threads, network),
         coordinates=provenance.coordinates(protocol, network.prepared),
     ) as opened:
         known = {image.id: image for image in candidates}
@@ -78,7 +78,8 @@ def run(
         document = _selection(opened, candidates, network, the_card, protocol, folder, progress)
         passes, chosen = 0, document["selected"]
         left = [record for record in chosen if not _is_measured(opened, record["key"])]
-        network = _reduced(network, protocol, provider=provider, threads=threads)
+        if network.reduces and left:
+            network = reduced_network(network, protocol, threads=threads)
         session = network.session
         expected = len(left) * neighbourhood.rows_of(protocol, session.batch_size, reduced=session.reduces)
         for done, record in enumerate(left, len(chosen) - len(left)):
@@ -95,10 +96,11 @@ def run(
 
 
 class Network(NamedTuple):
-    """A model made ready, and the session that runs it."""
+    """A model made ready, and the session that runs it. reduces: whether images are measured by `reduced_network`."""
 
     prepared: graph.Prepared
     session: Session
+    reduces: bool = False
 
 
 def open_network(
@@ -112,6 +114,7 @@ def open_network(
 ) -> Network:
     """Prepare `model` with the protocol's layers tapped, open a session, choose a batch size unless one is given."""
     prepared = graph.prepare(model, card=card, layers=protocol.layers, device=device_of(provider))
+    protocol.check_layers(len(prepared.layers))
     if prepared.input_type == "uint8" and not (protocol.clip and protocol.round):
         raise InputError(
             f"{model}: its input is uint8, so perturbed pixels must be whole numbers inside 0..255\nadd --clip --round"
@@ -122,21 +125,27 @@ def open_network(
             f"{model}: the card has {len(card.labels)} labels, the model {session.classes} classes; "
             "correct or remove output.labels"
         )
-    if size is None:
+    network = Network(prepared, session, _is_reduced(prepared, session, protocol))
+    if size is None and not network.reduces:
         session.choose_batch_size(neighbourhood.rows_of(protocol, 1))
-    return Network(prepared, session)
+    return network
 
 
-def _reduced(network: Network, protocol: Protocol, *, provider: str, threads: int | None) -> Network:
-    """The same network with its layers reduced inside the graph, where the features of a radius would take too much."""
-    prepared, session = network
-    held = sum(session.feature_sizes) * protocol.trials * 4
-    if not protocol.needs_features or held <= _HELD_FEATURES or not session.independent:
-        return network
-    reduced = graph.reduced(prepared)
+def _is_reduced(prepared: graph.Prepared, session: Session, protocol: Protocol) -> bool:
+    """Whether a radius's features would take much, and more than a batch of all its trials does inside the graph."""
+    features = 4 * sum(session.feature_sizes)
+    held = features * protocol.trials
+    inside = (prepared.row_bytes - features) * neighbourhood.reduced_batch(protocol)
+    return protocol.needs_features and session.independent and held > max(_HELD_FEATURES, inside)
+
+
+def reduced_network(network: Network, protocol: Protocol, *, threads: int | None = None) -> Network:
+    """The same network with its layers reduced inside the graph; the session it had is closed first."""
+    reduced, provider, shape = graph.reduced(network.prepared), network.session.provider, network.session.pixel_shape
+    network.session.close()
     size = neighbourhood.reduced_batch(protocol)
-    opened = Session(reduced, pixel_shape=session.pixel_shape, provider=provider, threads=threads, batch_size=size)
-    return Network(reduced, opened)
+    opened = Session(reduced, pixel_shape=shape, provider=provider, threads=threads, batch_size=size)
+    return Network(reduced, opened, True)
 
 
 def _finished(out: Path) -> dict[str, Any] | None:

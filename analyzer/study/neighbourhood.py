@@ -19,7 +19,7 @@ from analyzer.perturbations import Perturbations, derived_key
 from analyzer.study.packing import Piece, run_rows
 from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Clean, Perturbed, Preprocessing, Source
+from analyzer.study.rows import Clean, Neighbours, Perturbed, Preprocessing, Source
 
 MEASURED, NON_FINITE, UNREADABLE = range(3)
 FLOOR_ROWS = 8
@@ -138,7 +138,7 @@ def observe(
 
     def sources() -> Iterator[Source]:
         if not session.reduces:  # there each batch has it
-            yield Clean(clean[None])
+            yield Clean(1)
         for k, radius in enumerate(protocol.radii):
             for family in protocol.families:
                 drawn = Perturbations(
@@ -151,14 +151,14 @@ def observe(
                     norm=protocol.norm,
                 )
                 yield Perturbed(drawn, k, pixels=pixels, clean=clean, prepare=prepare, protocol=protocol)
-        yield Clean(prepare.neighbours(clean, FLOOR_ROWS))
+        yield Neighbours(prepare.neighbours(clean, FLOOR_ROWS))
 
     def take(pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
         answers.take(pieces, scores, features)
         tick(len(scores))
 
     with one_blas_thread():
-        run_rows(session, sources(), clean=clean, take=take)
+        run_rows(session, sources(), clean=clean, take=take, finished=protocol.clip or protocol.round)
         return _variables(answers, protocol=protocol, sha256=sha256, dimension=int(np.prod(shape)))
 
 

@@ -19,16 +19,25 @@ class Piece(NamedTuple):
     trials: range
 
 
-def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float32], take: Callable[..., None]) -> None:
+def run_rows(
+    session: Any,
+    sources: Iterator[Source],
+    *,
+    clean: NDArray[np.float32],
+    take: Callable[..., None],
+    finished: bool = False,
+) -> None:
     """Pack the rows of all sources into batches of the session's one shape; hand pieces and answers to `take`.
 
     The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample. On a
     CPU the rows are made between passes, on all cores; where the session composes them, during the pass before.
+    finished: whether rows are made on the host in any case, since clipping or rounding finishes them.
     """
-    buffers = [Batch(session.batch_size, clean, composed=session.composes) for _ in range(1 + session.composes)]
+    composed = session.composes and not finished
+    buffers = [Batch(session.batch_size, clean, composed=composed) for _ in range(1 + session.composes)]
 
     def filled() -> Iterator[tuple[list[Piece], Feed]]:
-        packed = (_around_clean if session.reduces else _packed)(sources, session.batch_size, clean)
+        packed = (_around_clean if session.reduces else _packed)(sources, session.batch_size)
         for pieces, batch in zip(packed, itertools.cycle(buffers), strict=False):
             start = 0
             for source, trials in pieces:
@@ -40,7 +49,7 @@ def run_rows(session: Any, sources: Iterator[Source], *, clean: NDArray[np.float
         take(pieces, *answers)
 
 
-def _packed(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) -> Iterator[list[Piece]]:
+def _packed(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]:
     """The pieces of each batch of `size` rows."""
     pieces: list[Piece] = []
     room = size
@@ -54,15 +63,15 @@ def _packed(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) ->
                 yield pieces
                 pieces, room = [], size
     if pieces:
-        yield [*pieces, Piece(Clean(np.repeat(clean[None], room, axis=0)), range(room))]
+        yield [*pieces, Piece(Clean(room), range(room))]
 
 
-def _around_clean(sources: Iterator[Source], size: int, clean: NDArray[np.float32]) -> Iterator[list[Piece]]:
+def _around_clean(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]:
     """A batch for each source, with the clean row first: what a reduced graph relates to it and to each other."""
-    first = Piece(Clean(clean[None]), range(1))
+    first = Piece(Clean(1), range(1))
     for source in sources:
         room = size - 1 - source.count
-        padding = Piece(Clean(np.repeat(clean[None], room, axis=0)), range(room))
+        padding = Piece(Clean(room), range(room))
         yield [first, Piece(source, range(source.count)), *([padding] if room else [])]
 
 

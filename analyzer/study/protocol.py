@@ -72,6 +72,14 @@ class Protocol:
         # One order, so that a run asked for in another is the same run.
         object.__setattr__(self, "measures", tuple(m for m in REGISTRY if m in self.measures))
 
+    def check_layers(self, count: int) -> None:
+        """Raise UsageError where the distance matrices of so many layers would not fit."""
+        if self.needs_features and len(self.radii) * self.trials**2 * (1 + count) > 2 * MOST_DISTANCES:
+            raise UsageError(
+                f"--trials {self.trials} at {len(self.radii)} radii and {count} layers: radii x trials^2 x "
+                f"(1 + layers) exceeds {2 * MOST_DISTANCES:g}; use fewer"
+            )
+
     @property
     def families(self) -> tuple[str, ...]:
         """The perturbation families that the chosen measures need, each once: the noise family serves several."""

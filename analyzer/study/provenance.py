@@ -5,12 +5,15 @@ import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analyzer import card as cards
 from analyzer import graph
-from analyzer.session import Session
+from analyzer.study.neighbourhood import reduced_batch
 from analyzer.study.protocol import Protocol
+
+if TYPE_CHECKING:
+    from analyzer.study import Network
 
 
 def variable_names(protocol: Protocol) -> list[str]:
@@ -54,11 +57,12 @@ def context(
     folder: Path,
     card_path: Path,
     card: cards.Card,
+    protocol: Protocol,
     threads: int | None,
-    prepared: graph.Prepared,
-    session: Session,
+    network: "Network",
 ) -> dict[str, Any]:
     """What a run ran on."""
+    prepared, session, reduces = network
     draft = "; ".join(map(str, card.source.get("fill_in", [])))
     todo = [f"The card is still a draft, see its source.fill_in: {draft}."] if draft else []
     return {
@@ -68,7 +72,8 @@ def context(
         "provider": session.provider,
         "device": session.device,
         "precision": session.precision,
-        "batch_size": session.batch_size,
+        "batch_size": reduced_batch(protocol) if reduces else session.batch_size,
+        "feature": prepared.feature,
         "threads": threads,
         "classes": session.classes,
         "pixel_shape": list(session.pixel_shape),

@@ -78,6 +78,13 @@ class Batch:
         self.values[rows] = values
         self.scales[rows] = 0
 
+    def put_clean(self, rows: slice) -> None:
+        """The clean image itself."""
+        if self.composed:
+            self.words[rows], self.scales[rows] = 0, 0
+        else:
+            self.put(rows, self.clean[None])
+
     def put_words(self, rows: slice, words: NDArray[np.int16], scales: NDArray[np.float32]) -> None:
         """clean + words * scales: (n, C, H, W) and (n, C, 1, 1)."""
         if self.composed:
@@ -109,7 +116,18 @@ class Source(Interface):
 
 @dataclasses.dataclass
 class Clean:
-    """Rows that stand for the clean image: itself, or neighbours that differ in the last bit. (count, C, H, W)."""
+    """`count` rows that are the clean image."""
+
+    count: int
+
+    def write(self, trials: range, batch: Batch, start: int) -> None:
+        """Copy it."""
+        batch.put_clean(slice(start, start + len(trials)))
+
+
+@dataclasses.dataclass
+class Neighbours:
+    """Rows that differ from the clean image in the last bits only: (count, C, H, W) network input."""
 
     values: NDArray[np.float32]
 
