@@ -2,7 +2,8 @@
 
 (1) isotropic at epsilon, not at radius 1 and beyond (section 2.1); (2) not symmetric (2.2); (3) |Mantel r| below 0.1
 already at epsilon (2.3); (4) L_x below 1 for most perturbations, although the global Lipschitz bound is above 1 (2.4).
-Epsilon is the run's smallest radius, below 1 grey level. Claims about features are about the run's last layer.
+Epsilon is the run's smallest radius, below 1 grey level. Claims about features are about the layer just before the
+classification.
 """
 
 import json
@@ -25,8 +26,10 @@ NO_MORE = "holds, but symmetry adds nothing beyond isotropy here"
 SAME_SCORE = 0.01
 """A range of the true-class probability below which "the score does not significantly change"."""
 LOW_MANTEL = 0.1
-LINEAR_ERROR = 0.25
-"""The linear reference itself errs by up to a quarter."""
+SAME_GROWTH = 0.25
+"""How far the growth of a range may be from that of a linear map and still count as its."""
+SAME_RANGE = 0.1
+"""How far the range under reordering may be from that under fresh noise, as a share of it, and still count as equal."""
 
 
 class Figure(NamedTuple):
@@ -57,14 +60,16 @@ def claims(dataset: Any, *, bound: float | None = None, no_bound: str = "was not
     """
     measured = dataset.isel(image=np.flatnonzero(dataset["image_status"].values == MEASURED))
     count = measured.sizes["image"]
+    layer, wanted = _feature(measured)
+    bound = bound if bound is not None and np.isfinite(bound) else None
     table: tuple[tuple[str, str, Callable[[Any], Verdict]], ...] = (
         ("isotropic at epsilon, not at radius 1 and beyond", "isotropy_log_odds", _isotropy),
-        ("not symmetric", "symmetry_log_odds", _symmetry),
-        (f"|Mantel r| < {LOW_MANTEL:g} already at epsilon", "mantel_r", _topology),
+        ("not symmetric: reordering moves the log-odds by more than rounding", "symmetry_log_odds", _symmetry),
+        (f"|Mantel r| < {LOW_MANTEL:g} already at epsilon", "mantel_r", partial(_topology, layer=layer or 0)),
         (
             "L_x < 1 for most perturbations, although the global bound is > 1",
             "feature_distance",
-            partial(_lipschitz, bound=bound, no_bound=no_bound),
+            partial(_lipschitz, layer=layer or 0, bound=bound, no_bound=no_bound),
         ),
     )
     result = []
@@ -73,10 +78,26 @@ def claims(dataset: Any, *, bound: float | None = None, no_bound: str = "was not
             verdict: Verdict = (), UNKNOWN, "the run has not measured it"
         elif count < FEW_IMAGES:
             verdict = (), UNKNOWN, f"{count} image(s): below {FEW_IMAGES}, intervals mislead"
+        elif layer is None and "layer" in measured[variable].dims:
+            verdict = (), UNKNOWN, f"the layer before the classification, {wanted}, is not among the run's layers"
         else:
             verdict = judge(measured)
         result.append(Claim(number, text, *verdict))
     return result
+
+
+def _feature(measured: Any) -> tuple[int | None, str]:
+    """Place and name of the layer just before the classification: the only one, or the one the run says it is."""
+    layers = [str(name) for name in measured["layer"].values]
+    wanted = str(json.loads(measured.attrs["manifest"])["context"].get("feature"))
+    if len(layers) == 1:
+        return 0, layers[0]
+    return (layers.index(wanted) if wanted in layers else None), wanted
+
+
+def feature_layer(dataset: Any) -> str:
+    """Name of the layer that claims (3) and (4) are about."""
+    return _feature(dataset)[1]
 
 
 def to_document(judged: Sequence[Claim]) -> list[dict[str, Any]]:
@@ -84,46 +105,67 @@ def to_document(judged: Sequence[Claim]) -> list[dict[str, Any]]:
     return [{**c._asdict(), "figures": {f.name: f.estimate._asdict() for f in c.figures}} for c in judged]
 
 
+def _bounds(estimate: Estimate) -> tuple[float, float] | None:
+    """The interval; the value itself where all images agree, so that there is none; None with too few images."""
+    if estimate.n < FEW_IMAGES or not np.isfinite(estimate.value):
+        return None
+    if np.isfinite(estimate.low) and np.isfinite(estimate.high):
+        return estimate.low, estimate.high
+    return estimate.value, estimate.value
+
+
+def _few(what: str, estimate: Estimate) -> str:
+    return f"{what} is defined on {estimate.n} image(s); {FEW_IMAGES} are needed"
+
+
 def _isotropy(measured: Any) -> Verdict:
     radii = measured["radius"].values
-    epsilon, later = radii[0], [k for k, radius in enumerate(radii) if radius >= 1]
-    if epsilon >= 1 or not later:
+    later = [k for k, radius in enumerate(radii) if radius >= 1]
+    if radii[0] >= 1 or not later:
         return (), UNKNOWN, "the claim needs a radius below 1 and one from 1 on"
 
     def ranges(score: Any, log_odds: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         return score_range(score), score_range(log_odds)
 
     scores, log_odds = base.by_image(measured, ("isotropy_score", "isotropy_log_odds"), ranges)
-    near, far = (quantile_over_images(scores[:, k], 0.5) for k in (0, later[0]))
-    floor = 2 * measured["log_odds_noise_floor"].values
-    heard = np.where(log_odds[:, 0] > floor, log_odds[:, 0], np.nan)
+    medians = [quantile_over_images(column, 0.5) for column in scores.T]
+    names = [f"isotropy_range_median@{radius_text(radius)}" for radius in radii]
+    near, far = medians[0], medians[later[0]]
+    heard = np.where(log_odds[:, 0] > 2 * measured["log_odds_noise_floor"].values, log_odds[:, 0], np.nan)
     growth = quantile_over_images(log_odds[:, later[0]] / heard, 0.5)
-    one = radius_text(radii[later[0]])
-    figures: tuple[Figure, ...] = (
-        Figure(f"isotropy_range_median@{radius_text(epsilon)}", near),
-        Figure(f"isotropy_range_median@{one}", far),
-        Figure(f"isotropy_log_odds_range_growth_to_{one}", growth),
+    steps = float(radii[later[0]] / radii[0])
+    figures = (
+        Figure(names[0], near),
+        Figure(names[later[0]], far),
+        Figure("isotropy_log_odds_range_growth", growth),
     )
-    steps = float(radii[later[0]] / epsilon)
-    grows = (
-        f"; the log-odds range grows {growth.value:.2g}-fold from {radius_text(epsilon)} to {one}, where that of "
-        f"a linear map grows {steps:.2g}-fold"
-        if np.isfinite(growth.value)
-        else ""
+    one, growing = radius_text(radii[later[0]]), _bounds(growth)
+    said = (
+        f"the score's range is {near.value:.2g} at radius {radius_text(radii[0])} and {far.value:.2g} at {one} (median)"
     )
-    said = f"the score's range is {near.value:.2g} at epsilon and {far.value:.2g} at radius {one} (median)"
-    same, other = near.high < SAME_SCORE, far.low >= SAME_SCORE
-    if same and other:
-        alike = np.isfinite(growth.low) and growth.low <= 1.1 * steps and growth.high >= 0.9 * steps
-        return figures, AS_LINEAR if alike else HOLDS, said + grows
-    if far.high < SAME_SCORE:
-        last = quantile_over_images(scores[:, -1], 0.5)
-        figures += (Figure(f"isotropy_range_median@{radius_text(radii[-1])}", last),)
-        beyond = f", {last.value:.2g} at radius {radius_text(radii[-1])}"
-        return figures, FAILS, f"{said}{beyond}: below {SAME_SCORE:g} beyond epsilon as well{grows}"
-    if near.low >= SAME_SCORE:
-        return figures, FAILS, f"{said}: {SAME_SCORE:g} or more at epsilon already{grows}"
-    return figures, UNKNOWN, f"{said}; an interval holds {SAME_SCORE:g}, or there is none{grows}"
+    compared = (
+        f"; the log-odds range grows {growth.value:.2g}-fold in between, that of a linear map {steps:.2g}-fold"
+        if growing
+        else "; how its log-odds grow cannot be compared with a linear map"
+    )
+    around, beyond = _bounds(near), _bounds(far)
+    if around is None or beyond is None:
+        return figures, UNKNOWN, _few("the range", near)
+    if around[1] < SAME_SCORE <= beyond[0]:
+        margin = SAME_GROWTH * steps
+        alike = growing is not None and steps - margin <= growing[0] and growing[1] <= steps + margin
+        return figures, AS_LINEAR if alike else HOLDS, said + compared
+    if beyond[1] < SAME_SCORE:
+        reached = [k for k in later if medians[k].value >= SAME_SCORE]
+        where = (
+            f"it reaches {SAME_SCORE:g} first at radius {radius_text(radii[reached[0]])}"
+            if reached
+            else f"it stays below {SAME_SCORE:g} up to radius {radius_text(radii[-1])} ({medians[-1].value:.2g})"
+        )
+        return figures, FAILS, f"{said}: below {SAME_SCORE:g} there too; {where}{compared}"
+    if around[0] >= SAME_SCORE:
+        return figures, FAILS, f"{said}: {SAME_SCORE:g} or more at the smallest radius already{compared}"
+    return figures, UNKNOWN, f"{said}; an interval holds {SAME_SCORE:g}{compared}"
 
 
 def _symmetry(measured: Any) -> Verdict:
@@ -132,74 +174,83 @@ def _symmetry(measured: Any) -> Verdict:
     (permuted,) = base.by_image(measured, ("symmetry_log_odds",), lambda values: (score_range(values),))
     floor = measured["log_odds_noise_floor"].values
     above = share(np.where(np.isnan(permuted[:, k]), np.nan, permuted[:, k] > 2 * floor))
-    figures = [Figure(f"symmetry_above_noise_floor_share@{radius_text(radii[k])}", above)]
-    said = f"at radius {radius_text(radii[k])}, reordering the noise moves {above.value:.0%} of the images' log-odds"
-    if above.n == 0:
-        return tuple(figures), UNKNOWN, "the log-odds are undefined throughout"
-    if not above.low > 0.5:
-        verdict = FAILS if above.high < 0.5 else UNKNOWN
-        return tuple(figures), verdict, f"{said} above the noise floor"
+    figures: tuple[Figure, ...] = (Figure(f"symmetry_above_noise_floor_share@{radius_text(radii[k])}", above),)
+    heard = _bounds(above)
+    if heard is None:
+        return figures, UNKNOWN, _few("the log-odds range", above)
+    said = (
+        f"at radius {radius_text(radii[k])}, reordering moves the log-odds by more than twice the noise floor "
+        f"in {above.value:.0%} of the images"
+    )
+    if heard[0] <= 0.5:
+        return figures, FAILS if heard[1] < 0.5 else UNKNOWN, said
     if "isotropy_log_odds" not in measured:
-        return tuple(figures), HOLDS, f"{said}; isotropy was not measured, to compare it with fresh noise"
+        return figures, HOLDS, f"{said}; isotropy was not measured, to compare it with fresh noise"
     (relative,) = base.by_image(
         measured, ("symmetry_log_odds", "isotropy_log_odds"), lambda one, other: (relative_excess(one, other),)
     )
     excess = over_images(base.mean_of_known(relative), np.mean)
-    figures.append(Figure("symmetry_relative_excess_mean", excess))
-    interval = f"{excess.low:+.1%} to {excess.high:+.1%} of the range, paired over images"
-    if excess.low <= 0 <= excess.high:
-        return tuple(figures), NO_MORE, f"{said}, as much as fresh noise does ({interval})"
-    return tuple(figures), HOLDS, f"{said}; reordered and fresh noise differ ({interval})"
+    figures += (Figure("symmetry_relative_excess_mean", excess),)
+    between = _bounds(excess)
+    if between is None:
+        return figures, HOLDS, f"{said}; {_few('the difference from fresh noise', excess)}"
+    interval = f"{between[0]:+.1%} to {between[1]:+.1%} of the range, paired over images"
+    if max(-between[0], between[1]) < SAME_RANGE:
+        return figures, NO_MORE, f"{said}, within {SAME_RANGE:.0%} of what fresh noise does ({interval})"
+    if between[0] <= 0 <= between[1]:
+        return figures, HOLDS, f"{said}; it cannot be told from fresh noise ({interval})"
+    return figures, HOLDS, f"{said}; reordered and fresh noise differ ({interval})"
 
 
-def _topology(measured: Any) -> Verdict:
-    radius, layer = radius_text(measured["radius"].values[0]), str(measured["layer"].values[-1])
-    r, linear = (measured[name].values[:, 0, -1] for name in ("mantel_r", "mantel_r_linear"))
-    mean, difference = over_images(r, np.mean), over_images(r - linear, np.mean)
-    expected = over_images(linear, np.mean)
+def _topology(measured: Any, *, layer: int) -> Verdict:
+    radii, name = measured["radius"].values, str(measured["layer"].values[layer])
+    if radii[0] >= 1:
+        return (), UNKNOWN, "the claim needs a radius below 1"
+    r, linear = (measured[variable].values[:, 0, layer] for variable in ("mantel_r", "mantel_r_linear"))
+    mean, expected, difference = (over_images(values, np.mean) for values in (r, linear, r - linear))
+    low = share(np.where(np.isnan(r), np.nan, np.abs(r) < LOW_MANTEL))
+    where = f"@{radius_text(radii[0])}" + (f"/{name}" if measured.sizes["layer"] > 1 else "")
     figures = (
-        Figure(f"mantel_r_mean@{radius}", mean),
-        Figure(f"mantel_r_linear_mean@{radius}", expected),
-        Figure(f"mantel_r_minus_linear_mean@{radius}", difference),
+        Figure(f"mantel_r_below_{LOW_MANTEL:g}_share{where}", low),
+        Figure(f"mantel_r_mean{where}", mean),
+        Figure(f"mantel_r_linear_mean{where}", expected),
+        Figure(f"mantel_r_minus_linear_mean{where}", difference),
     )
+    around, apart = _bounds(low), _bounds(difference)
+    if around is None or apart is None:
+        return figures, UNKNOWN, _few("r", mean)
     said = (
-        f"r averages {mean.value:+.3f} at radius {radius} (layer {layer}), that of a linear map of equal participation "
-        f"ratio {expected.value:+.3f}; the difference is {difference.low:+.3f} to {difference.high:+.3f}"
+        f"|r| < {LOW_MANTEL:g} in {low.value:.0%} of the images at radius {radius_text(radii[0])} (layer {name}, mean "
+        f"{mean.value:+.3f}); a linear map of equal participation ratio has {expected.value:+.3f}, the difference "
+        f"is {apart[0]:+.3f} to {apart[1]:+.3f}"
     )
-    if not (np.isfinite(mean.low) and np.isfinite(difference.low)) or mean.n < FEW_IMAGES:
-        return figures, UNKNOWN, f"{said}; r is defined on {mean.n} image(s)"
-    if mean.low >= LOW_MANTEL or mean.high <= -LOW_MANTEL:
-        return figures, FAILS, said
-    if mean.low <= -LOW_MANTEL or mean.high >= LOW_MANTEL:
-        return figures, UNKNOWN, f"{said}; the interval holds {LOW_MANTEL:g}"
-    allowed = LINEAR_ERROR * abs(expected.value)
-    alike = difference.low <= allowed and difference.high >= -allowed
-    return figures, AS_LINEAR if alike else HOLDS, said
+    if around[0] <= 0.5:
+        return figures, FAILS if around[1] < 0.5 else UNKNOWN, said
+    # What a linear map has is no evidence of anything else.
+    return figures, AS_LINEAR if abs(expected.value) < LOW_MANTEL else HOLDS, said
 
 
-def _lipschitz(measured: Any, *, bound: float | None, no_bound: str) -> Verdict:
-    layer = str(measured["layer"].values[-1])
-    input_range, (width,) = lipschitz.ranges(json.loads(measured.attrs["calibration"]), [layer])
+def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str) -> Verdict:
+    name = str(measured["layer"].values[layer])
+    input_range, (width,) = lipschitz.ranges(json.loads(measured.attrs["calibration"]), [name])
 
     def below(moved: Any, added: Any) -> tuple[NDArray[Any]]:
-        ratios = lipschitz.ratio(moved[..., -1], added, input_range=input_range, feature_range=width)
+        ratios = lipschitz.ratio(moved[..., layer], added, input_range=input_range, feature_range=width)
         return (lipschitz.share_below(ratios.reshape(len(ratios), -1), 1.0),)
 
     (shares,) = base.by_image(measured, ("feature_distance", "input_distance_l2"), below)
     most = mean_share(shares)
-    figures = [Figure("lipschitz_below_one_share", most)]
-    if most.n == 0:
-        return tuple(figures), UNKNOWN, "the ratio is undefined throughout"
-    said = f"{most.value:.1%} of the perturbations have L_x < 1 (layer {layer}); random noise sees a lower bound"
+    figures: tuple[Figure, ...]
+    figures = (Figure("lipschitz_below_one_share" + (f"/{name}" if measured.sizes["layer"] > 1 else ""), most),)
+    around = _bounds(most)
+    if around is None:
+        return figures, UNKNOWN, _few("the ratio", most)
+    said = f"{most.value:.1%} of the perturbations have L_x < 1 (layer {name}); random noise sees a lower bound"
     if bound is None:
-        beside = f"; the global bound {no_bound}"
+        said += f"; the global bound {no_bound}"
     else:
-        figures.append(Figure("global_bound_normalised", Estimate(bound, np.nan, np.nan, 1)))
-        beside = f"; the global bound is {bound:.3g}"
-    if most.high < 0.5 or (bound is not None and bound <= 1):
-        return tuple(figures), FAILS, said + beside
-    # Where all images agree there is no interval, or Wilson's.
-    low = most.low if np.isfinite(most.low) else most.value
-    if low <= 0.5 or bound is None:
-        return tuple(figures), UNKNOWN, said + beside
-    return tuple(figures), HOLDS, said + beside
+        figures += (Figure("global_bound_normalised", Estimate(bound, np.nan, np.nan, 1)),)
+        said += f"; by the same ranges of g and h, the global bound is {bound:.3g}"
+    if around[1] < 0.5 or (bound is not None and bound <= 1):
+        return figures, FAILS, said
+    return figures, HOLDS if around[0] > 0.5 and bound is not None else UNKNOWN, said

@@ -24,7 +24,7 @@ def verdicts(tmp_path, made, *, images=12, size=8, given=None, **changed):
 def test_a_constant_network_is_isotropic_and_symmetric_everywhere(tmp_path):
     found = verdicts(tmp_path, graphs.constant(tmp_path))
     assert [found[k].verdict for k in (1, 2, 3, 4)] == [FAILS, FAILS, UNKNOWN, UNKNOWN]
-    assert "below 0.01 beyond epsilon as well" in found[1].reason
+    assert "it stays below 0.01 up to radius 4 (0)" in found[1].reason
     assert "r is defined on 0 image(s)" in found[3].reason
 
 
@@ -37,18 +37,85 @@ def matrix(rank, scale, dimension=192):
 
 
 def test_a_linear_map_does_what_a_linear_map_does(tmp_path):
-    # Of rank 2 its r is low, its range grows in proportion to the radius, its symmetry is that of fresh noise.
-    found = verdicts(tmp_path, graphs.linear(tmp_path, matrix(2, 1e-3, 768), (16, 16)), size=16, trials=40)
+    # Of low rank its r is low, its range grows in proportion to the radius, its symmetry is that of fresh noise.
+    made = graphs.linear(tmp_path, matrix(8, 1e-3, 3072), (32, 32))
+    found = verdicts(tmp_path, made, size=32, trials=60, images=30)
     assert found[3].verdict == AS_LINEAR
     assert found[2].verdict == NO_MORE
     assert found[1].figures[-1].estimate.value == pytest.approx(2, rel=0.2)
-    assert "where that of a linear map grows 2-fold" in found[1].reason
+    assert "that of a linear map 2-fold" in found[1].reason
+
+
+def edited(tmp_path, **changes):
+    """Claims on a run of 12 images whose variables were overwritten."""
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(tmp_path / "images", 12)
+    with runs.measure(model, tmp_path / "images", tmp_path / "run", radii=RADII, trials=6) as dataset:
+        for name, change in changes.items():
+            dataset[name][...] = change(dataset[name].values.copy())
+        return {claim.number: claim for claim in claims.claims(dataset, bound=2.0)}
+
+
+def but_the_first(values):
+    values[1:] = np.nan
+    return values
+
+
+def test_what_is_known_of_few_images_only_is_no_verdict(tmp_path):
+    names = ("isotropy_log_odds", "symmetry_log_odds", "isotropy_score", "mantel_r", "feature_distance")
+    found = edited(tmp_path, **dict.fromkeys(names, but_the_first))
+    assert {claim.verdict for claim in found.values()} == {UNKNOWN}
+    assert all("is defined on 1 image(s); 10 are needed" in claim.reason for claim in found.values())
+
+
+def test_reordering_that_cannot_be_compared_says_so(tmp_path):
+    found = edited(tmp_path, isotropy_log_odds=but_the_first)[2]
+    assert found.verdict == HOLDS
+    assert "the difference from fresh noise is defined on 1 image(s)" in found.reason
+
+
+def test_r_that_averages_out_is_not_low(tmp_path):
+    signs = np.where(np.arange(12) % 2, 0.5, -0.5)[:, None, None]
+    found = edited(tmp_path, mantel_r=lambda values: np.broadcast_to(signs, values.shape))[3]
+    assert found.verdict == FAILS
+
+
+def test_a_range_that_grows_late_names_the_radius(tmp_path):
+    def late(values):
+        values[...] = 0.5
+        values[:, -1, 0] = 0.9
+        return values
+
+    found = edited(tmp_path, isotropy_score=late)[1]
+    assert found.verdict == FAILS
+    assert "it reaches 0.01 first at radius 4" in found.reason
+
+
+def test_a_range_that_jumps_is_not_that_of_a_linear_map(tmp_path):
+    def jump(values):
+        values[...] = 0.5
+        values[:, 1:, 0] = 0.9
+        return values
+
+    found = edited(tmp_path, isotropy_score=jump, isotropy_log_odds=lambda v: jump(v) * 10)[1]
+    assert found.verdict == HOLDS
+    assert "cannot be compared with a linear map" in found.reason
+
+
+def test_claims_are_about_the_layer_before_the_classification(tmp_path):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(tmp_path / "images", 12)
+    for layers, named in ((("fc2", "relu1"), "layer fc2"), (("relu1", "relu2"), "fc2, is not among")):
+        out = tmp_path / named.replace(",", "")
+        with runs.measure(model, tmp_path / "images", out, radii=RADII, trials=6, layers=layers) as dataset:
+            found = {claim.number: claim for claim in claims.claims(dataset, bound=2.0)}
+        assert all(named in found[number].reason for number in (3, 4))
 
 
 def test_an_orthogonal_map_keeps_the_topology(tmp_path):
     found = verdicts(tmp_path, graphs.linear(tmp_path, np.linalg.qr(matrix(192, 1.0))[0]), given={"bound": 2.0})
     assert found[3].verdict == FAILS
-    assert found[3].figures[0].estimate.value > 0.99
+    assert found[3].figures[1].estimate.value > 0.99
 
 
 @pytest.mark.parametrize(("bound", "verdict"), [(30.0, HOLDS), (0.9, FAILS), (None, UNKNOWN)])
@@ -85,5 +152,5 @@ def test_the_command_prints_each_and_json_has_the_figures(tmp_path, capsys):
     assert [c["number"] for c in document["claims"]] == [1, 2, 3, 4]
     with open_run(tmp_path / "run") as dataset:
         expected = claims.claims(dataset)
-    assert document["claims"][2]["figures"]["mantel_r_mean@0.5"]["value"] == expected[2].figures[0].estimate.value
+    assert document["claims"][2]["figures"]["mantel_r_mean@0.5"]["value"] == expected[2].figures[1].estimate.value
     assert {c["verdict"] for c in document["claims"]} <= {HOLDS, FAILS, UNKNOWN, AS_LINEAR, NO_MORE}

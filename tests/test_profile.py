@@ -24,11 +24,12 @@ def test_all_are_the_activations_first_to_last(tmp_path):
 
 def test_patterns_keep_the_order_of_the_graph_and_each_name_once(tmp_path):
     assert layers(tmp_path, "relu*") == ("relu1", "relu2")
-    assert layers(tmp_path, "fc2", "*2") == ("fc2", *(n for n in layers(tmp_path, "*2") if n != "fc2"))
+    assert layers(tmp_path, "fc2", "*2") == layers(tmp_path, "*2", "fc2") == ("conv2", "relu2", "pool2", "fc2")
+    assert layers(tmp_path, "fc2", "relu1") == ("fc2", "relu1")  # without a pattern, as they were asked for
 
 
 def test_a_pattern_that_matches_nothing_lists_tensors(tmp_path):
-    with pytest.raises(InputError, match=r"--layers 'block\*' matches no tensor before the scores, e\.g\. .*fc2"):
+    with pytest.raises(InputError, match=r"--layers 'block\*' matches no tensor before the scores; .* e\.g\. .*fc2"):
         layers(tmp_path, "block*")
 
 

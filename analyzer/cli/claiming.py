@@ -28,7 +28,7 @@ def claims(
         if model is not None:
             from analyzer import bound as bounds
 
-            layer = str(dataset["layer"].values[-1])
+            layer = judge.feature_layer(dataset)
             (entry,) = (
                 each
                 for each in bounds.bound(model, card=card, run=run, layers=(layer,), iterations=0)["bounds"]
