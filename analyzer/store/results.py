@@ -2,13 +2,14 @@
 
 import itertools
 import json
+from contextlib import contextmanager
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.errors import IncompleteError, InputError
+from analyzer.errors import AnalyzerError, IncompleteError, InputError
 from analyzer.measures import lipschitz
 from analyzer.store import files, schema, units
 from analyzer.store.calm import CalmFile
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 """Images written or compared in one go: each access through h5netcdf costs half a millisecond."""
+
+_UNCACHED = {"rdcc_nbytes": 0}
+"""Each chunk is written and read once; HDF5 would keep a megabyte of every variable."""
 
 _COORDINATES = {
     "image": {"long_name": "path of the image in its folder"},
@@ -89,7 +93,7 @@ def _write(
     import h5py
 
     length = {"image": len(images), **schema.sizes(coordinates)}
-    with h5netcdf.File(file, "w") as target:
+    with h5netcdf.File(file, "w", **_UNCACHED) as target:
         target.attrs.update(described)
         target.dimensions = length
         for name, values in coordinate_values(coordinates, images).items():
@@ -155,7 +159,7 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
     import xarray
 
     try:
-        dataset = xarray.open_dataset(file, engine="h5netcdf", cache=derive)
+        dataset = xarray.open_dataset(file, engine="h5netcdf", cache=derive, driver_kwds=_UNCACHED)
         if not derive:
             return dataset
         try:
@@ -168,6 +172,57 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
             f"{file}: damaged: {brief(e)}\n"
             "delete it, then run the same command again: it is written anew from the units"
         ) from e
+
+
+@contextmanager
+def reading(path: Path, *, derive: bool = True) -> "Iterator[xarray.Dataset]":
+    """`open_run`, closed when the block ends, for a block that reads it: damage found late is said like any other.
+
+    A complete run is read as it is used, and HDF5 raises anything. What the block raises becomes IncompleteError where
+    results.nc cannot be read through, and passes where it can: it is then about something else, or another run. Without
+    `derive`, no `lipschitz` in a complete run, and what was read is not kept. Raises InputError when `path` is no run.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    whole = (path / RESULTS).exists() and (path / SUMMARY).exists()
+    with open_results(path / RESULTS, derive=derive) if whole else open_run(path) as dataset:
+        if whole:
+            _check_described(path, dataset, read_calibration(path, manifest["coordinates"]))
+        try:
+            yield dataset
+        except AnalyzerError:
+            raise
+        except Exception:
+            if whole and (fault := _unreadable(path / RESULTS)):
+                raise _damaged(path, fault) from None
+            raise
+
+
+def _damaged(path: Path, fault: str) -> IncompleteError:
+    return IncompleteError(f"{path / RESULTS}: damaged: {fault}\nsee `analyzer verify {path}`")
+
+
+def _check_described(path: Path, dataset: "xarray.Dataset", calibration: Mapping[str, Any] | None) -> None:
+    """Names and attributes, which have no checksum: raise IncompleteError unless they are those of the run."""
+    try:
+        described = [json.loads(dataset.attrs[name]) for name in ("manifest", "calibration")]
+        right = isinstance(described[0], dict) and described[1] == calibration
+        right = right and [image.id for image in selection(calibration)] == list(map(str, dataset["image"].values))
+    except (KeyError, ValueError):
+        right = False
+    if not right:
+        raise _damaged(path, "its manifest, calibration or image names are not those of the run")
+
+
+def _unreadable(file: Path) -> str:
+    """Why a results file cannot be read through, "" where it can."""
+    try:
+        with open_results(file, derive=False) as dataset:
+            for start in range(0, dataset.sizes["image"], BLOCK):
+                dataset.isel(image=slice(start, start + BLOCK)).load()
+    except Exception as e:  # a damaged HDF5 file raises anything
+        return brief(e)
+    return ""
 
 
 def brief(error: Exception) -> str:
