@@ -63,13 +63,13 @@ def export(run: Path, *, to: str, out: Path | None = None) -> Exported:
     run = Path(run)
     with opened(run) as measured:
         finished = measured.dataset.sizes["image"]
-        if finished < measured.selected:
-            said = measured.dataset.assign_attrs(partial=f"{finished} of {measured.selected} images")
+        if finished < measured.state.selected:
+            said = measured.dataset.assign_attrs(partial=f"{finished} of {measured.state.selected} images")
             measured = dataclasses.replace(measured, dataset=said)
         target = run / TARGETS[to] if out is None else Path(out)
         with _appearing(target) as fresh:
             WRITERS[to](measured, fresh)
-        return Exported(target, finished, measured.selected)
+        return Exported(target, finished, measured.state.selected)
 
 
 @contextlib.contextmanager
@@ -99,7 +99,9 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise UsageError(f"this format needs the package {name}, which cannot be loaded: pip install {name}") from e
+        raise UsageError(
+            f"this format needs the package {name}, which cannot be loaded: pip install 'convnet-analyzer[export]'"
+        ) from e
 
 
 def blocks(measured: Measured) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5netcdf
 import numpy as np
 from PIL import Image
 
@@ -34,3 +35,13 @@ def measure(model: Path, images: Path, out: Path, *, batch_size: int | None = 8,
     study.run(model, images, out, protocol=protocol(**changed), batch_size=batch_size, provider=provider, **options)
     with open_run(out) as dataset:
         return dataset.load()
+
+
+def flip(run: Path, variable: str) -> None:
+    """Flip one bit of a variable in a run's results.nc, in the chunk of its first image."""
+    file = run / "results.nc"
+    with h5netcdf.File(file, "r") as stored:
+        chunk = stored.variables[variable]._h5ds.id.get_chunk_info(0)
+    data = bytearray(file.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 4
+    file.write_bytes(data)

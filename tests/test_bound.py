@@ -566,10 +566,26 @@ def test_beside_a_run(tmp_path, capsys):
     assert found["local"]["lipschitz_raw_q95"]["value"] <= found["bound_per_grey_level"]
     assert found["local"]["jacobian_rms_median"]["value"] < found["bound_per_grey_level"]
     commands.call(["bound", str(path), "--run", str(tmp_path / "run")])
-    assert "Sampled there: median" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Up to layer feature: at most {found['bound']:.4g} per unit of the normalised input" in out
+    assert f"ranges of g and h: at most {found['bound_normalised']:.4g}" in out
+    assert "Sampled there: median" in out and "range of h / range of g" in out
     other, _ = graphs.linear(tmp_path / "other", matrix([5.0], 3, 192))
     with pytest.raises(UsageError, match="another model"):
         bounds.bound(other, run=tmp_path / "run")
+
+
+def test_max_pooling_says_where_its_norm_comes_from(tmp_path):
+    for kernel, norm, how in ((3, 2, "square root of overlap 4"), (2, 1, "no overlap")):
+        nodes = [
+            node("MaxPool", "x", "feature", kernel_shape=[kernel, kernel], strides=[2, 2]),
+            node("Flatten", "feature", "flat"),
+            node("Gemm", "flat w", "logits"),
+        ]
+        places = ((8 - kernel) // 2 + 1) ** 2
+        path = network(tmp_path, nodes, [tensor("w", np.eye(3 * places, 2))], size=(8, 8), name=f"pool{kernel}")
+        (row, *_) = bounds.bound(path)["operators"]
+        assert (row["operator"], row["norm"], row["how"]) == ("MaxPool", pytest.approx(norm), how)
 
 
 def test_refusals(tmp_path):

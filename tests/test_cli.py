@@ -1,6 +1,8 @@
 """The command line: what it prints where, its exit codes, bad input in two lines without a traceback."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,11 @@ import graphs
 import jsonschema
 import pytest
 import runs
+from rich.console import Console
 
 from analyzer import card as cards
 from analyzer.cli import main, terminal
+from analyzer.study import Progress
 
 SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
 SMALL += ["--provider", "cpu", "--batch-size", "8"]
@@ -249,6 +253,23 @@ def test_a_bug_is_one_line_without_debug_and_a_traceback_with_it(capsys, monkeyp
     assert "Traceback" in call(capsys, *run_arguments, "--debug")[2]
 
 
+def test_the_schema_takes_any_layer_name():
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "summary.schema.json").read_text())
+    (pattern,) = schema["patternProperties"]
+    assert all(re.search(pattern, f"mantel_r_mean@0.5{layer}") for layer in ("", "/fc", "/a/b", "/a\nb", "/\n"))
+    assert not any(re.search(pattern, name) for name in ("mantel_r_mean@0.5/", "mantel_r_mean@0.5fc", "x_mean"))
+
+
+def test_an_error_of_the_system_that_nobody_expected_is_a_bug_too(capsys, monkeypatch, run_arguments):
+    def broken(*_, **__):
+        raise OSError("no number")
+
+    monkeypatch.setattr("analyzer.study.run", broken)
+    code, _, err = call(capsys, *run_arguments)
+    assert code == 1
+    assert err.startswith("bug: OSError: no number")
+
+
 # text that reaches the screen -----------------------------------------------------------------------------------------
 
 
@@ -348,3 +369,22 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch, run
     _, _, err = call(capsys, *run_arguments)
     assert "measuring: 3 of 3 images" in err
     assert "/s" in err
+    assert "less than a minute left" in err
+
+
+def test_the_bar_on_a_terminal_moves_with_the_passes(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "console", lambda **_: Console(file=screen, force_terminal=True, width=80))
+    with terminal.progress_shown() as shown:
+        clock = [0.0]
+        shown.bar.get_time = lambda: clock[0]
+        shown(Progress("selecting", 7, 43, 16))
+        assert [(t.completed, t.total) for t in shown.bar.tasks] == [(7, 43)]
+        for seconds, passes in ((0.0, 100), (10.0, 200), (20.0, 300)):
+            clock[0] = seconds
+            shown(Progress("measuring", 0, 12, passes, 1000))
+        (task,) = shown.bar.tasks
+        assert (task.description, task.completed, task.total) == ("measuring", 300, 1000)
+        assert task.time_remaining == 70
+        shown.bar.refresh()
+    assert "0 of 12 images" in screen.getvalue() and "01:10" in screen.getvalue()

@@ -16,8 +16,10 @@ from analyzer import card as cards
 from analyzer import study
 from analyzer.card import Resize
 from analyzer.cli import main
-from analyzer.compare import PROPERTIES, compare, paired
+from analyzer.compare import FAINT, PROPERTIES, compare, compare_opened, paired
 from analyzer.compare.quantities import QUANTITIES
+from analyzer.compare.runs import OTHER_RANGES, opened
+from analyzer.compare.words import sentence
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.statistics import Estimate
 from analyzer.store import read_summary
@@ -53,6 +55,9 @@ def changed(source, target, **identity):
     manifest = json.loads((target / "manifest.json").read_text())
     manifest["identity"] |= identity
     (target / "manifest.json").write_text(json.dumps(manifest))
+    document = json.loads((target / "summary.json").read_text())
+    document["run"]["protocol"] |= identity
+    (target / "summary.json").write_text(json.dumps(document))
     return target
 
 
@@ -255,9 +260,98 @@ def test_what_cannot_be_compared(folder, tmp_path):
         compare([folder / "once", tmp_path / "o"])
 
 
-def test_every_quantity_reads_known_variables(folder):
-    from analyzer.compare.runs import opened
+def test_runs_without_a_common_measure_are_refused(folder, tmp_path):
+    runs.measure(
+        next((folder / "once model").glob("*.onnx")), folder / "images", tmp_path / "l", measures=("lipschitz",)
+    )
+    runs.measure(
+        next((folder / "twice model").glob("*.onnx")), folder / "images", tmp_path / "i", measures=("isotropy",)
+    )
+    with pytest.raises(InputError, match="no measure is common to l and i"):
+        compare([tmp_path / "l", tmp_path / "i"])
 
+
+def test_damage_that_shows_late_names_the_run(capsys, folder, tmp_path):
+    shutil.copytree(folder / "once", tmp_path / "bad")
+    runs.flip(tmp_path / "bad", "isotropy_log_odds")
+    for pair in ([tmp_path / "bad", folder / "twice"], [folder / "twice", tmp_path / "bad"]):
+        code, _, err = call(capsys, "compare", *pair)
+        assert code == 5
+        assert f"{tmp_path / 'bad' / 'results.nc'}: damaged" in err
+
+
+def test_partial_runs_are_counted_as_they_are_read(folder, tmp_path):
+    lost, grown = tmp_path / "lost", changed(folder / "twice", tmp_path / "grown", limit=1000)
+    shutil.copytree(folder / "once", lost)
+    for unit in (lost / "units").glob("*.npz"):
+        unit.unlink()
+    for name in ("results.nc", "summary.json"):
+        (grown / name).unlink()
+    document = compare([lost, grown])
+    assert [(run["finished"], run["complete"]) for run in document["runs"]] == [(IMAGES, False)] * 2
+    assert document["notes"][:2] == [
+        f"lost: {IMAGES} units are damaged or missing; see `analyzer verify`.",
+        "grown is partial: the images of its new limit are not selected yet.",
+    ]
+
+
+@pytest.mark.parametrize(("floor", "silent"), [(0.49, False), (0.51, True)])
+def test_ranges_below_the_noise_floor_crown_nobody(folder, floor, silent):
+    with opened(folder / "once") as once, opened(folder / "twice") as twice:
+        median = float(np.median(np.ptp(once.dataset["isotropy_log_odds"].sel(radius=4).values, axis=-1)))
+        found = []
+        for run in (once, twice):
+            dataset = run.dataset.copy()
+            dataset["log_odds_noise_floor"] = 0 * dataset["log_odds_noise_floor"] + floor * median
+            found.append(dataclasses.replace(run, dataset=dataset))
+        document = compare_opened(found)
+    isotropy = document["properties"]["isotropy_log_odds_range"]
+    (pair,) = isotropy["radii"]["4"]["pairs"]
+    assert (pair["distinguishable"], pair["reason"]) == ((False, FAINT) if silent else (True, None))
+    (pair,) = isotropy["radii"]["0.5"]["pairs"]  # an eighth of the range
+    assert (pair["distinguishable"], pair["reason"]) == (False, FAINT)
+    assert f"no verdict, {FAINT}" in isotropy["sentence"]  # the mean of the two radii is below in either case
+    assert not any(entry["steadier_than"] for entry in isotropy["ranking"])
+    assert document["properties"]["misclassified"]["overall"]["pairs"][0]["reason"] is None
+
+
+def other_ranges(run):
+    """The run, as if its ranges came from one image more."""
+    more = [*run.calibration["candidates"], {"outcome": "good", "sha256": "0" * 64}]
+    return dataclasses.replace(run, calibration={**run.calibration, "candidates": more})
+
+
+def test_ratios_by_ranges_of_other_images_have_no_verdict(folder):
+    with opened(folder / "once") as once, opened(folder / "large") as large:
+        document = compare_opened([once, other_ranges(large)])
+    for name in ("lipschitz_mean", "jacobian_normalised"):
+        found = document["properties"][name]
+        pairs = [pair for entry in (*found["radii"].values(), found["overall"]) for pair in entry["pairs"]]
+        assert all((p["distinguishable"], p["reason"]) == (None, OTHER_RANGES) for p in pairs)
+        assert f"no verdict, {OTHER_RANGES}" in found["sentence"]
+        assert not any(entry["steadier_than"] for entry in found["ranking"])
+    assert document["properties"]["isotropy_log_odds_range"]["overall"]["pairs"][0]["reason"] is None
+    assert any(OTHER_RANGES in note for note in document["notes"])
+
+
+def test_the_last_note_says_what_p_is_not_corrected_for(folder):
+    note = compare([folder / "once", folder / "twice"])["notes"][-1]
+    assert note.endswith("p is not corrected for the number of radii, properties and layers.")
+
+
+def test_several_pairs_say_which_have_no_verdict():
+    def pair(first, second, distinguishable, reason):
+        return {"first": first, "second": second, "distinguishable": distinguishable, "reason": reason}
+
+    pairs = [pair("a", "b", True, None), pair("a", "c", False, None), pair("b", "c", False, FAINT)]
+    overall = {"n": 12, "values": {"a": 1.0, "b": 2.0, "c": 1.5}, "pairs": pairs}
+    said = sentence("T", overall, ranked=True)
+    assert said == f"T: steadiest first: a, c, b; not distinguishable: a and c; no verdict on b and c ({FAINT})."
+    said = sentence("T", {**overall, "pairs": pairs[2:] * 2}, ranked=True)
+    assert said.startswith("T: no verdict; no verdict on")
+
+
+def test_every_quantity_reads_known_variables(folder):
     with opened(folder / "once") as run:
         for quantity in QUANTITIES.values():
             assert set(quantity.reads) <= run.dataset.keys()

@@ -190,7 +190,7 @@ def test_zarr_holds_the_data_set(run, tmp_path):
 @pytest.mark.parametrize(("to", "package"), sorted(export.PACKAGES.items()))
 def test_a_missing_package_is_named(monkeypatch, run, tmp_path, to, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=f"needs the package {package}.*pip install {package}"):
+    with pytest.raises(UsageError, match=rf"needs the package {package}.*pip install .convnet-analyzer\[export\]"):
         export.export(run, to=to, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -340,6 +340,18 @@ def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
     assert b"<svg" in (tmp_path / "f.svg").read_bytes()
 
 
+def test_without_out_the_picture_is_named_after_the_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, _ = graphs.convnet(tmp_path / "model", name="some net")
+    code, out, err = call(capsys, path, "--trials", "4")
+    assert code == 0, err
+    assert "Wrote some_net_frequency.png and some_net_frequency.svg" in out
+    assert {p.name for p in tmp_path.glob("*_frequency.*")} == {"some_net_frequency.png", "some_net_frequency.svg"}
+    (tmp_path / "some_net_frequency.png").unlink()
+    assert call(capsys, path, "--trials", "4", "--json")[0] == 0
+    assert not (tmp_path / "some_net_frequency.png").exists()
+
+
 def test_the_command_as_json(capsys, tmp_path):
     path, card = graphs.convnet(tmp_path)
     code, out, _ = call(capsys, path, "--trials", "8", "--seed", "5", "--json")

@@ -1,5 +1,6 @@
 """The gate: verdicts on made-up numbers, changes known in closed form, JUnit XML, Markdown, exit codes."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,11 +10,11 @@ import graphs
 import numpy as np
 import pytest
 import runs
-from test_compare import call, changed
+from test_compare import call, changed, other_ranges
 
 from analyzer import gate, store, summary
-from analyzer.compare.runs import matched, opened
-from analyzer.errors import InputError, UsageError
+from analyzer.compare.runs import OTHER_RANGES, matched, opened
+from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.gate import MAX, MIN, REGRESSION, Change, Condition
 from analyzer.gate.changes import change, parts
 from analyzer.gate.documents import code
@@ -194,6 +195,79 @@ def test_other_images_are_compared_by_summaries_without_an_interval(folder, tmp_
     assert not gate.examine(folder / "once", given, baseline=tmp_path / "other", strict=True)["passed"]
 
 
+def test_the_run_itself_is_no_baseline(folder):
+    given = conditions("lipschitz_q95=1%", kind=REGRESSION)
+    with pytest.raises(UsageError, match="that is the run itself"):
+        gate.examine(folder / "once", given, baseline=folder / "images" / ".." / "once")
+
+
+def test_equal_differences_of_a_share_are_no_interval(folder):
+    given = conditions("misclassified_share@0.5=0", kind=REGRESSION)
+    (verdict,) = gate.examine(folder / "twice", given, baseline=folder / "once", strict=True)["verdicts"]
+    assert (verdict["judged"], verdict["status"], verdict["passed"]) == (0, "undecided", False)
+    assert math.isnan(verdict["low"])
+    assert "all paired differences are equal" in verdict["explanation"]
+
+
+def test_numbers_of_the_whole_run_have_no_paired_interval(folder):
+    given = conditions("input_l2_median@4=1", kind=REGRESSION)
+    (verdict,) = gate.examine(folder / "twice", given, baseline=folder / "once")["verdicts"]
+    assert verdict["status"] == "undecided"
+    assert verdict["explanation"].endswith("no paired interval for this number")
+
+
+def test_ratios_by_ranges_of_other_images_are_undecided(folder):
+    whole = (Estimate(2.0, 1.9, 2.1, 12), Estimate(1.0, 0.9, 1.1, 12))
+    with opened(folder / "twice") as run, opened(folder / "once") as baseline:
+        given, places = (run, other_ranges(baseline)), matched([run, baseline])
+        for name in ("lipschitz_q95", "lipschitz_median@4", "lipschitz_below_one_share"):
+            (condition,) = conditions(f"{name}=1%", kind=REGRESSION)
+            found = change(condition, given, places, whole)
+            assert found.note == OTHER_RANGES
+            (verdict,) = gate.judge({name: whole[0]}, [condition], changes={condition: found})
+            assert verdict.status == "undecided"
+            assert OTHER_RANGES in verdict.text
+        for name in ("lipschitz_raw_median@4", "jacobian_rms_mean@4", "lipschitz_growth_median"):
+            (condition,) = conditions(f"{name}=1%", kind=REGRESSION)
+            assert change(condition, given, places, whole).note != OTHER_RANGES
+
+
+def test_results_that_lack_what_the_summary_has_are_damaged(folder):
+    (condition,) = conditions("isotropy_score_mean@4=1", kind=REGRESSION)
+    with opened(folder / "twice") as run, opened(folder / "once") as baseline:
+        less = dataclasses.replace(run, dataset=run.dataset.drop_vars("isotropy_score"))
+        with pytest.raises(IncompleteError, match="damaged: its summary has isotropy_score"):
+            change(condition, (less, baseline), matched([run, baseline]), (NUMBERS["on"],) * 2)
+
+
+def test_a_damaged_baseline_is_said(capsys, folder, tmp_path):
+    shutil.copytree(folder / "once", tmp_path / "bad")
+    runs.flip(tmp_path / "bad", "isotropy_score")
+    arguments = ["--baseline", tmp_path / "bad", "--max-regression", "isotropy_score_mean@4=1"]
+    code, _, err = call(capsys, "gate", folder / "twice", *arguments)
+    assert code == 5
+    assert f"{tmp_path / 'bad' / 'results.nc'}: damaged" in err
+
+
+def test_notes_on_a_baseline_are_said_everywhere(capsys, folder, tmp_path):
+    runs.measure(next((folder / "once model").glob("*.onnx")), folder / "images", tmp_path / "few", limit=11)
+    arguments = ["gate", folder / "twice", "--baseline", tmp_path / "few", "--max-regression", "lipschitz_q95=1%"]
+    code, out, _ = call(capsys, *arguments, "--markdown", tmp_path / "x.md")
+    assert code == 0
+    assert "! 11 images are common to all (of 12 of twice, 11 of few)" in " ".join(out.split())
+    assert "**Note**: <code>11 images are common to all" in (tmp_path / "x.md").read_text()
+    (note,) = json.loads(call(capsys, *arguments, "--json")[1])["notes"]
+    assert note.startswith("11 images are common to all")
+    assert gate.examine(folder / "twice", conditions("lipschitz_q95=100"))["notes"] == []
+
+
+def test_a_grown_limit_is_said(folder, tmp_path):
+    other = changed(folder / "once", tmp_path / "grown", limit=1000)
+    (other / "summary.json").unlink()
+    found = gate.partial(gate.examine(other, conditions("lipschitz_q95=100")))
+    assert found == ["grown is partial: the images of its new limit are not selected yet"]
+
+
 def test_other_protocols_are_refused(folder, tmp_path):
     other = changed(folder / "once", tmp_path / "other", trials=9, permutations=99)
     given = conditions("lipschitz_q95=1%", kind=REGRESSION)
@@ -326,6 +400,7 @@ def test_targets_that_are_refused(capsys, folder, tmp_path):
     arguments = ["gate", folder / "once", "--max", "lipschitz_q95=100"]
     before = (folder / "once" / "summary.json").read_bytes()
     targets = [tmp_path, tmp_path / "link", tmp_path / "file" / "x.xml", folder / "once" / "summary.json", "/dev/null"]
+    targets.append(folder / "once" / "units" / "x.xml")
     for target in targets:
         code, _, err = call(capsys, *arguments, "--junit", target)
         assert code == 2, target

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from runs import measure, write_images
 
-import analyzer.cli.sensitivity  # noqa: F401  (registers the command)
 from analyzer import graph
+from analyzer.cli import sensitivity as commands
 from analyzer.cli.app import app
 from analyzer.errors import InputError, UsageError
 from analyzer.gradients import attacks, check, image, isotropy, jacobian, logodds
@@ -371,6 +371,41 @@ def test_a_run_gets_its_sensitivity(finished, onnx_ad, capsys):
     app(["sensitivity", str(folder / "run"), "--images-limit", "1", "--provider", "cpu"], standalone_mode=False)
     out = capsys.readouterr().out
     assert "FGSM" in out and "sensitivity.json" in out
+
+
+@pytest.mark.parametrize(
+    ("radii", "found", "shown"),
+    [
+        ((20.0, 20.0, 20.0), (False,) * 3, "> 20"),
+        ((5.0, 20.0, 20.0), (True, True, False), "20"),
+        ((5.0,), (True,), "5"),
+    ],
+)
+def test_the_median_noise_radius_does_not_contradict_its_column(radii, found, shown, capsys):
+    rows = [
+        {"id": f"a_rather_long_name_{k}.png", "noise_radius": radius, "noise_found": seen, "fgsm_eps": 17.0}
+        for k, (radius, seen) in enumerate(zip(radii, found, strict=True))
+    ]
+    run = {"model": "m.onnx", "device": "a CPU", "layer": "fc", "norm": "linf", "radii": [0.5, 20.0]}
+    medians = dict(sensitivities._medians(rows))
+    commands._print(
+        {"run": run, "method": {"gradients": None}, "images": rows, "sentences": [], "warnings": [], **medians}
+    )
+    lines = capsys.readouterr().out.splitlines()
+    last = [line.split() for line in lines if line.split()[:1] == ["median"]][-1]
+    assert last == ["median", "17", "-", *shown.split()]
+
+
+def test_the_tables_fit_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [name for _, name in commands.SLOPES + commands.ATTACKS]
+    row = {"id": "sixteen_lett.png", "noise_found": True, **dict.fromkeys(names, -1.2e-11)}
+    run = {"model": "m.onnx", "device": "a CPU", "layer": "fc", "norm": "l2", "radii": [0.5, 20.0]}
+    commands._print({"run": run, "method": {"gradients": None}, "images": [row], "sentences": [], "warnings": []})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in lines if "sixteen_lett.png" in line] == [["-1.2e-11"] * 5, ["-1.2e-11"] * 3]
+    tables = [line for line in lines if line.startswith(" ")]
+    assert max(map(len, tables)) <= 80
 
 
 def test_a_run_without_gradients_gets_the_rest(finished, monkeypatch):

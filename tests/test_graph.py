@@ -798,6 +798,7 @@ def test_a_drafted_card_fits_its_model(tmp_path, layout, softmax):
     assert (drafted.layout, drafted.size, drafted.channels, drafted.kind) == (layout, (16, 16), "RGB", card.kind)
     assert drafted.feature_name == "fc2" and set(drafted.mean) == {0.0} and set(drafted.std) == {1.0}
     assert any("mean and std" in line for line in drafted.source["fill_in"])
+    assert graph.draft_card(path)["input"]["resize"]["interpolation"] == drafted.resize.interpolation == "bilinear"
     assert graph.prepare(path, card=drafted).layers == ("fc2",)
 
 

@@ -458,18 +458,18 @@ def test_alpha_is_dropped(tmp_path):
     rgba = np.dstack([gradient(), np.zeros((4, 6), np.uint8)])
     out = read(tmp_path, png(rgba))
     np.testing.assert_array_equal(out.values, gradient().transpose(2, 0, 1))
-    assert out.notes == ("alpha dropped",)
+    assert out.notes == ("transparency dropped",)
     gray_alpha = np.dstack([gradient(channels=1), np.zeros((4, 6), np.uint8)])
     out = read(tmp_path, png(gray_alpha), card=card(channels="L"))
     np.testing.assert_array_equal(out.values[0], gradient(channels=1)[..., 0])
-    assert out.notes == ("alpha dropped",)
+    assert out.notes == ("transparency dropped",)
 
 
 def test_transparent_colour_is_dropped(tmp_path):
     picture = Image.fromarray(gradient())
     out = read(tmp_path, encoded(picture, "PNG", transparency=(0, 1, 2)))
     np.testing.assert_array_equal(out.values, gradient().transpose(2, 0, 1))
-    assert out.notes == ("alpha dropped",)
+    assert out.notes == ("transparency dropped",)
 
 
 @pytest.mark.parametrize("transparency", [None, 1, bytes([0, 128, 255])])
@@ -479,7 +479,7 @@ def test_palette(tmp_path, transparency):
     options = {} if transparency is None else {"transparency": transparency}
     out = read(tmp_path, encoded(picture, "PNG", **options))
     np.testing.assert_array_equal(out.values[:, 0, 0], [100, 150, 200])
-    assert out.notes == (("alpha dropped",) if options else ()) + ("palette looked up",)
+    assert out.notes == (("transparency dropped",) if options else ()) + ("palette looked up",)
 
 
 def test_cmyk(tmp_path):
@@ -541,7 +541,7 @@ def test_premultiplied_alpha_is_divided_out(tmp_path):
     data = with_short_tag(encoded(Image.new("RGBA", (6, 4), (50, 100, 0, 128)), "TIFF"), 338, 2, 1)
     out = read(tmp_path, data)
     np.testing.assert_allclose(out.values[:, 0, 0], [100, 199, 0], atol=1)
-    assert out.notes == ("alpha dropped",)
+    assert out.notes == ("transparency dropped",)
 
 
 def test_unusual_gray_tiffs_are_refused(tmp_path):

@@ -210,6 +210,32 @@ def test_the_command_draws_and_says_what_it_drew(capsys, tmp_path, image):
     assert b"<svg" in (tmp_path / "l.svg").read_bytes()
 
 
+@pytest.mark.parametrize(("name", "drawn"), [("photo.png", "photo"), ("-a\x1b]0; b\udcff.png", "a_0_b_")])
+def test_without_out_the_picture_is_named_after_the_image(capsys, tmp_path, image, monkeypatch, name, drawn):
+    path, _ = graphs.pixel_mean(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, path, image.rename(tmp_path / name), "--size", "3")
+    assert code == 0, err
+    assert f"Wrote {drawn}_landscape.png and {drawn}_landscape.svg" in out
+    assert Path(f"{drawn}_landscape.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in Path(f"{drawn}_landscape.svg").read_bytes()
+
+
+def test_without_matplotlib_only_json(capsys, tmp_path, image, monkeypatch):
+    path, _ = graphs.pixel_mean(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(landscape, "landscape", lambda *_, **__: pytest.fail("computed before the refusal"))
+        code, out, err = call(capsys, path, image)
+    assert (code, out) == (2, "")
+    assert "[report]" in err and "--json" in err
+    code, out, err = call(capsys, path, image, "--size", "3", "--json")
+    assert code == 0, err
+    assert json.loads(out)["size"] == 3
+    assert not list(tmp_path.glob("*_landscape.*"))
+
+
 def test_the_command_as_json(capsys, tmp_path, image):
     path, _ = graphs.convnet(tmp_path, size=8)
     named = tmp_path / "named.json"

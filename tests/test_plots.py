@@ -122,6 +122,12 @@ def test_fig1_shows_range_mean_misclassification_and_median():
     assert "varies by 0.2 at radius 0.5 and by 0.4 at radius 4" in picture.says[0]
     assert "at radius 4 1 of 3 were; 1 of 6 ranges are 0" in picture.says[0]
     assert picture.says[0] in picture.alt
+    assert "A square" in picture.how and "triangles" in picture.how
+
+
+def test_fig1_describes_only_what_it_shows():
+    how = clouds.isotropy(labelled(made_up())).how
+    assert "square" not in how and "triangle" not in how
 
 
 @pytest.mark.parametrize(
@@ -179,13 +185,23 @@ def test_misclassified_shares_with_wilson_intervals():
     (ax,) = picture.figure.axes
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0, 2 / 3])
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [0, 0])
-    np.testing.assert_allclose(ax.lines[0].get_xdata(), RADII, atol=0.3)
+    beside = ax.lines[1].get_xdata() - ax.lines[0].get_xdata()
+    assert (beside > 0).all() and (beside <= 0.005 * np.ptp(ax.get_xlim())).all()
+    assert "beside each other" in picture.how
     bars = next(c for c in ax.collections if isinstance(c, LineCollection))
     wilson = share(np.array([1, 1, 0]))
     np.testing.assert_allclose(bars.get_segments()[1][:, 1], [wilson.low, wilson.high])
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines}
     assert all(len(set(column)) == 2 for column in zip(*looks, strict=True))
     assert "2 of 3 images" in picture.says[0]
+
+
+def test_misclassified_shares_of_one_measured_run_stand_at_their_radii():
+    bare = made_up(isotropy_score=None, isotropy_log_odds=None, isotropy_predicted=None)
+    picture = misclassified.draw(labelled(made_up(), bare))
+    (line,) = picture.figure.axes[0].lines
+    assert line.get_xdata().tolist() == list(RADII)
+    assert "beside each other" not in picture.how
 
 
 def test_fig4_points_reference_and_band():
@@ -239,7 +255,7 @@ def test_profile_only_with_several_layers():
     expected = np.median(several["mantel_r"].values, axis=0)
     shown = [line.get_ydata().tolist() for line in top.lines]
     assert all(expected[k].tolist() in shown for k in (0, 1, 3))
-    ratio = next(ax for ax in picture.figure.axes if ax.get_ylabel() == "ratio L")
+    ratio = next(ax for ax in picture.figure.axes if ax.get_ylabel() == "Lipschitz ratio")
     np.testing.assert_allclose(
         ratio.lines[0].get_ydata(), np.median(np.median(several["lipschitz"].values[:, 0], axis=1), axis=0)
     )

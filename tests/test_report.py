@@ -14,7 +14,7 @@ import graphs
 import numpy as np
 import pytest
 from PIL import Image
-from runs import measure, write_images
+from runs import flip, measure, write_images
 
 from analyzer import open_run, perturbations, plots, report
 from analyzer.cli import main, reporting, terminal
@@ -126,7 +126,7 @@ def test_a_report_is_one_file_that_needs_nothing_else(folder, full):
     assert "http" not in re.sub("http-equiv", "", full.read_text())
     anchors, ids = [a["href"] for a in page.all("a")], [a["id"] for _, a in page.elements if "id" in a]
     assert anchors == [f"#{name}" for name in ids]
-    assert len(set(ids)) == len(ids) == 7
+    assert len(set(ids)) == len(ids) == 8
     levels = [level for level, _ in page.headings]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
@@ -173,8 +173,8 @@ def test_a_partial_run_is_called_partial_first(copied, quick):
     next((copied / "run" / "units").glob("*.npz")).unlink()
     (copied / "run" / "results.nc").unlink(missing_ok=True)
     page = written(copied / "run", out=copied / "out")
-    assert "partial 3 of 4" in page.words
-    assert page.words.index("partial 3 of 4") < page.words.index("What ran, and what it says")
+    assert "partial: 3 of 4 images" in page.words
+    assert page.words.index("partial: 3 of 4 images") < page.words.index("What ran, and what it says")
     assert "3 images measured" in page.words
     for unit in (copied / "run" / "units").glob("*.npz"):
         unit.unlink()
@@ -463,7 +463,7 @@ def test_six_full_runs_fit_into_five_megabytes(folder, monkeypatch, tmp_path):
     manifest = json.loads(run.attrs["manifest"])
     manifest["identity"] |= {"radii": radii, "trials": 100}
     run.attrs["manifest"] = json.dumps(manifest)
-    loaded = load.Loaded("net", folder / "run", run, summarise(run), 300, 300)
+    loaded = load.Loaded("net", folder / "run", run, summarise(run))
     monkeypatch.setattr(report, "opened", lambda paths: contextlib.nullcontext([loaded]))
     assert report.write([folder / "run"], tmp_path).stat().st_size < 5e6 / 6
 
@@ -474,8 +474,52 @@ def test_what_cannot_be_reported_is_refused(folder, quick, tmp_path):
     with pytest.raises(InputError, match="no run here"):
         report.write([tmp_path / "nothing"], tmp_path / "out")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be written"):
         report.write([folder / "run"], tmp_path / "file")
+
+
+def test_a_run_that_cannot_be_reported_leaves_nothing_behind(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "bad")
+    (tmp_path / "bad" / "summary.json").write_text("{")
+    for run, error in ((tmp_path / "nothing", InputError), (tmp_path / "bad", IncompleteError)):
+        with pytest.raises(error):
+            report.write([run], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_drawing(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "_pictures", lambda *_: pytest.fail("drawn"))
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"--out .*report\.html: no regular file"):
+        report.write([folder / "run"], tmp_path / "taken")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "figures").write_text("")
+    with pytest.raises(UsageError, match=r"--out .*figures.*: cannot be written"):
+        report.write([folder / "run"], tmp_path / "file")
+    real = Path.open
+
+    def read_only(path, mode="r", *rest, **more):
+        if "x" in mode and path.parent.name == "figures":
+            raise PermissionError(13, "Permission denied")
+        return real(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with pytest.raises(UsageError, match=r"figures.*cannot be written: Permission denied"):
+        report.write([folder / "run"], tmp_path / "out")
+
+
+def test_a_run_whose_limit_grew_is_partial(folder, quick, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    edit(tmp_path / "run", lambda m: m["identity"].update(limit=1000))
+    page = written(tmp_path / "run", out=tmp_path / "out")
+    assert "partial: the images of its new limit are not selected yet" in page.words
+
+
+def test_damage_that_shows_late_is_said(folder, capsys, monkeypatch, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    flip(tmp_path / "run", "isotropy_score")
+    code, _, err = call(capsys, "report", tmp_path / "run", "--out", tmp_path / "out")
+    assert code == 5 and "results.nc: damaged" in err and "analyzer verify" in err
 
 
 def test_labels_tell_runs_apart():

@@ -19,19 +19,22 @@ import xarray as xr
 from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures import REGISTRY
-from analyzer.store import files, results, schema, units
+from analyzer.store import files, manifest, results, schema, units
 from analyzer.store.calm import CalmFile
 
 COORDINATES = {"radius": [0.5, 1.0], "trial": 3, "layer": ["fc2", "/pool/ü"]}
 IDENTITY = {"model": "ab" * 32, "seed": 0, "norm": "linf", "limit": 4, "images": {"rule": "all"}}
-CONTEXT = {"provider": "cpu", "precision": "float32", "threads": 2}
+CONTEXT = {"model": "net.onnx", "provider": "cpu", "precision": "float32", "threads": 2}
 IDS = ["a.png", "../../x.png", "ü/\u202etxt.png", "é" * 150, "CON", "=1+1", "[/b]<script>", "d\\udcff.png"]
 
 
 def summarise(dataset: xr.Dataset) -> dict:
     """A summary with what JSON has no word for."""
     value = {"value": float("nan"), "low": np.float64(0.5), "high": float("inf"), "n": dataset.sizes["image"]}
-    return {"schema": 1, "run": {}, "isotropy_range_median@1": value}
+    manifest = json.loads(dataset.attrs["manifest"])
+    protocol = {key: value for key, value in manifest["identity"].items() if key not in ("model", "card")}
+    run = {"model": manifest["context"]["model"], "images": {}, "protocol": protocol, "context": manifest["context"]}
+    return {"schema": 1, "run": run, "sentences": [], "warnings": [], "isotropy_range_median@1": value}
 
 
 def opened(path: Path, *, coordinates: dict = COORDINATES, context: dict = CONTEXT, **identity: object) -> store.Store:
@@ -286,6 +289,22 @@ def test_other_settings_are_refused_with_their_keys(tmp_path: Path) -> None:
         opened(path, context={**CONTEXT, "precision": "tf32"})
     with pytest.raises(UsageError, match='precision "float32" -> "absent"'):
         opened(path, context={"provider": "cpu"})
+
+
+def test_one_changed_setting_is_named_once() -> None:
+    def wanted(last: float, layer: str) -> dict:
+        identity = {**IDENTITY, "radii": [0.5, last], "layers": [layer]}
+        return {
+            "identity": identity,
+            "context": CONTEXT,
+            "coordinates": {**COORDINATES, "radius": [0.5, last], "layer": [layer]},
+        }
+
+    with pytest.raises(UsageError) as refused:
+        manifest.continued({**wanted(1.0, "fc2"), "history": []}, wanted(2.0, "fc1"), Path("run"), "now")
+    assert "radii [0.5, 1.0] -> [0.5, 2.0]" in str(refused.value)
+    assert 'layers ["fc2"] -> ["fc1"]' in str(refused.value)
+    assert "coordinates" not in str(refused.value)
 
 
 def test_other_contexts_are_recorded(tmp_path: Path) -> None:
@@ -852,13 +871,60 @@ def test_the_summary_has_null_for_nan(tmp_path: Path) -> None:
         store.read_summary(path)
     with opened(path) as writer:
         returned = writer.finish(summarise)
-    expected = {"schema": 1, "run": {}, "isotropy_range_median@1": {"value": None, "low": 0.5, "high": None, "n": 4}}
-    assert store.read_summary(path) == returned == expected
+    assert store.read_summary(path) == returned
+    assert returned["isotropy_range_median@1"] == {"value": None, "low": 0.5, "high": None, "n": 4}
     json.loads((path / "summary.json").read_text(), parse_constant=pytest.fail)
     (path / "summary.json").write_text("{")
     with pytest.raises(IncompleteError, match="damaged"):
         store.read_summary(path)
     assert [problem.file for problem in store.verify(path)] == [str(path / "summary.json")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *((lambda d, key=key: d["run"].pop(key), f"run.{key} is missing") for key in ("model", "images", "context")),
+        (lambda d: d["run"].update(protocol=[]), "run.protocol is missing"),
+        (lambda d: d.pop("warnings"), "sentences or warnings are missing"),
+        (lambda d: d["isotropy_range_median@1"].update(value="1"), "'isotropy_range_median@1' is no estimate"),
+        (lambda d: d["isotropy_range_median@1"].update(low=True), "'isotropy_range_median@1' is no estimate"),
+        (lambda d: d["isotropy_range_median@1"].pop("n"), "'isotropy_range_median@1' is no estimate"),
+        (lambda d: d["run"].update(model="other.onnx"), "of another model or protocol"),
+        (lambda d: d["run"]["protocol"].update(seed=1), "of another model or protocol"),
+    ],
+)
+def test_a_summary_that_is_not_this_runs_is_damaged(tmp_path: Path, change, said: str) -> None:
+    path = measured(tmp_path / "run")
+    document = json.loads((path / "summary.json").read_text())
+    change(document)
+    (path / "summary.json").write_text(json.dumps(document))
+    with pytest.raises(IncompleteError, match=f"damaged: .*{said}"):
+        store.read_summary(path)
+
+
+def test_reading_says_whose_results_are_damaged_however_late_that_shows(tmp_path: Path) -> None:
+    whole, path = measured(tmp_path / "whole"), measured(tmp_path / "run")
+    file = path / "results.nc"
+    with h5netcdf.File(file, "r") as stored:
+        chunk = stored.variables["mantel_r"]._h5ds.id.get_chunk_info(1)
+    data = bytearray(file.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 4
+    good = file.read_bytes()
+    file.write_bytes(data)
+    # The other run is opened within: it is asked first, and is whole.
+    with (
+        pytest.raises(IncompleteError, match=r"run.results\.nc: damaged: .*\n.*analyzer verify"),
+        store.reading(path, derive=False) as damaged,
+        store.reading(whole) as inner,
+    ):
+        inner["mantel_r"].load()
+        damaged["mantel_r"].load()
+    with pytest.raises(ZeroDivisionError), store.reading(whole):
+        raise ZeroDivisionError
+    assert good.count(b"../../x.png") > 0  # names have no checksum
+    file.write_bytes(good.replace(b"../../x.png", b"../../y.png"))
+    with pytest.raises(IncompleteError, match="image names are not those of the run"), store.reading(path):
+        pass
 
 
 def test_verify_names_what_is_missing(tmp_path: Path) -> None:

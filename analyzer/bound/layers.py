@@ -105,7 +105,8 @@ def _max_pool(op: Operator, network: Network) -> Rule:
     kernel = op.attributes.get("kernel_shape", ())
     size, layer = placement(op, kernel, network)
     norm = pooling.maximum_norm(pooling.axes(size, kernel, ceil=bool(op.attributes.get("ceil_mode", 0)), **layer))
-    return Rule(norm, f"overlap {round(norm**2)}")
+    most = round(norm**2)
+    return Rule(norm, f"square root of overlap {most}" if most > 1 else "no overlap")
 
 
 def _average_pool(op: Operator, network: Network) -> Rule:

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _leave(e.exit_code)
     except OSError as e:
         if e.errno not in (errno.EPIPE, errno.ENOSPC, errno.EBADF):
-            raise
+            _bug(e, debug)
         # The reader has gone, as with `| head`, or the disk behind stdout is full; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if e.errno == errno.EPIPE:
@@ -57,14 +57,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _print_error(f"error: stdout cannot be written: {e.strerror}")
         _leave(2)
     except Exception as e:
-        if debug:
-            traceback.print_exc()
-        where = traceback.extract_tb(e.__traceback__)[-1]
-        _print_error(
-            f"bug: {type(e).__name__}: {e} ({os.path.basename(where.filename)}:{where.lineno})\n"  # noqa: PTH119
-            "please report it with the output of the same command and --debug"
-        )
-        _leave(1)
+        _bug(e, debug)
+
+
+def _bug(error: Exception, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    _print_error(
+        f"bug: {type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})\n"  # noqa: PTH119
+        "please report it with the output of the same command and --debug"
+    )
+    _leave(1)
 
 
 def _usable_streams() -> None:

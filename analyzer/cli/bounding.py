@@ -84,6 +84,7 @@ def _show(document: dict[str, Any]) -> None:
             )
     for entry in document["bounds"]:
         terminal.say(f"• {_sentence(entry)}")
+    terminal.say(_units(document))
     alike: dict[tuple[str, str], list[str]] = {}
     for missing in document["missing"]:
         alike.setdefault((missing["operator"], missing["reason"]), []).append(missing["name"])
@@ -97,24 +98,36 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _sentence(entry: dict[str, Any]) -> str:
-    what = f"the {'feature layer' if entry['what'] == 'layer' else entry['what']} {entry['tensor']}"
+    what = f"{'layer' if entry['what'] == 'layer' else 'the scores'} {entry['tensor']}"
     if entry["bound"] is None:
         said = f"Up to {what}: unavailable, because of {entry['reason']}."
     else:
         said = (
-            f"Up to {what}: at most {entry['bound']:.3g} per unit of the normalised input, "
-            f"{entry['bound_per_grey_level']:.3g} per grey level."
+            f"Up to {what}: at most {_number(entry['bound'])} per unit of the normalised input, "
+            f"{_number(entry['bound_per_grey_level'])} per grey level."
         )
     if entry.get("bound_normalised") is not None:
-        said += f" By the run's ranges of g and h: at most {entry['bound_normalised']:.3g}."
+        said += f" By the run's ranges of g and h: at most {_number(entry['bound_normalised'])}."
     values = {key: number["value"] for key, number in entry.get("local", {}).items()}
     if values.get("lipschitz_median") is not None:
         said += (
-            f" Sampled there: median {values['lipschitz_median']:.2g}, 95 % quantile {values['lipschitz_q95']:.2g}, "
-            f"{values['lipschitz_below_one_share']:.1%} below 1."
+            f" Sampled there: median {_number(values['lipschitz_median'])}, 95 % quantile "
+            f"{_number(values['lipschitz_q95'])}, {values['lipschitz_below_one_share']:.1%} below 1."
         )
     return said
 
 
-def _number(value: float | None, absent: str) -> str:
+def _units(document: dict[str, Any]) -> str:
+    said = (
+        "Units: feature or score units per unit of the normalised input (after mean and std), and the same per grey "
+        f"level of the pixels (divided by the smallest std, {_number(document['smallest_std'])})"
+    )
+    if any(entry.get("bound_normalised") is not None for entry in document["bounds"]):
+        said += (
+            "; by the run's ranges: the latter times range of h / range of g, without a unit, as the sampled ratios L_x"
+        )
+    return said + "."
+
+
+def _number(value: float | None, absent: str = "undefined") -> str:
     return absent if value is None else f"{value:.4g}"

@@ -23,7 +23,7 @@ def claims(
     from analyzer.cli import terminal
 
     finished, selected = store.progress(run)
-    with store.open_run(run) as dataset:
+    with store.reading(run) as dataset:
         bound, no_bound = None, "was not computed (give --model)"
         if model is not None:
             from analyzer import bound as bounds

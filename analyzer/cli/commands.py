@@ -147,7 +147,10 @@ def inspect(
         return
     terminal.print_description(model.name, description)
     if write_card:
-        terminal.say(f"Wrote {cards.beside(model)}: fill in mean, std, channels and resize as the model was trained.")
+        terminal.say(
+            f"Wrote {cards.beside(model)}: fill in mean, std, channels and resize as the model was trained, then empty "
+            "source.fill_in."
+        )
 
 
 @app.command()

@@ -129,6 +129,8 @@ def gate(
             terminal.say(said, style="bold yellow")
         if document["verdicts"]:
             terminal.console().print(_verdict_table(document))
+        for note in document["notes"]:
+            terminal.say(f"! {note}", style="yellow")
     if not document["passed"]:
         raise GateError(judging.reason(document))
     if not json:

@@ -1,6 +1,8 @@
 """The commands that draw one thing: landscape, frequency."""
 
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +13,14 @@ from analyzer.cli.app import Json, Model, app
 from analyzer.errors import UsageError
 
 Card = Annotated[Path | None, typer.Option("--card", help="Model card, if not MODEL.json.")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Picture; FILE.svg is written beside it.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE.png",
+        help="Picture, and FILE.svg beside it; otherwise named after the IMAGE or MODEL, in the current folder.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Another seed: other perturbations.")]
 
 
@@ -39,7 +48,7 @@ def landscape(
     from analyzer.cli import terminal
     from analyzer.study import Progress
 
-    _check_target(out)
+    out = _target(out, image, "landscape", json=json)
     with terminal.progress_shown() as shown:
         found = landscapes.landscape(
             model,
@@ -113,7 +122,7 @@ def frequency(
     from analyzer.cli import terminal
     from analyzer.graph.kernel import first_convolution
 
-    _check_target(out)
+    out = _target(out, model, "frequency", json=json)
     graph.check(model)
     layer = first_convolution(model, card=cards.read(card or cards.beside(model)))
     found = frequencies.analyse(layer, trials=trials, seed=seed)
@@ -179,21 +188,32 @@ def _number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "undefined"
 
 
-def _check_target(out: Path | None) -> None:
-    """Refuse before anything is computed what could not be written afterwards."""
+def _target(out: Path | None, of: Path, what: str, *, json: bool) -> Path | None:
+    """`out`, or the picture's own name in the current folder, none with --json.
+
+    Refuses before anything is computed what could not be written afterwards.
+    """
     import importlib.util
 
     if out is None:
-        return
+        if json:
+            return None
+        stem = re.sub(r"[^\w.-]+", "_", of.stem)[:60].lstrip("-.")
+        out = Path(f"{stem or what}_{what}.png")
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: give a name that ends in .png; the same picture as .svg is written beside it")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}; make it, or give another file")
+    if not os.access(out.parent, os.W_OK):
+        raise UsageError(f"{out}: the folder cannot be written to; give --out FILE.png, or --json for no picture")
     for target in (out, out.with_suffix(".svg")):
         if target.is_symlink() or (target.exists() and not target.is_file()):
             raise UsageError(f"--out {target}: no regular file; give another one")
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("matplotlib is not installed, and pictures need it: pip install 'convnet-analyzer[report]'")
+        raise UsageError(
+            "matplotlib is not installed, and pictures need it: pip install 'convnet-analyzer[report]', or give --json"
+        )
+    return out
 
 
 def _save(picture: Any, out: Path) -> None:
@@ -207,4 +227,5 @@ def _save(picture: Any, out: Path) -> None:
 def _say_where(out: Path | None) -> None:
     from analyzer.cli import terminal
 
-    terminal.say(f"Wrote {out} and {out.with_suffix('.svg').name}" if out else "For the picture, give --out FILE.png")
+    if out is not None:
+        terminal.say(f"Wrote {out} and {out.with_suffix('.svg').name}")

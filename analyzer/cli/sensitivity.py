@@ -49,24 +49,20 @@ def sensitivity(
     terminal.say(f"Wrote {run / FILE}")
 
 
-COLUMNS = (
+SLOPES = (
     ("gradient\nL2", "gradient_l2"),
     ("equal\nshare", "gradient_equal_share"),
     ("sigma\nmax", "sigma_max"),
-    ("norm_F /\nsqrt(D)", "jacobian_rms"),
+    ("norm_F(J)\n/ sqrt(D)", "jacobian_rms"),
     ("sampled\nmax", "ratio_sampled"),
-    ("FGSM\neps", "fgsm_eps"),
-    ("nearest\nL2", "l2_distance"),
-    ("noise\nradius", "noise_radius"),
 )
-"""Heading and quantity of the columns, one line an image."""
+"""Heading and quantity of the columns of the first table, one line an image."""
+ATTACKS = (("FGSM\neps", "fgsm_eps"), ("nearest\nL2", "l2_distance"), ("noise\nradius", "noise_radius"))
+"""The same of the second one."""
+_NAME = 16  # characters of an image's name that fit beside the columns at a terminal's usual 80
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     from analyzer.cli import terminal
 
     run, method = document["run"], document["method"]
@@ -75,29 +71,57 @@ def _print(document: dict[str, Any]) -> None:
         tried = method["self_check"]
         errors = ", ".join(f"{name} {tried[name]:.1g}" for name in ("jacobian", "gradient", "adjoint"))
         terminal.say(f"Gradients by {method['gradients']}; relative errors in its self-check: {errors}")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("image", max_width=24, overflow="fold")
-    for heading, _ in COLUMNS:
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    for row in document["images"]:
-        table.add_row(Text(terminal.safe(row["id"])), *(Text(_cell(row, name)) for _, name in COLUMNS))
-    table.add_section()
-    medians = {name: (document.get(f"{name}_median") or {"value": None})["value"] for _, name in COLUMNS}
-    table.add_row("median", *(Text(_number(medians[name])) for _, name in COLUMNS))
-    terminal.console().print(table)
+    terminal.console().print(_table("Gradient and Jacobian", SLOPES, document))
+    terminal.say(
+        "gradient L2: length of the gradient of the true class's log-odds, nat per grey level. equal share: part of "
+        "its square in which all elements are the same, 0 to 1. sigma max: the largest singular value of the layer's "
+        "Jacobian J, the most that a small perturbation moves the features, feature units per grey level. norm_F(J) "
+        "/ sqrt(D): how far random noise moves them, root mean square, same unit. sampled max: the farthest that the "
+        f"run's noise of radius {run['radii'][0]:g} moved them, same unit."
+    )
+    terminal.console().print(_table("Distance to another class, grey levels", ATTACKS, document))
+    terminal.say(
+        "FGSM eps: smallest step found along the gradient's sign that changes the class, L-infinity. nearest L2: "
+        "nearest point of another class that the minimum-distance attack found, L2. noise radius: smallest radius at "
+        f"which the run's noise changed the class, {NORMS[run['norm']]}; > {run['radii'][-1]:g}: at none of its radii. "
+        "-: none found, or not to be had."
+    )
     for sentence in document["sentences"]:
         terminal.say(f"• {sentence}")
     for warning in document["warnings"]:
         terminal.say(f"! {warning}", style="yellow")
 
 
-def _cell(row: dict[str, Any], name: str) -> str:
-    text = _number(row.get(name))
-    return f"> {text}" if name == "noise_radius" and text and not row["noise_found"] else text
+NORMS = {"linf": "L-infinity", "l2": "L2"}
 
 
-def _number(value: float | None) -> str:
+def _table(title: str, columns: tuple[tuple[str, str], ...], document: dict[str, Any]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from analyzer.cli import terminal
+
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
+    table.add_column("image", min_width=_NAME, max_width=2 * _NAME, overflow="fold")
+    for heading, _ in columns:
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for row in document["images"]:
+        cells = (
+            _number(row.get(name), beyond=name == "noise_radius" and not row.get("noise_found")) for _, name in columns
+        )
+        table.add_row(Text(terminal.safe(row["id"])), *map(Text, cells))
+    table.add_section()
+    medians = [document.get(f"{name}_median") or {"value": None} for _, name in columns]
+    table.add_row("median", *(Text(_number(m["value"], beyond=m.get("lower_bound", False))) for m in medians))
+    return table
+
+
+def _number(value: float | None, *, beyond: bool = False) -> str:
     if value is None:
         return "-"
     mantissa, exponent, power = f"{value:.2g}".partition("e")
-    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{mantissa}e{int(power)}" if exponent else mantissa
+    text = f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{mantissa}e{int(power)}" if exponent else mantissa
+    return f"> {text}" if beyond else text

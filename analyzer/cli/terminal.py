@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -188,13 +188,13 @@ def progress_shown() -> Iterator[Any]:
         return
     bar = Bar(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[images]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
         console=target,
         transient=True,
+        speed_estimate_period=300,  # seconds: two steps of a slow network have to fit in
     )
     with bar:
         yield _Bar(bar)
@@ -215,13 +215,20 @@ class _Rate:
 class _Bar:
     def __init__(self, bar: Bar) -> None:
         self.bar, self.rate = bar, _Rate()
-        self.tasks: dict[str, Any] = {}
+        self.stage, self.task = "", bar.add_task("", visible=False, images="", rate="")
 
     def __call__(self, progress: "Progress") -> None:
-        if progress.stage not in self.tasks:
-            self.tasks[progress.stage] = self.bar.add_task(progress.stage, total=progress.total, rate="")
-        rate = f"{self.rate(progress):,.0f} passes/s"
-        self.bar.update(self.tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
+        if progress.stage != self.stage:
+            self.bar.remove_task(self.task)
+            self.stage, self.task = progress.stage, self.bar.add_task(progress.stage, images="", rate="")
+        passes = progress.expected > 0
+        self.bar.update(
+            self.task,
+            completed=progress.passes if passes else progress.done,
+            total=progress.expected if passes else progress.total,
+            images=f"{progress.done} of {progress.total} images",
+            rate=f"{self.rate(progress):,.0f} passes/s",
+        )
 
 
 class _Lines:
@@ -234,9 +241,9 @@ class _Lines:
             return
         self.last = time.monotonic()
         of = f" of {progress.expected:,}" if progress.expected else ""
-        left = progress.expected - progress.passes
-        eta = f", about {left / rate / 60:.0f} min left" if left > 0 and rate > 0 else ""
+        left = max(progress.expected - progress.passes, 0) / rate if rate > 0 else 0.0
+        eta = ("less than a minute" if left < 60 else f"about {left / 60:.0f} min") if left else ""
         self.target.print(
             f"{progress.stage}: {progress.done} of {progress.total} images, {progress.passes:,}{of} passes, "
-            f"{rate:.3g}/s{eta}"
+            f"{rate:.3g}/s" + (f", {eta} left" if eta else "")
         )

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analyzer.compare import quantities, runs
 from analyzer.compare.paired import compared
 from analyzer.compare.runs import Measured, check_protocols
-from analyzer.errors import UsageError
+from analyzer.compare.words import ordered, sentence
+from analyzer.errors import InputError, UsageError
 from analyzer.measures.base import Array, mean_of_known
 from analyzer.statistics import FEW_IMAGES
 from analyzer.summary import radius_text
@@ -46,6 +48,11 @@ PROPERTIES = (
 )
 """The log-odds range grows with the scale of a network's logits, L_x with the narrowness of its feature range."""
 
+LOG_ODDS = ("isotropy_log_odds_range", "symmetry_log_odds_range")
+NORMALISED = ("lipschitz_mean", "jacobian_normalised")
+FAINT = "below the noise floor"
+"""Why no verdict: ranges not above twice what the log-odds of the clean image vary by are rounding, not response."""
+
 
 def compare(paths: Sequence[Path]) -> dict[str, Any]:
     """Compare two or more runs of one protocol on the images they share.
@@ -60,12 +67,14 @@ def compare(paths: Sequence[Path]) -> dict[str, Any]:
         properties   {quantity[/layer]: {title, unit, steadier: "lower" or null, sentence, radii, overall, ranking}}
 
     `overall` and each of `radii`, by its text, hold `n` (images), `values` {name: mean} and `pairs` [{first, second,
-    difference, low, high, n, p, p_holm, distinguishable}]; difference = second - first, distinguishable true, false,
-    or null where the images are too few to tell. `overall` takes each image's mean over the radii. `ranking`, null
-    where no direction is the steadier one, is [{name, value, steadier_than: [name]}], lowest first.
+    difference, low, high, n, p, p_holm, distinguishable, reason}]; difference = second - first, distinguishable true,
+    false, or null where the images are too few to tell or the ranges that normalise come from different images;
+    `reason` says why there is no verdict, null where there is one, or where the images are too few. `overall` takes
+    each image's mean over the radii. `ranking`, null where no direction is the steadier one, is [{name, value,
+    steadier_than: [name]}], lowest first.
 
-    Raises UsageError for fewer than two different runs or different protocols, InputError where there is no run or no
-    common image, IncompleteError where a run is damaged or has no image yet.
+    Raises UsageError for fewer than two different runs or different protocols, InputError where there is no run, no
+    common image or no common measure, IncompleteError where a run is damaged or has no image yet.
     """
     paths = [Path(path) for path in paths]
     if len({path.resolve() for path in paths}) < max(2, len(paths)):
@@ -91,13 +100,24 @@ def compare_opened(measured: Sequence[Measured]) -> dict[str, Any]:
             if len(known) < len(measured):
                 continue
             common = [values[at] for values, at in zip(known, places, strict=True)]
-            properties[prop.quantity + suffix] = _property(prop, measured, common)
+            floors = [_floor(run, at) for run, at in zip(measured, places, strict=True)]
+            properties[prop.quantity + suffix] = _property(prop, measured, common, floors)
+    if not properties:
+        raise InputError(
+            f"no measure is common to {' and '.join(run.name for run in measured)}\n"
+            "measure one of them again with the --measures and --layers of the other"
+        )
     return {
         "schema": SCHEMA,
         "runs": [_described(run) for run in measured],
         "images": len(places[0]),
         "pairing": "perturbation" if runs.same_perturbations(measured) else "image",
-        "notes": [*runs.notes(measured, places), *_missing(measured, properties), *_few(len(places[0]))],
+        "notes": [
+            *runs.unfinished(measured),
+            *runs.notes(measured, places),
+            *_missing(measured, properties),
+            *_few(len(places[0])),
+        ],
         "properties": properties,
     }
 
@@ -108,9 +128,9 @@ def _described(run: Measured) -> dict[str, Any]:
         "path": str(run.path),
         "model": run.manifest["context"]["model"],
         "layers": run.layers,
-        "finished": run.finished,
-        "selected": run.selected,
-        "complete": run.complete,
+        "finished": run.dataset.sizes["image"],
+        "selected": run.state.selected,
+        "complete": run.state.complete,
     }
 
 
@@ -130,20 +150,35 @@ def _few(images: int) -> Iterator[str]:
     if images < FEW_IMAGES:
         yield f"{images} common image(s) cannot tell runs apart: {FEW_IMAGES} are needed for a verdict."
     else:
-        yield "Not distinguishable is no proof of equality; p by radius is not corrected for the number of radii."
+        yield (
+            "Not distinguishable is no proof of equality; p is not corrected for the number of radii, properties and "
+            "layers."
+        )
 
 
-def _property(prop: Property, measured: Sequence[Measured], values: Sequence[Array]) -> dict[str, Any]:
-    """One property from (image, radius) of each run; a cell that one run lacks counts for none."""
+def _floor(run: Measured, places: NDArray[np.intp]) -> Array:
+    """How much the clean log-odds of these images vary by themselves, in nat: (image,)."""
+    return np.asarray(run.dataset["log_odds_noise_floor"].values[places], dtype=np.float64)
+
+
+def _property(
+    prop: Property, measured: Sequence[Measured], values: Sequence[Array], floors: Sequence[Array]
+) -> dict[str, Any]:
+    """One property from (image, radius) and the noise floor of each run; a cell that one lacks counts for none."""
     known = np.isfinite(np.stack(values)).all(axis=0)
     used = [np.where(known, each, np.nan) for each in values]
     columns = [np.column_stack([each, mean_of_known(each)]) for each in used]
     names = [run.name for run in measured]
     pairs = list(itertools.combinations(range(len(names)), 2))
+    buried = np.array([_buried(column, floor) for column, floor in zip(columns, floors, strict=True)])
     entries = []
     for k, found in enumerate(compared(columns, pairs)):
         means = {name: float(mean_of_known(column[None, :, k])[0]) for name, column in zip(names, columns, strict=True)}
-        labelled = [{"first": names[a], "second": names[b], **one} for (a, b), one in zip(pairs, found, strict=True)]
+        labelled = [
+            {"first": names[a], "second": names[b], **_with_verdict(prop, one, measured[a], measured[b], faint)}
+            for (a, b), one in zip(pairs, found, strict=True)
+            for faint in [bool(buried[a, k] or buried[b, k])]
+        ]
         entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": means, "pairs": labelled})
     radii = [radius_text(float(radius)) for radius in measured[0].dataset["radius"].values]
     overall = entries[-1]
@@ -151,18 +186,39 @@ def _property(prop: Property, measured: Sequence[Measured], values: Sequence[Arr
         "title": prop.title,
         "unit": prop.unit,
         "steadier": prop.steadier,
-        "sentence": _sentence(prop, overall),
+        "sentence": sentence(prop.title, overall, ranked=prop.steadier is not None),
         "radii": dict(zip(radii, entries[:-1], strict=True)),
         "overall": overall,
         "ranking": _ranking(overall) if prop.steadier else None,
     }
 
 
+def _buried(column: Array, floor: Array) -> list[bool]:
+    """For each radius, and at last for their mean, whether the median range is not above twice the noise floor.
+
+    column: (image, radius + 1); floor: (image,). The mean is buried too where every radius is.
+    """
+    medians = [float(np.median(known)) if (known := c[np.isfinite(c)]).size else np.nan for c in column.T]
+    limit = 2 * float(np.median(floor[np.isfinite(floor)])) if np.isfinite(floor).any() else np.nan
+    found = [median <= limit for median in medians]
+    return [*found[:-1], found[-1] or all(found[:-1])]
+
+
+def _with_verdict(
+    prop: Property, one: dict[str, Any], first: Measured, second: Measured, faint: bool
+) -> dict[str, Any]:
+    """A difference with the `reason` why nothing is said of it, null where its verdict stands."""
+    if prop.quantity in LOG_ODDS and faint and one["distinguishable"] is not None:
+        return {**one, "distinguishable": False, "reason": FAINT}
+    if prop.quantity in NORMALISED and not runs.same_calibration([first, second]):
+        return {**one, "distinguishable": None, "reason": runs.OTHER_RANGES}
+    return {**one, "reason": None}
+
+
 def _ranking(overall: dict[str, Any]) -> list[dict[str, Any]]:
     """Lowest value first, undefined last; each with the runs that it is distinguishably steadier than."""
     values = overall["values"]
-    order = sorted(values, key=lambda name: (np.isnan(values[name]), values[name]))
-    return [{"name": name, "value": values[name], "steadier_than": _beaten(overall, name)} for name in order]
+    return [{"name": name, "value": values[name], "steadier_than": _beaten(overall, name)} for name in ordered(overall)]
 
 
 def _beaten(overall: dict[str, Any], name: str) -> list[str]:
@@ -172,37 +228,3 @@ def _beaten(overall: dict[str, Any], name: str) -> list[str]:
         if pair["distinguishable"] and lower == name:
             won.append(higher)
     return won
-
-
-def _sentence(prop: Property, overall: dict[str, Any]) -> str:
-    """What the overall differences say."""
-    start, pairs = prop.title, overall["pairs"]
-    if overall["n"] == 0:
-        return f"{start}: undefined in some run for every common image."
-    if all(pair["distinguishable"] is None for pair in pairs):
-        return f"{start}: {overall['n']} image(s) cannot tell; {FEW_IMAGES} are needed."
-    equal = [f"{p['first']} and {p['second']}" for p in pairs if not p["distinguishable"]]
-    if len(pairs) == 1:
-        (pair,) = pairs
-        numbers = f"{pair['second']} minus {pair['first']}: {_number(pair['difference'])}{_interval(pair)}"
-        numbers += f", p = {pair['p_holm']:.2g}, {pair['n']} images"
-        if equal:
-            return f"{start}: not distinguishable ({numbers})."
-        winner = pair["first"] if pair["difference"] > 0 else pair["second"]
-        verdict = f"{winner} is steadier" if prop.steadier else "they differ, which is no ranking"
-        return f"{start}: {verdict} ({numbers})."
-    order = ", ".join(entry["name"] for entry in _ranking(overall))
-    said = f"{start}: {'steadiest' if prop.steadier else 'lowest'} first: {order}"
-    if len(equal) == len(pairs):
-        said = f"{start}: no two are distinguishable"
-    elif equal:
-        said += f"; not distinguishable: {', '.join(equal)}"
-    return said + ("." if prop.steadier or len(equal) == len(pairs) else "; this is no ranking of quality.")
-
-
-def _interval(pair: dict[str, Any]) -> str:
-    return f", {_number(pair['low'])} to {_number(pair['high'])}" if np.isfinite(pair["low"]) else ""
-
-
-def _number(value: float) -> str:
-    return f"{value:+.2g}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.store.manifest import covers_limit
-from analyzer.store.results import open_results
 from analyzer.summary import MEASURED
 
 PROTOCOL = ("radii", "trials", "norm", "clip", "round", "seed", "min_confidence")
@@ -22,18 +21,57 @@ noise, and another confidence takes other images. Limit, measures, layers and pe
 images, measures and layers are compared, and no p-value of a run is."""
 
 
+OTHER_RANGES = "ranges of g and h come from different images"
+"""Why normalised ratios of two runs are not held against each other."""
+
+
+class State(NamedTuple):
+    """How far a run is: images whose unit is whole, images selected.
+
+    written: results and summary are there, so that a data set holds every selected image even where a unit is lost
+    since. covered: the selection was made under the run's present limit.
+    """
+
+    finished: int
+    selected: int
+    written: bool
+    covered: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self.written and self.covered and self.finished == self.selected
+
+    @property
+    def missing(self) -> str:
+        """What is left to be done, after "partial: "; empty where the run is complete."""
+        if self.complete:
+            return ""
+        if self.finished < self.selected:
+            return f"{self.finished} of {self.selected} images"
+        if not self.covered:
+            return "the images of its new limit are not selected yet"
+        return f"{self.finished} of {self.selected} images, results not written"
+
+    @property
+    def lost(self) -> str:
+        """Of written results, what has become of their units since; empty where there is nothing to say."""
+        lost = self.selected - self.finished
+        if not (self.written and self.covered and lost):
+            return ""
+        return f"{'1 unit is' if lost == 1 else f'{lost} units are'} damaged or missing; see `analyzer verify`"
+
+
 @dataclass(frozen=True)
 class Measured:
-    """One run opened for reading; `finished` of its `selected` images are in `dataset`."""
+    """One run opened for reading, with the images that are finished."""
 
     path: Path
     name: str
     manifest: Mapping[str, Any]
     calibration: Mapping[str, Any]
     dataset: Any
-    complete: bool
-    finished: int
-    selected: int
+    state: "State"
 
     @property
     def layers(self) -> list[str]:
@@ -77,38 +115,34 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def state(path: Path) -> tuple[int, int, bool]:
-    """(images finished, images selected, whether the run is complete). Raises InputError when there is none."""
+def state(path: Path) -> State:
+    """How far the run in `path` is. Raises InputError when there is none, IncompleteError when it is damaged."""
     manifest = store.read_manifest(path)
     calibration = store.read_calibration(path, manifest["coordinates"])
-    finished, selected = store.progress(path)
-    written = calibration is not None and covers_limit(calibration, manifest) and store.has_results(path)
-    return finished, selected, written and finished == selected
+    covered = calibration is not None and covers_limit(calibration, manifest)
+    return State(*store.progress(path), store.has_results(path), covered)
 
 
 @contextmanager
 def opened(path: Path, name: str | None = None) -> Iterator[Measured]:
     """The run in `path`, read a few images at a time where it is complete.
 
-    Raises InputError when there is none, IncompleteError when it is damaged or has no finished image.
+    Raises InputError when there is none, IncompleteError when it is damaged, also where only the block finds that, or
+    has no finished image.
     """
     path = Path(path)
     manifest = store.read_manifest(path)
-    finished, selected, complete = state(path)
-    whole = store.has_results(path)
-    with open_results(path / "results.nc", derive=False) if whole else store.open_run(path) as dataset:
+    found = state(path)
+    with store.reading(path, derive=False) as dataset:
         if not dataset.sizes["image"]:
-            raise IncompleteError(f"{path}: partial, 0 of {selected} images\nrun the same command again: it continues")
-        calibration = json.loads(dataset.attrs["calibration"])
+            raise IncompleteError(f"{path}: partial, {found.missing}\nrun the same command again: it continues")
         yield Measured(
             path=path,
             name=name or names_of([path])[0],
             manifest=manifest,
-            calibration=calibration,
+            calibration=json.loads(dataset.attrs["calibration"]),
             dataset=dataset,
-            complete=complete,
-            finished=finished,
-            selected=selected,
+            state=found,
         )
 
 
@@ -134,11 +168,15 @@ def paired_layers(runs: Sequence[Measured]) -> dict[str, list[int]]:
     return {f"/{name}": [found.index(name) for found in layers] for name in common}
 
 
-def notes(runs: Sequence[Measured], places: Sequence[NDArray[np.intp]]) -> Iterator[str]:
-    """What a reader of the comparison has to know, in sentences."""
+def unfinished(runs: Sequence[Measured]) -> Iterator[str]:
+    """Which runs are partial, or have lost units since, in sentences."""
     for run in runs:
-        if not run.complete:
-            yield f"{run.name} is partial: {run.finished} of {run.selected} images."
+        if said := run.state.lost or run.state.missing:
+            yield f"{run.name}: {said}." if run.state.lost else f"{run.name} is partial: {said}."
+
+
+def notes(runs: Sequence[Measured], places: Sequence[NDArray[np.intp]]) -> Iterator[str]:
+    """What a reader of the comparison has to know besides, in sentences. places: those of the common images."""
     count = len(places[0])
     measured = [len(run.positions) for run in runs]
     if any(n > count for n in measured):
@@ -153,8 +191,8 @@ def notes(runs: Sequence[Measured], places: Sequence[NDArray[np.intp]]) -> Itera
         found = [str(run.manifest["context"].get(key)) for run in runs]
         if len(set(found)) > 1:
             yield f"The runs differ in {key}: {', '.join(found)}."
-    if len({frozenset(_calibrated(run)) for run in runs}) > 1:
-        yield "The ranges of g and h come from different images: normalised ratios differ by that too."
+    if not same_calibration(runs) and all(run.layers for run in runs):
+        yield f"The {OTHER_RANGES}: no verdict on normalised ratios."
     if all(run.layers for run in runs) and not paired_layers(runs):
         yield "No feature layer has the same name in all runs: nothing that needs features is compared."
 
@@ -162,6 +200,11 @@ def notes(runs: Sequence[Measured], places: Sequence[NDArray[np.intp]]) -> Itera
 def same_perturbations(runs: Sequence[Measured]) -> bool:
     """Whether every run saw the same perturbations of a common image: the pixel shapes are equal."""
     return len({tuple(run.manifest["context"]["pixel_shape"]) for run in runs}) == 1
+
+
+def same_calibration(runs: Sequence[Measured]) -> bool:
+    """Whether the ranges of g and h, by which ratios are normalised, come from the same images."""
+    return len({frozenset(_calibrated(run)) for run in runs}) == 1
 
 
 def _calibrated(run: Measured) -> Iterator[str]:

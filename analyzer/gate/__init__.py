@@ -65,23 +65,33 @@ def examine(
     Returns, NaN where undefined:
 
         schema      1
-        run         {name, path, finished, selected, complete}
+        run         {name, path, finished, selected, complete, missing: what is left to be done, "" for nothing}
         baseline    the same of the baseline, or null
         strict      whether undecided counts as failed
+        notes       [sentence]: what a reader of the changes from the baseline has to know
         passed      every verdict passed and both runs are complete
         verdicts    [{condition, kind, name, bound, relative, status, passed, judged, low, high, n, value, baseline,
                     explanation}]
 
     `judged` with `low` and `high` is what was held against the bound: the value, or how much worse it is than the
     baseline's; `value` and `baseline` are the numbers themselves. Raises UsageError for unknown names and different
-    protocols, InputError where there is no run, IncompleteError where one is damaged.
+    protocols, or a baseline that is the run itself, InputError where there is no run, IncompleteError where one is
+    damaged.
     """
     paths = [Path(run), *([] if baseline is None else [Path(baseline)])]
+    if baseline is not None and paths[0].resolve() == paths[1].resolve():
+        raise UsageError(f"--baseline {baseline}: that is the run itself; give another run")
     names = runs.names_of(paths)
     permuted = any(c.kind == REGRESSION and c.name.startswith("mantel_p_") for c in conditions)
     runs.check_protocols(paths, also=("permutations",) if permuted else ())
     described = [_described(path, name) for path, name in zip(paths, names, strict=True)]
-    document = {"schema": SCHEMA, "run": described[0], "baseline": described[1] if baseline else None, "strict": strict}
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": described[0],
+        "baseline": described[1] if baseline else None,
+        "strict": strict,
+        "notes": [],
+    }
     if not all(one["finished"] for one in described):  # there are no numbers, nor names, to judge
         return {**document, "passed": False, "verdicts": []}
     found = [_estimates(path) for path in paths]
@@ -90,15 +100,22 @@ def examine(
     changes: dict[Condition, Change] = {}
     if regressions:
         check_names(regressions, list(found[1]), f"the baseline {names[1]}")
-        changes = _changes(paths, names, regressions, found)
+        changes, document["notes"] = _changes(paths, names, regressions, found)
     verdicts = judge(found[0], conditions, changes=changes, strict=strict)
     passed = all(verdict.passed for verdict in verdicts) and all(one["complete"] for one in described)
     return {**document, "passed": passed, "verdicts": [_entry(verdict) for verdict in verdicts]}
 
 
 def _described(path: Path, name: str) -> dict[str, Any]:
-    finished, selected, complete = runs.state(path)
-    return {"name": name, "path": str(path), "finished": finished, "selected": selected, "complete": complete}
+    state = runs.state(path)
+    return {
+        "name": name,
+        "path": str(path),
+        "finished": state.finished,
+        "selected": state.selected,
+        "complete": state.complete,
+        "missing": state.missing,
+    }
 
 
 def _estimates(path: Path) -> dict[str, Estimate]:
@@ -110,7 +127,8 @@ def _estimates(path: Path) -> dict[str, Estimate]:
 
 def _changes(
     paths: Sequence[Path], names: Sequence[str], regressions: Sequence[Condition], found: Sequence[dict[str, Estimate]]
-) -> dict[Condition, Change]:
+) -> tuple[dict[Condition, Change], list[str]]:
+    """The change of each condition's number, and what a reader of them has to know."""
     with ExitStack() as stack:
         opened = [stack.enter_context(runs.opened(path, name)) for path, name in zip(paths, names, strict=True)]
         run, baseline = opened
@@ -118,10 +136,11 @@ def _changes(
             here, there = runs.matched(opened)
         except InputError:  # the summaries can still be held against each other
             here = there = np.array([], dtype=np.intp)
-        return {
+        changes = {
             each: change(each, (run, baseline), (here, there), (found[0][each.name], found[1][each.name]))
             for each in regressions
         }
+        return changes, list(runs.notes(opened, [here, there]))
 
 
 def _entry(verdict: Verdict) -> dict[str, Any]:

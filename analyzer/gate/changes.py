@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.compare.quantities import QUANTITIES, per_image
-from analyzer.compare.runs import Measured, paired_layers
+from analyzer.compare.runs import OTHER_RANGES, Measured, paired_layers, same_calibration
+from analyzer.errors import IncompleteError
 from analyzer.gate.conditions import Change, Condition
 from analyzer.measures.base import Array, mean_of_known
 from analyzer.statistics import FEW_IMAGES, LEVEL, Estimate, resample_counts
@@ -50,9 +51,12 @@ def change(
     """
     name = parts(condition.name)
     layers = paired_layers(runs)
+    if _normalised(condition.name) and not same_calibration(runs):
+        values = (whole[0].value, whole[1].value)
+        return Change(_unbounded(_difference(*values, condition.relative), whole[0].n), *values, OTHER_RANGES)
     if name is None or name.layer not in layers or not len(places[0]):
         values = (whole[0].value, whole[1].value)
-        why = "no image is shared" if name and not len(places[0]) else "not made from single images"
+        why = "no image is shared" if name and not len(places[0]) else "no paired interval for this number"
         return Change(_unbounded(_difference(*values, condition.relative), whole[0].n), *values, why)
     first, second = (
         _points(run, name, layer)[where] for run, layer, where in zip(runs, layers[name.layer], places, strict=True)
@@ -71,6 +75,9 @@ def change(
     if condition.relative and values[1] == 0 != values[0]:
         note = "; ".join(filter(None, ("the baseline is 0: allow an absolute number, not a percentage", note)))
     estimate = _unbounded(_difference(*values, condition.relative), n)
+    if condition.name.partition("@")[0].partition("/")[0].endswith("_share") and np.ptp(first - second) == 0:
+        # As a share of 0 or 1 has no bootstrap interval: no image tells how much the others may differ.
+        return Change(estimate, *values, "; ".join(filter(None, ("all paired differences are equal", note))))
     if n >= FEW_IMAGES and math.isfinite(estimate.value):
         one, other = (_resampled(points, name.quantile) for points in (first, second))
         resampled = _difference(one, other, condition.relative)
@@ -80,10 +87,18 @@ def change(
     return Change(estimate, *values, note)
 
 
+def _normalised(name: str) -> bool:
+    """Whether the ranges of g and h are in this number; from one radius to another they cancel."""
+    return name.startswith("lipschitz_") and not name.startswith(("lipschitz_raw_", "lipschitz_growth_"))
+
+
 def _points(run: Measured, name: Name, layer: int) -> Array:
     """What each image contributes: (image, point), one point unless points are pooled."""
     values = per_image(run, name.quantity, layer)
-    assert values is not None  # its name is in the run's summary
+    if values is None:
+        raise IncompleteError(
+            f"{run.path}: damaged: its summary has {name.quantity}, its results do not\nsee `analyzer verify`"
+        )
     if name.radius is not None:
         values = values[:, list(run.dataset["radius"].values).index(name.radius)]
         return values if values.ndim == 2 else values[:, None]

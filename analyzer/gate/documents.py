@@ -1,13 +1,12 @@
 """A gate's verdicts in words, as JUnit XML, which CI servers read, and as Markdown for a merge request."""
 
-import errno
 import math
 import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from analyzer.errors import IncompleteError, UsageError
+from analyzer.errors import UsageError
 from analyzer.store import files
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -18,8 +17,7 @@ _RUN_FILES = {"manifest.json", "calibration.json", "results.nc", "summary.json",
 def partial(document: dict[str, Any]) -> list[str]:
     """What is not complete, in words: ["photos is partial: 3 of 12 images"]."""
     return [
-        f"{one['name']} is partial: {one['finished']} of {one['selected']} images"
-        + ("" if one["finished"] < one["selected"] else ", results not written")
+        f"{one['name']} is partial: {one['missing']}"
         for one in (document["run"], document["baseline"])
         if one is not None and not one["complete"]
     ]
@@ -64,6 +62,7 @@ def markdown(document: dict[str, Any]) -> str:
     against = f" against {code(baseline['name'])}" if baseline else ""
     lines = [f"### Gate {'passed' if document['passed'] else 'did not pass'}: {code(run['name'])}{against}", ""]
     lines += [f"**Partial**: {code(text)}\n" for text in partial(document)]
+    lines += [f"**Note**: {code(text)}\n" for text in document["notes"]]
     if document["verdicts"]:
         lines += ["| condition | value | judged | 95 % interval | images | verdict |", "|---|---:|---:|---:|---:|---|"]
     for v in document["verdicts"]:
@@ -119,15 +118,8 @@ def write_text(target: Path, text: str, *, flag: str) -> None:
     IncompleteError where the disk is full.
     """
     target = Path(target)
-    if target.name in _RUN_FILES and (target.parent / "manifest.json").exists():
+    here = target.resolve().parent
+    run = here.parent if here.name == "units" else here
+    if (here != run or target.name in _RUN_FILES) and (run / "manifest.json").exists():
         raise UsageError(f"{flag} {target}: that is a file of a run; give another one")
-    if target.is_symlink() or (target.exists() and not target.is_file()):
-        raise UsageError(f"{flag} {target}: no regular file; give another one")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.write(target, text.encode("utf-8", "replace"))
-    except (OSError, IncompleteError) as e:
-        cause = e if isinstance(e, OSError) else e.__cause__
-        if isinstance(cause, OSError) and cause.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UsageError(f"{flag} {target}: cannot be written: {cause.strerror}; give another file") from e
-        raise
+    files.write_asked_for(target, text.encode("utf-8", "replace"), flag=flag)

@@ -12,7 +12,7 @@ from analyzer.gradients.network import Network
 Array = NDArray[np.float64]
 
 DIRECTIONS = 16
-"""Random directions of ||J||_F / sqrt(D), and of everything in the forward-only case."""
+"""Random directions of norm_F(J) / sqrt(D), and of everything in the forward-only case."""
 PROBES = 8
 """Of the Hessian."""
 STEP = 1.0

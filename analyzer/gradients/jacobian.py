@@ -51,7 +51,7 @@ def largest_singular_value(
 
 
 def jacobian_rms(responses: Array, *, dimension: int) -> float:
-    """||J||_F / sqrt(D) from J v of n Rademacher directions v (entries 1 and -1): (n, F) -> number."""
+    """norm_F(J) / sqrt(D) from J v of n Rademacher directions v (entries 1 and -1): (n, F) -> number."""
     return float(np.sqrt((responses**2).sum(axis=1).mean() / dimension))
 
 

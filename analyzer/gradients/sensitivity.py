@@ -175,8 +175,15 @@ def _pixels(file: images.ImageFile | None, record: store.Image, card: cards.Card
 
 
 def _medians(rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`<quantity>_median` of every number, infinite ones (no boundary found) left out and not counted in n."""
+    """`<quantity>_median` of every number, infinite ones (no boundary found) left out and not counted in n.
+
+    That of the noise radius also has lower_bound: whether noise changed the class of too few images to know more.
+    """
     names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, float))
     for name in names:
         values = np.array([row.get(name, np.nan) for row in rows], np.float64)
-        yield f"{name}_median", quantile_over_images(values, 0.5)._asdict()
+        median: dict[str, Any] = quantile_over_images(values, 0.5)._asdict()
+        if name == "noise_radius":  # where noise changed no class, this is only the largest radius tried
+            beyond = [np.inf if row.get("noise_found") is False else row.get(name, np.nan) for row in rows]
+            median["lower_bound"] = bool(np.isinf(np.nanmedian(beyond)))
+        yield f"{name}_median", median

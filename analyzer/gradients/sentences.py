@@ -35,14 +35,15 @@ def sentences(
         yield equal + "."
     if np.isfinite(of("hessian_off_diagonal")):
         yield (
-            f"Hessian ({images}): {of('hessian_off_diagonal'):.0%} of its squared norm lies off the diagonal, "
-            f"{of('hessian_unequal_diagonal'):.1%} on the unequal part of the diagonal; isotropy has neither."
+            f"Hessian ({images}): {of('hessian_off_diagonal'):.0%} of its squared norm lies off the diagonal and "
+            f"{of('hessian_unequal_diagonal'):.1%} on the unequal part of the diagonal; both "
+            "would be 0 if the log-odds curved alike in every direction."
         )
     if np.isfinite(of("sigma_max")):
         bound = "at least " if method["gradients"] is None else ""
         said = (
             f"Jacobian ({images}): the largest singular value is {bound}{of('sigma_over_rms'):.3g} times "
-            "||J||_F / sqrt(D)"
+            "norm_F(J) / sqrt(D)"
         )
         if np.isfinite(of("sigma_over_sampled")):
             said += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
@@ -90,5 +91,5 @@ def warnings(rows: list[dict[str, Any]], method: Mapping[str, Any]) -> Iterator[
     if error is not None and not str(method["hessian"]).startswith("forward"):
         yield (
             f"Hessian by {method['hessian']}: the graph's own differs from it by {error:.2g} of its size, since kinks "
-            "(ReLU, max pooling) make the gradient jump."
+            "(ReLU, max pooling) make the gradient jump: its figures hold at that scale, not at a point."
         )

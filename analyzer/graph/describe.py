@@ -95,9 +95,10 @@ def draft_card(model: Path) -> dict[str, Any]:
         todo.append("the graph leaves the size open: 224 is a placeholder")
     if count == 3:
         todo.append("RGB is a guess: it may be BGR")
-    todo.append("resize is a guess")
+    todo.append("resize and its interpolation are a guess")
     square = size[0] == size[1]
-    resize = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
+    resize: dict[str, Any] = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
+    resize["interpolation"] = "bilinear"
     output: dict[str, Any] = {"kind": "probabilities" if shown.softmax else "logits"}
     if len(shown.outputs) == 1:
         output = {"name": shown.outputs[0][0], **output}

@@ -147,7 +147,7 @@ def _convert(picture: Image.Image, mode: str, notes: list[str]) -> Image.Image:
         return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert(mode)
     transparent = picture.info.pop("transparency", None) is not None
     if transparent or picture.mode in ("LA", "PA", "RGBA"):
-        notes.append("alpha dropped")
+        notes.append("transparency dropped")
     if picture.mode in ("P", "PA"):
         notes.append("palette looked up")
         picture = picture.convert("RGB")

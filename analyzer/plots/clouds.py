@@ -16,10 +16,10 @@ from analyzer.plots.model import Cloud, Picture, Run, alternative, cloud, number
 _MAP = LinearSegmentedColormap.from_list("cividis_dark", colormaps["cividis"](np.linspace(0, 0.9, 64)))
 _HOW = (
     "Each point is one image at one radius: how far the probability of its true class varies over {what}. Further up "
-    "is less {property}; the axis is logarithmic. The colour is the mean probability. A square marks an image that at"
-    " least one of the perturbations got misclassified, the line is the median image. Grey triangles on the bottom "
-    "line are ranges that are 0 or that rounding alone could make."
+    "is less {property}; the axis is logarithmic. The colour is the mean probability, the line is the median image."
 )
+_SQUARES = " A square marks an image that at least one of the perturbations got misclassified."
+_TRIANGLES = " Grey triangles on the bottom line are ranges that are 0 or that rounding alone could make."
 
 
 def isotropy(runs: Sequence[Run]) -> Picture | None:
@@ -51,6 +51,8 @@ def _picture(runs: Sequence[Run], prefix: str, name: str, title: str, what: str)
     says = tuple(f"{run.label}: {_sentence(found, run, what)}" for run, found in zip(runs, clouds, strict=True))
     figure = canvas.styled(lambda: _figure(runs, clouds))
     how = _HOW.format(what=what, property="isotropic" if prefix == "isotropy" else "symmetric")
+    known = [found for found in clouds if found is not None]
+    how += _SQUARES * _any_square(known) + _TRIANGLES * _any_triangle(known)
     return Picture(name, title, how, says, alternative(title, says), figure)
 
 
@@ -63,7 +65,7 @@ def _figure(runs: Sequence[Run], clouds: Sequence[Cloud | None]) -> Figure:
         y="range of the true-class score",
     )
     resolved = [np.where(found.resolved, found.spread, np.nan) for found in known]
-    room = any((~found.resolved & np.isfinite(found.spread)).any() for found in known)
+    room = _any_triangle(known)
     bottom, top = canvas.log_limits(resolved, room=room)
     means = np.concatenate([found.mean[np.isfinite(found.mean)] for found in known])
     low, high = (means.min(), means.max()) if means.size else (0.0, 1.0)
@@ -108,8 +110,16 @@ def _figure(runs: Sequence[Run], clouds: Sequence[Cloud | None]) -> Figure:
         canvas.plain_ticks(ax.xaxis)
     if isinstance(points, PathCollection):
         canvas.colour_bar(figure, points, axes, "mean score")
-    canvas.legend(figure, *_key(any((found.wrong > 0).any() for found in known), room), columns=2)
+    canvas.legend(figure, *_key(_any_square(known), room), columns=2)
     return figure
+
+
+def _any_square(known: Sequence[Cloud]) -> bool:
+    return any((found.resolved & (found.wrong > 0)).any() for found in known)
+
+
+def _any_triangle(known: Sequence[Cloud]) -> bool:
+    return any((~found.resolved & np.isfinite(found.spread)).any() for found in known)
 
 
 def _key(wrong: bool, unresolved: bool) -> tuple[list[Line2D], list[str]]:

@@ -13,10 +13,10 @@ from analyzer.statistics import Estimate, share
 _TITLE = "Images misclassified under noise"
 _HOW = (
     "The share of images that at least one noise vector of this radius got misclassified. Bars are 95 % intervals "
-    "(Wilson), which say how much the choice of images matters; runs are drawn side by side where they would "
-    "cover each other. The more perturbations are tried, the larger the share."
+    "(Wilson), which say how much the choice of images matters. The more perturbations are tried, the larger the share."
 )
-_APART = 0.011  # of the axis, between two runs at one radius, where the radii leave room for it
+_SHIFTED = " Runs are drawn slightly beside each other, so that none covers another."
+_APART = 0.005  # of the axis, between two runs at one radius, where the radii leave room for it
 
 
 def draw(runs: Sequence[Run]) -> Picture | None:
@@ -26,7 +26,8 @@ def draw(runs: Sequence[Run]) -> Picture | None:
         return None
     says = tuple(f"{run.label}: {_sentence(run, shares)}" for run, shares in zip(runs, found, strict=True))
     figure = canvas.styled(lambda: _figure(runs, found))
-    return Picture("misclassified", _TITLE, _HOW, says, alternative(_TITLE, says), figure)
+    how = _HOW + _SHIFTED * (sum(map(bool, found)) > 1)
+    return Picture("misclassified", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
 def _shares(run: Run) -> dict[float, Estimate]:
@@ -41,16 +42,17 @@ def _shares(run: Run) -> dict[float, Estimate]:
 def _figure(runs: Sequence[Run], found: Sequence[dict[float, Estimate]]) -> Figure:
     figure, axes = canvas.blank(canvas.WIDTH, 2.9 + 0.3 * -(-len(runs) // 2), 1, 1)
     ax = axes[0, 0]
-    widest = max(radius for shares in found for radius in shares)
+    seen = [radius for shares in found for radius in shares]
+    extent = max(seen) - min(seen) or max(seen)
     handles, labels = [], []
-    for k, (run, shares) in enumerate(zip(runs, found, strict=True)):
-        if not shares:
-            continue
+    drawn = [k for k, shares in enumerate(found) if shares]
+    for place, k in enumerate(drawn):
+        run, shares = runs[k], found[k]
         radii = np.array(list(shares))
         value, low, high = np.array([(e.value, e.low, e.high) for e in shares.values()]).T
         look = {"color": canvas.COLOURS[k % len(canvas.COLOURS)], "zorder": 3}
-        spacing = np.median(np.diff(radii)) if len(radii) > 1 else widest
-        beside = radii + (k - (len(runs) - 1) / 2) * min(_APART * widest, 0.9 * spacing / len(runs))
+        spacing = np.median(np.diff(radii)) if len(radii) > 1 else extent
+        beside = radii + (place - (len(drawn) - 1) / 2) * min(_APART * extent, 0.9 * spacing / len(drawn))
         (line,) = ax.plot(
             beside,
             value,

@@ -25,11 +25,12 @@ from analyzer.plots.text import shortened
 
 _TITLE = "Profile along the depth"
 _HOW = (
-    "Each position is one layer, in the order in which they were asked for; lines join the medians over the images at"
-    " the smallest, the middle and the largest radius. From above: Mantel's r, with the r that a linear map of the "
-    "same participation ratio would have as thin dotted lines; norm_F(J) / sqrt(D), how far the features move per "
-    "grey level of random noise; the participation ratio, how many independent directions carry that movement; and "
-    "the distance ratio L normalised by the ranges on the clean images. The last three axes are logarithmic."
+    "Each position is one layer, in the order of the graph (of --layers, where it named each one); lines join the "
+    "medians over the images at the smallest, the middle and the largest radius. From above: Mantel's r, with the r "
+    "that a linear map of the same participation ratio would have as thin dotted lines; norm_F(J) / sqrt(D), how far "
+    "the features move per grey level of random noise; the participation ratio, how many independent directions carry "
+    "that movement; and the distance ratio L normalised by the ranges on the clean images. The last three axes are "
+    "logarithmic."
 )
 _QUANTITIES = (
     ("mantel_r", "Mantel's r", False),

@@ -40,18 +40,15 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     """
     if not runs:
         raise UsageError("no run given; expected one run directory or more")
-    figures = Path(out) / "figures"
-    try:
-        figures.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UsageError(f"{figures}: cannot be made: {e.strerror}; give another --out") from e
+    target, figures = Path(out) / PAGE, Path(out) / "figures"
     with opened([Path(run) for run in runs]) as loaded:
+        for wanted in (target, figures / "worst.png"):  # before minutes of drawing
+            files.check_asked_for(wanted, flag="--out")
         pictures = list(_pictures(loaded, figures))
         cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
         judged = [claims(run.dataset, no_bound="is shown by `analyzer claims --model`") for run in loaded]
         text = page.document(loaded, pictures, cases, judged)
-    target = Path(out) / PAGE
-    files.write(target, text.encode())
+    files.write_asked_for(target, text.encode(), flag="--out")
     return target
 
 
@@ -65,8 +62,8 @@ def _pictures(loaded: Sequence[Loaded], figures: Path) -> Iterator[page.Shown]:
 
 
 def _save(figure: Any, figures: Path, name: str) -> None:
-    files.write(figures / f"{name}.png", plots.to_png(figure))
-    files.write(figures / f"{name}.svg", plots.to_svg(figure))
+    files.write_asked_for(figures / f"{name}.png", plots.to_png(figure), flag="--out")
+    files.write_asked_for(figures / f"{name}.svg", plots.to_svg(figure), flag="--out")
 
 
 def _embedded(figure: Any) -> bytes:

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analyzer import store
+from analyzer.compare.runs import state
 from analyzer.errors import IncompleteError
 from analyzer.summary import estimates, summarise
 
 
 class Loaded(NamedTuple):
-    """One run: its name among the others, its data set and summary (NaN for undefined), finished of selected images."""
+    """One run: its name among the others, its data set and summary (NaN for undefined), and what is missing, if any."""
 
     label: str
     path: Path
     dataset: Any
     summary: dict[str, Any]
-    finished: int
-    selected: int
+    missing: str = ""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -44,20 +44,18 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Loaded]]:
     with ExitStack() as stack:
         loaded = []
         for path in paths:
-            finished, selected = store.progress(path)
-            complete = store.has_results(path)
-            if not complete and not finished:
+            found = state(path)
+            if not found.written and not found.finished:
                 raise IncompleteError(f"{path}: no image is finished yet; run the same command again to continue")
-            dataset = stack.enter_context(store.open_run(path))
-            if complete:
+            dataset = stack.enter_context(store.reading(path))
+            if found.written:
                 document = store.read_summary(path)
                 document |= {name: estimate._asdict() for name, estimate in estimates(document).items()}
-                if lost := selected - finished:
-                    units = "1 unit is" if lost == 1 else f"{lost} units are"
-                    document["warnings"].append(f"{units} damaged or missing; see `analyzer verify`.")
+                if found.lost:
+                    document["warnings"].append(f"{found.lost}.")
             else:
                 document = summarise(dataset)
-            loaded.append(Loaded("", path, dataset, document, dataset.sizes["image"], selected))
+            loaded.append(Loaded("", path, dataset, document, "" if found.lost else found.missing))
         names = _labels([(Path(run.summary["run"]["model"]).stem, run.path.absolute().name) for run in loaded])
         yield [run._replace(label=name) for run, name in zip(loaded, names, strict=True)]
 

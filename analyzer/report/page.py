@@ -96,12 +96,12 @@ def _partial(runs: Sequence[Loaded]) -> list[Html]:
     return [
         tag(
             "p",
-            tag("strong", f"partial {run.finished} of {run.selected}"),
-            f" images: {run.label} is not complete; the same `analyzer run` command continues it.",
+            tag("strong", f"partial: {run.missing}"),
+            f"; {run.label} is not complete: the same `analyzer run` command continues it.",
             class_="alert",
         )
         for run in runs
-        if run.finished < run.selected
+        if run.missing
     ]
 
 

@@ -10,10 +10,12 @@ RUN/.lock              held by the one writer
 A file is whole or absent, whatever stops the writer; half-written ones end in .tmp and are removed by the next.
 """
 
+from analyzer.store.damage import reading
 from analyzer.store.manifest import Image, read_calibration, read_manifest, selection
 from analyzer.store.results import open_run, write_results
-from analyzer.store.run import Store, check_writable, has_results, is_complete, open_store, progress, read_summary
+from analyzer.store.run import Store, check_writable, has_results, is_complete, open_store, progress
 from analyzer.store.schema import COMMON, LIPSCHITZ, SCHEMA, VARIABLES, Variable, undefined_unit, unit_key
+from analyzer.store.summaries import read_summary
 from analyzer.store.verify import Problem, verify
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "read_calibration",
     "read_manifest",
     "read_summary",
+    "reading",
     "selection",
     "undefined_unit",
     "unit_key",

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from analyzer.errors import IncompleteError
+from analyzer.errors import IncompleteError, UsageError
 
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written. A run has one writer, so the name needs nothing more."""
@@ -50,6 +50,43 @@ def write(path: Path, data: bytes) -> None:
     """Make `path` hold exactly `data`, or leave it alone. Raises IncompleteError."""
     with replacing(path) as file:
         file.write(data)
+
+
+def write_asked_for(target: Path, data: bytes, *, flag: str = "") -> None:
+    """Make the file `target`, which a person named, in a folder made if need be, hold `data` or stay as it was.
+
+    Raises UsageError naming `flag` where it is no regular file or cannot be written, and IncompleteError where the
+    disk is full.
+    """
+    with _asked_for(target, flag):
+        write(target, data)
+
+
+def check_asked_for(target: Path, *, flag: str = "") -> None:
+    """Raise what `write_asked_for` would, before there is anything to write; makes the folder."""
+    with _asked_for(target, flag):
+        probe = target.with_name(target.name + TEMPORARY)
+        probe.unlink(missing_ok=True)
+        with probe.open("xb"):
+            pass
+        probe.unlink()
+
+
+@contextlib.contextmanager
+def _asked_for(target: Path, flag: str) -> Iterator[None]:
+    named = f"{flag} {target}".strip()
+    try:
+        if target.is_symlink() or (target.exists() and not target.is_file()):
+            raise UsageError(f"{named}: no regular file; give another one")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, IncompleteError) as e:
+        cause = e if isinstance(e, OSError) else e.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno in _FULL:
+            raise IncompleteError(f"{named}: cannot be written: {cause.strerror}; free some space") from e
+        raise UsageError(f"{named}: cannot be written: {cause.strerror}; give another place") from e
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,6 +19,8 @@ MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
 )
 
 _ABSENT = object()
+_SAID_BY = {"radius": "radii", "trial": "trials", "layer": "layers", "variables": "measures"}
+"""Coordinates and the identity's keys they follow from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +139,10 @@ def continued(manifest: dict[str, Any], wanted: Mapping[str, Any], path: Path, n
     A grown limit and other contexts are taken over and recorded in the history. Raises UsageError with the
     differing keys when the identity, the coordinates, the provider or the precision differ.
     """
-    changes = {
-        **differences(manifest["identity"], wanted["identity"]),
-        **differences(manifest["coordinates"], wanted["coordinates"], "coordinates"),
-    }
+    changes = differences(manifest["identity"], wanted["identity"])
+    for name, change in differences(manifest["coordinates"], wanted["coordinates"]).items():
+        if _SAID_BY.get(name) not in changes:  # the same thing is not said twice
+            changes[f"coordinates.{name}"] = change
     if "limit" in changes and grows(*changes["limit"]):
         del changes["limit"]
     for key in ("provider", "precision"):

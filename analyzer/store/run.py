@@ -224,21 +224,3 @@ def is_complete(path: Path) -> bool:
             finished, selected = progress(path)
             return finished == selected
     return False
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """The numbers in summary.json. Raises InputError when `path` is no run, IncompleteError when it has none yet."""
-    manifests.read_manifest(path)
-    file = Path(path) / SUMMARY
-    try:
-        document = files.read_json(file)
-        if not isinstance(document.get("run"), dict) or document.get("schema") != schema.SCHEMA:
-            raise ValueError("it is no summary of this version")
-        return document
-    except FileNotFoundError:
-        finished, selected = progress(path)
-        raise IncompleteError(
-            f"{path}: partial, {finished} of {selected} images\nrun the same command again: it continues"
-        ) from None
-    except ValueError as e:
-        raise IncompleteError(f"{file}: damaged: {e}\nrun the same command again: it is written anew") from e
