@@ -302,6 +302,16 @@ def test_junit_has_a_case_a_condition(folder):
     assert "95 % interval" in failure.get("message")
 
 
+def test_what_is_undecided_is_seen_where_it_passes(folder):
+    given = document(folder, "misclassified_share@4=0.01")
+    (verdict,) = given["verdicts"]
+    assert (verdict["status"], verdict["passed"], gate.sign(verdict)) == ("undecided", True, "?")
+    root = ElementTree.fromstring(gate.junit(given).encode())
+    said = root.findall(".//testcase/system-out")
+    assert [out.text.startswith("undecided (value passes)") for out in said] == [True]
+    assert "❔ undecided" in gate.markdown(given)
+
+
 def test_documents_show_hostile_names_literally(folder):
     given = document(folder, "lipschitz_q95=100")
     given["run"]["name"] = given["verdicts"][0]["condition"] = HOSTILE

@@ -138,12 +138,12 @@ def gate(
 
 
 def _verdict_table(document: dict[str, Any]) -> "Table":
-    from analyzer.gate import cells
+    from analyzer.gate import cells, sign
 
     table = _table(f"Gate: {document['run']['name']}", ["", "condition", "value", "judged", "95 % interval", "verdict"])
     for verdict in document["verdicts"]:
         value, judged, interval = cells(verdict)
-        row = ("✓" if verdict["passed"] else "✗", verdict["condition"], value, judged, interval, verdict["explanation"])
+        row = (sign(verdict), verdict["condition"], value, judged, interval, verdict["explanation"])
         table.add_row(*map(_cell, row))
     return table
 

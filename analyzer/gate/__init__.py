@@ -15,7 +15,7 @@ from analyzer.compare import runs
 from analyzer.errors import InputError, UsageError
 from analyzer.gate.changes import change
 from analyzer.gate.conditions import MAX, MIN, REGRESSION, Change, Condition, Verdict, check_names, judge, parse
-from analyzer.gate.documents import cells, junit, markdown, partial, reason, write_text
+from analyzer.gate.documents import cells, junit, markdown, partial, reason, sign, write_text
 from analyzer.statistics import Estimate
 
 SCHEMA = 1
@@ -36,6 +36,7 @@ __all__ = [
     "parse",
     "partial",
     "reason",
+    "sign",
     "write_text",
 ]
 

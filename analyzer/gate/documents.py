@@ -35,23 +35,31 @@ def reason(document: dict[str, Any]) -> str:
 
 
 def junit(document: dict[str, Any]) -> str:
-    """JUnit XML of what `gate.examine` returned: one test case a condition, and one for the runs being complete.
+    """JUnit XML of what `gate.examine` returned: one test case a condition, and one, "complete", for the runs being so.
 
+    What was judged, and whether it is undecided, stands in each case's system-out, also where it passes.
     Characters that XML 1.0 cannot hold become U+FFFD.
     """
     verdicts, unfinished = document["verdicts"], partial(document)
-    cases = [("complete", [("partial", "; ".join(unfinished))] if unfinished else [])]
+    cases = [("complete", [("partial", "; ".join(unfinished))] if unfinished else [], "")]
     for v in verdicts:
-        failures = [] if v["passed"] else [(v["status"], f"{v['explanation']}; {numbers(v)}")]
-        cases.append((v["condition"], failures))
-    count = {"tests": str(len(cases)), "failures": str(sum(bool(f) for _, f in cases)), "errors": "0", "skipped": "0"}
+        said = f"{v['explanation']}; {numbers(v)}"
+        cases.append((v["condition"], [] if v["passed"] else [(v["status"], said)], said))
+    count = {
+        "tests": str(len(cases)),
+        "failures": str(sum(bool(f) for _, f, _ in cases)),
+        "errors": "0",
+        "skipped": "0",
+    }
     root = ElementTree.Element("testsuites", {"name": "analyzer gate", **count})
     suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(document["run"]["name"]), **count})
-    for name, failures in cases:
+    for name, failures, said in cases:
         where = {"classname": _xml(document["run"]["name"]), "name": _xml(name), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", where)
         for kind, message in failures:
             ElementTree.SubElement(case, "failure", {"type": kind, "message": _xml(message)}).text = _xml(message)
+        if said:
+            ElementTree.SubElement(case, "system-out").text = _xml(said)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -67,7 +75,7 @@ def markdown(document: dict[str, Any]) -> str:
         lines += ["| condition | value | judged | 95 % interval | images | verdict |", "|---|---:|---:|---:|---:|---|"]
     for v in document["verdicts"]:
         value, judged, interval = cells(v)
-        mark = "✅" if v["passed"] else "❌"
+        mark = {"✓": "✅", "?": "❔", "✗": "❌"}[sign(v)]
         cell = f"{mark} {v['explanation']}"
         lines.append(f"| {code(v['condition'])} | {value} | {judged} | {interval} | {v['n']} | {cell} |")
     return "\n".join(lines) + "\n"
@@ -80,6 +88,11 @@ def code(text: str) -> str:
     # Entities, since neither a backtick nor a pipe can be escaped alike by all readers of Markdown.
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in clean)}</code>"
+
+
+def sign(verdict: dict[str, Any]) -> str:
+    """✓ passes, ? is let through undecided, ✗ does not pass."""
+    return "✗" if not verdict["passed"] else "?" if verdict["status"] == "undecided" else "✓"
 
 
 def cells(verdict: dict[str, Any]) -> tuple[str, str, str]:
