@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ class Card:
 def beside(model: Path) -> Path:
     """Where the card of `model` is looked for: the same name with the suffix .json."""
     return model.with_suffix(".json")
+
+
+def locate(model: Path, card: Path | None) -> Path:
+    """`card` where one is given, else the one beside `model`. Raises InputError where the model has none there."""
+    found = card or beside(model)
+    if card is None and model.is_file() and not found.exists():
+        raise InputError(
+            f"{model}: no card {found.name} beside it\n"
+            f"`analyzer inspect {shlex.quote(str(model))} --write-card` writes one to fill in, or give --card"
+        )
+    return found
 
 
 def read(path: Path) -> Card:

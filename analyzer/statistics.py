@@ -112,8 +112,26 @@ def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...], 
     exact = [pool[max(0, math.ceil(q * pool.size - 1e-9) - 1)] for q in quantiles]
     if images < FEW_IMAGES:
         return [Estimate(float(v), np.nan, np.nan, images) for v in exact]
-    grid = np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
+    grid = quantile_grid(pool)
     del pool
+    resampled = resampled_quantiles(values, grid, quantiles, seed=seed)
+    bounds = map(_percentiles, resampled)
+    return [Estimate(float(v), float(low), float(high), images) for v, (low, high) in zip(exact, bounds, strict=True)]
+
+
+def quantile_grid(pool: NDArray[Any]) -> NDArray[Any]:
+    """Up to 1,024 order statistics of sorted points, at which a resampled quantile is read off: (n,) -> (g,)."""
+    return np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
+
+
+def resampled_quantiles(
+    values: NDArray[Any], grid: NDArray[Any], quantiles: tuple[float, ...], *, seed: int = 0
+) -> NDArray[Any]:
+    """Pooled quantiles of each bootstrap resample of the images, read off the grid: (image, point) -> (quantile, 1000).
+
+    NaN is left out.
+    """
+    known = np.isfinite(values)
     counts = np.empty((len(values), len(grid)))
     for count, row, k in zip(counts, values, known, strict=True):
         count[:] = np.searchsorted(np.sort(row[k]), grid, side="right")
@@ -122,8 +140,7 @@ def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...], 
     for weights in resample_counts(len(values), seed=seed):
         below, totals = weights @ counts, weights @ total
         reached.append([(below >= q * totals[:, None] - 1e-9).argmax(axis=1) for q in quantiles])
-    bounds = (_percentiles(grid[where]) for where in np.concatenate(reached, axis=1))
-    return [Estimate(float(v), float(low), float(high), images) for v, (low, high) in zip(exact, bounds, strict=True)]
+    return np.asarray(grid[np.concatenate(reached, axis=1)])
 
 
 def from_moments(

@@ -22,7 +22,8 @@ PLACES = {
     "PIL": "images",
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
-ORDER = ["errors", "card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
+ORDER = ["errors", "text"]
+ORDER += ["card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
 ORDER += ["claims", "study", "bound", "gradients", "frequency", "landscape", "bundled", "doctor"]
 ORDER += ["compare", "gate", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))

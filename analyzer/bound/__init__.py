@@ -4,7 +4,6 @@ An upper bound of norm(Phi(x) - Phi(y)) / norm(x - y), L2, over all x and y: eac
 along the graph. It holds in exact arithmetic; norms of weights are certified (see `spectral`), not iterated from below.
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from analyzer.bound import local
 from analyzer.bound.base import NoRule, placement
 from analyzer.bound.power import Estimate, iterate
 from analyzer.bound.propagate import Bounds, Step, propagate
-from analyzer.errors import InputError
 from analyzer.graph.operators import Network, Operator, operators
 from analyzer.graph.single import convolution_and_transpose
 from analyzer.session.single import as_function
@@ -49,12 +47,7 @@ def bound(
     beside. iterations: of the power iteration on each convolution, shown beside its certified norm; 0 for none.
     Raises InputError for a model or card that cannot be used, UsageError for a run of another model.
     """
-    card_path = card or cards.beside(model)
-    if card is None and model.is_file() and not card_path.exists():
-        raise InputError(
-            f"{model}: no card {card_path.name} beside it\n"
-            f"`analyzer inspect {shlex.quote(str(model))} --write-card` writes one to fill in, or give --card"
-        )
+    card_path = cards.locate(model, card)
     graph.check(model)
     the_card = cards.read(card_path)
     around = local.read(run, model=model, card=card_path) if run is not None else None

@@ -102,7 +102,7 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _print_error(text: str) -> None:
-    from analyzer.cli.terminal import safe
+    from analyzer.text import safe
 
     sys.stderr.write(safe(text) + "\n")
 

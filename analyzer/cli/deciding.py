@@ -82,7 +82,7 @@ def _table(title: str, headings: list[str]) -> "Table":
 def _cell(text: str) -> Any:
     from rich.text import Text
 
-    from analyzer.cli.terminal import safe
+    from analyzer.text import safe
 
     return Text(safe(text))
 

@@ -167,7 +167,7 @@ def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]
     from rich.table import Table
     from rich.text import Text
 
-    from analyzer.cli.terminal import safe
+    from analyzer.text import safe
 
     table = Table(
         title=Text(safe(title)),

@@ -5,7 +5,6 @@ import math
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,8 @@ from rich.text import Text
 from analyzer.statistics import Estimate
 from analyzer.store.files import to_json
 from analyzer.summary import ADDED, estimates, layer_suffixes
+from analyzer.text import safe as safe
+from analyzer.text import short as _short
 
 if TYPE_CHECKING:
     from analyzer.measures.base import Column
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 30.0
 SHOWN = 5  # unreadable images named on the screen
-
-
-def safe(text: object) -> str:
-    """Text that cannot command a terminal: control, format (bidi) and surrogate characters become U+FFFD."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c != "\n" else c
-        for c in str(text)
-    )
 
 
 class _Console(Console):
@@ -135,15 +128,6 @@ def _cell(column: Any, estimate: Estimate | None) -> Text:
         low, high = (_short(v, column.form) for v in (estimate.low, estimate.high))
         text.append(f"\n{low} – {high}", style="dim")
     return text
-
-
-def _short(value: float, form: str) -> str:
-    """A number in few characters: 1.4e-6 rather than 1.4e-06, 2.4e-4 rather than 0.00024."""
-    if form.endswith("g") and 0 < abs(value) < 1e-3:
-        form = form[:-1] + "e"
-        form = form.replace(".2e", ".1e").replace(".3e", ".2e")
-    mantissa, exponent, power = format(value, form).partition("e")
-    return f"{mantissa}e{int(power)}" if exponent else mantissa
 
 
 def print_description(name: str, description: dict[str, Any]) -> None:

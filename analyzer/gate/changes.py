@@ -11,9 +11,8 @@ from analyzer.compare.runs import OTHER_RANGES, Measured, paired_layers, same_ca
 from analyzer.errors import IncompleteError
 from analyzer.gate.conditions import Change, Condition
 from analyzer.measures.base import Array, mean_of_known
-from analyzer.statistics import FEW_IMAGES, LEVEL, Estimate, resample_counts
+from analyzer.statistics import FEW_IMAGES, LEVEL, Estimate, quantile_grid, resample_counts, resampled_quantiles
 
-_GRID = 1024  # pooled order statistics at which a resampled quantile is read off
 _QUANTILES = {"median": 0.5, "q05": 0.05, "q90": 0.9, "q95": 0.95}
 
 
@@ -116,17 +115,11 @@ def _statistic(points: Array, quantile: float | None) -> float:
 def _resampled(points: Array, quantile: float | None) -> Array:
     """The statistic of each bootstrap resample of the images, the same resamples for equal numbers of images."""
     known = np.isfinite(points)
-    total = known.sum(axis=1)
-    draws = resample_counts(len(points))
     if quantile is None:
-        sums = np.where(known, points, 0.0).sum(axis=1)
-        return np.concatenate([weights @ sums / (weights @ total) for weights in draws])
-    pool = np.sort(points[known])
-    grid = np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)]).astype(np.float64)
-    below = np.stack([np.searchsorted(np.sort(row[k]), grid, "right") for row, k in zip(points, known, strict=True)])
-    counts = below.astype(np.float64)
-    reached = [weights @ counts >= quantile * (weights @ total)[:, None] - 1e-9 for weights in draws]
-    return np.concatenate([grid[each.argmax(axis=1)] for each in reached])
+        total, sums = known.sum(axis=1), np.where(known, points, 0.0).sum(axis=1)
+        return np.concatenate([weights @ sums / (weights @ total) for weights in resample_counts(len(points))])
+    grid = quantile_grid(np.sort(points[known])).astype(np.float64)
+    return np.asarray(resampled_quantiles(points, grid, (quantile,))[0])
 
 
 def _difference(value: Array | float, baseline: Array | float, relative: bool) -> Array:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from analyzer.errors import InputError
 from analyzer.graph import walk
-from analyzer.graph.ends import ACTIVATIONS, FLOATS, find_feature
+from analyzer.graph.ends import ACTIVATIONS, FLOATS, RESHAPING, find_feature
 from analyzer.graph.index import Index
 
 ALL = "all"
 _GATES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "Tanh"})
-_RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Cast", "Dropout"})
 
 
 def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[str]:
@@ -59,7 +58,7 @@ def _needed(index: Index, scores: str) -> list[str]:
     outputs = (name for node in index.nodes for name in node.output)
     same = {scores}  # the scores themselves, before a reshaping
     last = index.producer.get(scores)
-    while last is not None and last.op_type in _RESHAPING:
+    while last is not None and last.op_type in RESHAPING:
         same.add(last.input[0])
         last = index.producer.get(last.input[0])
     floats = (None, *FLOATS)

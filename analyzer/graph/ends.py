@@ -17,7 +17,7 @@ FLOATS: dict[int, str] = {
     TensorProto.DOUBLE: "float64",
     TensorProto.BFLOAT16: "bfloat16",
 }
-_RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Cast", "Dropout"})
+RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Cast", "Dropout"})
 _KEEPING = frozenset({"Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _WEIGHTED = frozenset(
     {"Gemm", "MatMul", "Conv", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
@@ -51,7 +51,7 @@ def find_scores(index: Index, output: str, opset: int, path: Path) -> Scores:
         if node.op_type in ("Softmax", "LogSoftmax"):
             _check_axis(index, node, opset, path)
             return Scores(node.input[0], "logits", (f"Logits found before the final {node.op_type}: {node.input[0]}.",))
-        if node.op_type not in _RESHAPING or node.input[0] not in index.live:
+        if node.op_type not in RESHAPING or node.input[0] not in index.live:
             break
         name = node.input[0]
     notes: tuple[str, ...] = ()

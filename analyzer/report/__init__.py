@@ -18,9 +18,9 @@ from analyzer.claims import claims
 from analyzer.errors import UsageError
 from analyzer.report import page, worst
 from analyzer.report.load import Loaded, opened
-from analyzer.report.tables import short
 from analyzer.store import files
 from analyzer.summary import radius_text
+from analyzer.text import short
 
 __all__ = ["write"]
 

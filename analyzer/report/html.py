@@ -1,12 +1,12 @@
 """HTML from plain functions: whatever is not `Html` already is escaped, so that forgetting to is harmless."""
 
 import html
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from analyzer.text import safe
+
 _VOID: Final = {"img", "meta"}
-_REPLACED: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class Html(str):
@@ -17,10 +17,7 @@ class Html(str):
 
 def printable(text: object) -> str:
     """`text` on one line, with control, format (bidi) and surrogate characters as U+FFFD."""
-    return "".join(
-        " " if c == "\n" else "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _REPLACED else c
-        for c in str(text)
-    )
+    return safe(str(text).replace("\n", " "))
 
 
 def escaped(value: object) -> Html:

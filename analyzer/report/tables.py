@@ -10,6 +10,7 @@ from analyzer.report.html import Html, joined, table, tag
 from analyzer.statistics import Estimate
 from analyzer.store.manifest import differences
 from analyzer.summary import ADDED, estimates, layer_suffixes, radius_text
+from analyzer.text import short as short
 
 MOST_LAYERS = 8  # with a table of all radii for each; beyond, one line a layer
 _PROTOCOL = {
@@ -139,14 +140,6 @@ def _cell(column: Column, estimate: Estimate | None) -> Html:
         low, high = (short(bound, column.form) for bound in (estimate.low, estimate.high))
         value = joined(value, tag("small", f"{low} – {high}"))
     return value
-
-
-def short(value: float, form: str) -> str:
-    """A number in few characters: 1.4e-6 rather than 1.4e-06, 2.4e-4 rather than 0.00024."""
-    if form.endswith("g") and 0 < abs(value) < 1e-3:
-        form = f"{form[:-2]}{int(form[-2]) - 1}e"
-    mantissa, exponent, power = format(value, form).partition("e")
-    return f"{mantissa}e{int(power)}" if exponent else mantissa
 
 
 def protocol(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Html:

@@ -1,6 +1,5 @@
 """The loop: which images, through which session, to which measures, into the store."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,12 +52,7 @@ def run(
     be had, a refused resume or an output that cannot be written, InputError for a model, card, layer, label or image
     set that cannot be used, IncompleteError where the disk is full.
     """
-    card_path = card or cards.beside(model)
-    if card is None and model.is_file() and not card_path.exists():
-        raise InputError(
-            f"{model}: no card {card_path.name} beside it\n"
-            f"`analyzer inspect {shlex.quote(str(model))} --write-card` writes one to fill in, or give --card"
-        )
+    card_path = cards.locate(model, card)
     graph.check(model)
     the_card = cards.read(card_path)
     candidates = images.seeded_order(images.find(folder, card=the_card, labels=labels), seed=protocol.seed)
