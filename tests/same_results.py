@@ -78,7 +78,8 @@ def differences(before: Path, after: Path) -> list[str]:
             texts = [_TIME.sub(b"", (run / document).read_bytes()) for run in (one, other)]
             if texts[0] != texts[1]:
                 lines.append(f"{name}/{document}: {_first_difference(*texts)}")
-        lines += [f"{name}/results.nc: {line}" for line in _netcdf_differences(one / "results.nc", other / "results.nc")]
+        datasets = (run / "results.nc" for run in (one, other))
+        lines += [f"{name}/results.nc: {line}" for line in _netcdf_differences(*datasets)]
     return lines
 
 
@@ -120,7 +121,7 @@ def main() -> None:
             record(Path(target))
         case ["compare", before, after]:
             lines = differences(Path(before), Path(after))
-            print("\n".join(lines) or "no difference")
+            sys.stdout.write("".join(f"{line}\n" for line in lines) or "no difference\n")
             sys.exit(bool(lines))
         case _:
             sys.exit(__doc__)
