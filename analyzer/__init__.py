@@ -1,7 +1,8 @@
 """convnet-analyzer: how a trained ConvNet behaves in the immediate neighbourhood of an image.
 
+    run(...)            measure one model on one image set, or continue
     open_run(path)      the labelled results of a run, an xarray.Dataset
-    run(...)            what the command `analyzer run` does
+    compare, gate, claims, verify      what the commands of these names do; they return documents and print nothing
     Protocol            radii, trials, norm, ...
     measures            pure functions of arrays: measures.topology.mantel(...)
     perturbations       keyed noise and permutation families
@@ -16,11 +17,36 @@ if TYPE_CHECKING:
     from analyzer import card, images, measures, perturbations, statistics
     from analyzer.store import open_run
     from analyzer.study import Protocol, run
+    from analyzer.summary import verify
+    from analyzer.verdicts.claims import claims
+    from analyzer.verdicts.compare import compare
+    from analyzer.verdicts.gate import gate
 
 __version__ = "0.1.0"
-__all__ = ["Protocol", "card", "images", "measures", "open_run", "perturbations", "run", "statistics"]
+__all__ = [
+    "Protocol",
+    "card",
+    "claims",
+    "compare",
+    "gate",
+    "images",
+    "measures",
+    "open_run",
+    "perturbations",
+    "run",
+    "statistics",
+    "verify",
+]
 
-_HOMES = {"open_run": "analyzer.store", "run": "analyzer.study", "Protocol": "analyzer.study"}
+_HOMES = {
+    "Protocol": "analyzer.study",
+    "claims": "analyzer.verdicts.claims",
+    "compare": "analyzer.verdicts.compare",
+    "gate": "analyzer.verdicts.gate",
+    "open_run": "analyzer.store",
+    "run": "analyzer.study",
+    "verify": "analyzer.summary",
+}
 
 
 def __getattr__(name: str) -> Any:

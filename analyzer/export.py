@@ -14,7 +14,6 @@ apostrophe; numbers keep their minus.
 
 import contextlib
 import csv
-import dataclasses
 import errno
 import importlib
 import os
@@ -26,12 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer import store, summary
-from analyzer.compare.runs import Measured, opened
+from analyzer import summary
 from analyzer.errors import IncompleteError, UsageError
-from analyzer.measures import lipschitz
-from analyzer.store.results import BLOCK, brief, open_results
-from analyzer.store.schema import LIPSCHITZ
+from analyzer.store import Run
+from analyzer.store.results import BLOCK, brief, open_results, with_derived
 
 TARGETS = {"csv": "export_csv", "parquet": "export_parquet", "zarr": "export.zarr", "netcdf": "export.nc"}
 """Format -> name of the file or folder in the run, where no other is asked for."""
@@ -57,26 +54,28 @@ def export(run: Path, *, to: str, out: Path | None = None) -> Exported:
     disk is full.
     """
     if to not in TARGETS:
-        raise UsageError(f"--to {to}: must be one of {', '.join(TARGETS)}")
+        raise UsageError(f"`to` {to}: must be one of {', '.join(TARGETS)}")
     if to in PACKAGES:
         _package(PACKAGES[to])
-    run = Path(run)
-    with opened(run) as measured:
-        finished = measured.dataset.sizes["image"]
-        if finished < measured.state.selected:
-            said = measured.dataset.assign_attrs(partial=f"{finished} of {measured.state.selected} images")
-            measured = dataclasses.replace(measured, dataset=said)
-        target = run / TARGETS[to] if out is None else Path(out)
+    reader = Run(run)
+    state = reader.state
+    with reader.open(derive=False) as dataset:
+        finished = dataset.sizes["image"]
+        if not finished:
+            raise IncompleteError(f"{reader.path}: partial, {state.missing}\nrun the same command again: it continues")
+        if finished < state.selected:
+            dataset = dataset.assign_attrs(partial=f"{finished} of {state.selected} images")
+        target = reader.path / TARGETS[to] if out is None else Path(out)
         with _appearing(target) as fresh:
-            WRITERS[to](measured, fresh)
-        return Exported(target, finished, measured.state.selected)
+            WRITERS[to](reader, dataset, fresh)
+        return Exported(target, finished, state.selected)
 
 
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """A free path beside `target`; what the block writes there, a file or a folder, becomes `target` at its end."""
     if os.path.lexists(target):
-        raise UsageError(f"{target}: exists already; remove it, or give another --out")
+        raise UsageError(f"{target}: exists already; remove it, or give another `out`")
     fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +86,7 @@ def _appearing(target: Path) -> Iterator[Path]:
             raise IncompleteError(
                 f"{target}: cannot be written: {e.strerror}\nfree some space, then export again"
             ) from e
-        raise UsageError(f"{target}: cannot be written: {e.strerror or e}; give another --out") from e
+        raise UsageError(f"{target}: cannot be written: {e.strerror or e}; give another `out`") from e
     finally:
         if fresh.is_dir():
             shutil.rmtree(fresh)
@@ -104,42 +103,32 @@ def _package(name: str) -> Any:
         ) from e
 
 
-def blocks(measured: Measured) -> Iterator[Any]:
-    """The run's data set a few images at a time, each loaded, and with `lipschitz`."""
-    dataset = measured.dataset
-    width, widths = lipschitz.ranges(measured.calibration, measured.layers)
+def blocks(run: Run, dataset: Any) -> Iterator[Any]:
+    """The run's data set a few images at a time, each loaded, and with the derived variables."""
     for start in range(0, dataset.sizes["image"], BLOCK):
         try:
             block = dataset.isel(image=slice(start, start + BLOCK)).load()
         except Exception as e:  # a damaged HDF5 file raises anything
-            raise IncompleteError(f"{measured.path}: damaged: {brief(e)}; see `analyzer verify`") from e
-        if {"feature_distance", "input_distance_l2"} <= block.keys():
-            values = lipschitz.ratio(
-                block["feature_distance"].values,
-                block["input_distance_l2"].values[..., None],
-                input_range=width,
-                feature_range=widths,
-            )
-            block[LIPSCHITZ.name] = (LIPSCHITZ.dims, values, LIPSCHITZ.attributes)
-        yield block
+            raise IncompleteError(f"{run.path}: damaged: {brief(e)}; see `analyzer verify`") from e
+        yield with_derived(block)
 
 
-def _netcdf(measured: Measured, target: Path) -> None:
-    if not store.has_results(measured.path):
-        measured.dataset.to_netcdf(target, engine="h5netcdf")
+def _netcdf(run: Run, dataset: Any, target: Path) -> None:
+    if not run.has_results:
+        dataset.to_netcdf(target, engine="h5netcdf")
         return
-    shutil.copyfile(measured.path / "results.nc", target)
+    shutil.copyfile(run.path / "results.nc", target)
     # The copy is read through, so that a flipped bit is found now: every block has its checksum.
     with open_results(target, derive=False) as copy:
-        for _ in blocks(dataclasses.replace(measured, dataset=copy)):
+        for _ in blocks(run, copy):
             pass
 
 
-def _zarr(measured: Measured, target: Path) -> None:
+def _zarr(run: Run, dataset: Any, target: Path) -> None:
     package = _package("zarr")
     # One width for all blocks: text is appended in the type of the first.
-    coordinates = {name: measured.dataset[name].astype(str) for name in ("image", "layer")}
-    for number, block in enumerate(blocks(measured)):
+    coordinates = {name: dataset[name].astype(str) for name in ("image", "layer")}
+    for number, block in enumerate(blocks(run, dataset)):
         here = slice(number * BLOCK, (number + 1) * BLOCK)
         labelled = block.assign_coords(image=coordinates["image"][here], layer=coordinates["layer"])
         for variable in labelled.variables.values():
@@ -181,26 +170,23 @@ def _described(dataset: Any) -> dict[str, list[str]]:
     return {heading: [row[k] for row in rows] for k, heading in enumerate(("name", "axes", "unit", "meaning", "flags"))}
 
 
-def _numbers(measured: Measured) -> dict[str, list[Any]]:
-    whole = store.has_results(measured.path)
-    document = store.read_summary(measured.path) if whole else summary.summarise(measured.dataset)
-    found = summary.estimates(document)
-    fields = {
-        field: [getattr(estimate, field) for estimate in found.values()] for field in ("value", "low", "high", "n")
-    }
-    return {"name": list(found), **fields}
+def _numbers(run: Run, dataset: Any) -> dict[str, list[Any]]:
+    document = run.read_summary() if run.has_results else summary.summarise(dataset)
+    numbers = summary.estimates(document)
+    fields = {field: [getattr(number, field) for number in numbers.values()] for field in ("value", "low", "high", "n")}
+    return {"name": list(numbers), **fields}
 
 
-def _tables(measured: Measured, folder: Path, append: Callable[[Path, str, Mapping[str, Any]], None]) -> None:
+def _tables(run: Run, dataset: Any, folder: Path, append: Callable[[Path, str, Mapping[str, Any]], None]) -> None:
     folder.mkdir()
-    for block in blocks(measured):
+    for block in blocks(run, dataset):
         for name, dims in tables(block).items():
             append(folder, name, _rows(block, dims))
     append(folder, "variables", _described(block))
-    append(folder, "summary", _numbers(measured))
+    append(folder, "summary", _numbers(run, dataset))
 
 
-def _csv(measured: Measured, target: Path) -> None:
+def _csv(run: Run, dataset: Any, target: Path) -> None:
     def append(folder: Path, name: str, columns: Mapping[str, Any]) -> None:
         file = folder / f"{name}.csv"
         new = not file.exists()
@@ -210,12 +196,12 @@ def _csv(measured: Measured, target: Path) -> None:
                 writer.writerow(columns)
             writer.writerows(zip(*map(_cells, columns.values()), strict=True))
 
-    _tables(measured, target, append)
+    _tables(run, dataset, target, append)
 
 
-def _parquet(measured: Measured, target: Path) -> None:
+def _parquet(run: Run, dataset: Any, target: Path) -> None:
     pyarrow, parquet = _package("pyarrow"), _package("pyarrow.parquet")
-    attributes = measured.dataset.attrs
+    attributes = dataset.attrs
     about = {name: str(attributes[name]) for name in ("manifest", "calibration", "partial") if name in attributes}
     with contextlib.ExitStack() as stack:
         writers: dict[str, Any] = {}
@@ -227,7 +213,7 @@ def _parquet(measured: Measured, target: Path) -> None:
                 writers[name] = stack.enter_context(parquet.ParquetWriter(folder / f"{name}.parquet", table.schema))
             writers[name].write_table(table)
 
-        _tables(measured, target, append)
+        _tables(run, dataset, target, append)
 
 
 WRITERS = {"csv": _csv, "parquet": _parquet, "zarr": _zarr, "netcdf": _netcdf}

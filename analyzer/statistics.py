@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000
 LEVEL = 0.95
+QUANTILES = {"q05": 0.05, "median": 0.5, "q90": 0.9, "q95": 0.95}
+"""Statistics that are quantiles, by their names in a summary."""
 FEW_IMAGES = 10  # below these a bootstrap interval covers far less than it says: no verdict, no pooled interval
 _GRID = 1024
 _BATCH = 100  # resamples held at a time

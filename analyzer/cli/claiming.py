@@ -18,31 +18,15 @@ def claims(
     json: Json = False,
 ) -> None:
     """Put the paper's four claims to the test on a run: figure, interval and verdict for each."""
-    from analyzer import claims as judge
-    from analyzer import store
     from analyzer.cli import terminal
+    from analyzer.verdicts import claims as judging
 
-    finished, selected = store.progress(run)
-    with store.reading(run) as dataset:
-        bound, no_bound = None, "was not computed (give --model)"
-        if model is not None:
-            from analyzer import bound as bounds
-
-            layer = judge.feature_layer(dataset)
-            (entry,) = (
-                each
-                for each in bounds.bound(model, card=card, run=run, layers=(layer,), iterations=0)["bounds"]
-                if each["what"] == "layer"
-            )
-            bound, no_bound = entry["bound_normalised"], f"is unavailable: {entry['reason'] or 'no range'}"
-        judged = judge.claims(dataset, bound=bound, no_bound=no_bound)
+    document = judging.claims(run, model=model, card=card)
     if json:
-        terminal.print_json(
-            {"run": str(run), "finished": finished, "selected": selected, "claims": judge.to_document(judged)}
-        )
+        terminal.print_json(document)
         return
-    if finished < selected:
-        terminal.say(f"partial: {finished} of {selected} images", style="bold yellow")
-    for claim in judged:
-        terminal.say(f"({claim.number}) {claim.claim}: {claim.verdict}", style="bold")
-        terminal.say(f"    {claim.reason}")
+    if document["finished"] < document["selected"]:
+        terminal.say(f"partial: {document['finished']} of {document['selected']} images", style="bold yellow")
+    for claim in document["claims"]:
+        terminal.say(f"({claim['number']}) {claim['claim']}: {claim['verdict']}", style="bold")
+        terminal.say(f"    {claim['reason']}")

@@ -19,11 +19,11 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run the two bundled traffic-sign networks on bundled images by a reduced protocol."""
-    from analyzer import bundled, study
+    from analyzer import bundled
+    from analyzer import demo as demonstration
     from analyzer.cli import terminal
 
-    protocol = study.Protocol(radii=(0.5, 1.0, 5.0, 10.0, 20.0), trials=40, limit=12, permutations=199)
-    folder = bundled.folder()
+    protocol = demonstration.PROTOCOL
     if not json:
         terminal.say(
             f"Reduced protocol: radii {', '.join(f'{r:g}' for r in protocol.radii)} grey levels, {protocol.trials} "
@@ -33,14 +33,7 @@ def demo(
     documents = {}
     for name in bundled.NETWORKS:
         with terminal.progress_shown() as progress:
-            documents[name] = study.run(
-                folder / f"{name}.onnx",
-                folder / "demo",
-                out / name,
-                protocol=protocol,
-                labels=folder / "demo" / "labels.csv",
-                progress=progress,
-            )
+            documents[name] = demonstration.demo(name, out / name, progress=progress)
         if not json:
             terminal.print_summary(documents[name])
             terminal.say(f"Run: {out / name}\n")
@@ -64,8 +57,8 @@ def run(
     whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Another seed: other perturbations, other images.")] = 0,
     measures: Annotated[
-        str, typer.Option("--measures", help="Comma-separated.")
-    ] = "isotropy,symmetry,topology,lipschitz",
+        str, typer.Option("--measures", help="Comma-separated; all if not given.", show_default=False)
+    ] = "",
     layers: Annotated[str, typer.Option("--layers", help="Tensors instead of the card's feature layer.")] = "",
     permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
@@ -88,7 +81,7 @@ def run(
         clip=clip,
         round=whole,
         seed=seed,
-        measures=study.parse_names(measures),
+        **({"measures": study.parse_names(measures)} if measures else {}),
         layers=study.parse_names(layers),
         permutations=permutations,
     )
@@ -160,22 +153,13 @@ def summary(run: Run, json: Json = False) -> None:
     from analyzer import summary as summaries
     from analyzer.cli import terminal
 
-    finished, selected = store.progress(run)
-    if store.has_results(run):
-        document = store.read_summary(run)
-        if finished < selected:
-            document["warnings"].append(f"{selected - finished} units are damaged or missing; see `analyzer verify`.")
-    elif finished:
-        with store.open_run(run) as dataset:
-            document = summaries.summarise(dataset)
-        if not json:
-            terminal.say(f"partial: {finished} of {selected} images", style="bold yellow")
-    else:
-        raise IncompleteError(f"{run}: no image is finished yet; run the same command again to continue")
+    reader = store.Run(run)
+    document = summaries.of_run(reader)
     if json:
         terminal.print_json(document)
-    else:
-        terminal.print_summary(document)
+        return
+    terminal.say_partial(reader.state)
+    terminal.print_summary(document)
 
 
 @app.command()
@@ -187,15 +171,13 @@ def verify(run: Run, json: Json = False) -> None:
     from analyzer import summary as summaries
     from analyzer.cli import terminal
 
-    problems = [dataclasses.asdict(p) for p in store.verify(run)]
-    if not problems and store.has_results(run) and store.read_summary(run) != summaries.recomputed(run):
-        mend = "delete it, then run the same command again"
-        problems.append({"what": "not what the results give", "file": str(run / "summary.json"), "mend": mend})
-    finished, selected = store.progress(run) if not problems else (0, 0)
+    problems = summaries.verify(run)
+    finished, selected = store.Run(run).state[:2] if not problems else (0, 0)
     if json:
-        terminal.print_json({"problems": problems, "finished": finished, "selected": selected})
+        listed = [dataclasses.asdict(problem) for problem in problems]
+        terminal.print_json({"problems": listed, "finished": finished, "selected": selected})
     for problem in [] if json else problems:
-        terminal.say(f"{problem['file']}: {problem['what']}; {problem['mend']}")
+        terminal.say(f"{problem.file}: {problem.what}; {problem.mend}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise IncompleteError(f"{run}: {count}, named on stdout with what mends each")

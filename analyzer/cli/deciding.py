@@ -13,14 +13,18 @@ from analyzer.errors import GateError, UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from analyzer.verdicts.compare import Property
+    from analyzer.verdicts.compare.paired import Pair
+    from analyzer.verdicts.gate import Judgement
+
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories of one protocol.")]
 
 
 @app.command()
 def compare(runs: Runs, json: Json = False) -> None:
-    """Compare runs of several networks on the images they share: paired differences, and which is steadier."""
-    from analyzer import compare as comparison
+    """Compare runs of several networks on the images they share: paired differences, and which is more robust."""
     from analyzer.cli import terminal
+    from analyzer.verdicts import compare as comparison
 
     document = comparison.compare(runs)
     if json:
@@ -34,25 +38,25 @@ def compare(runs: Runs, json: Json = False) -> None:
         if document["pairing"] == "perturbation"
         else "Paired by image: the input sizes differ, and so do the perturbations."
     )
-    for name, found in document["properties"].items():
-        for table in _property_tables(name, found):
+    for name, of_name in document["properties"].items():
+        for table in _property_tables(name, of_name):
             terminal.console().print(table)
-    for found in document["properties"].values():
-        terminal.say(f"• {found['sentence']}")
+    for of_name in document["properties"].values():
+        terminal.say(f"• {of_name['sentence']}")
     for note in document["notes"]:
         terminal.say(f"! {note}", style="yellow")
 
 
-def _property_tables(name: str, found: dict[str, Any]) -> Iterator["Table"]:
+def _property_tables(name: str, of_name: "Property") -> Iterator["Table"]:
     """Values by radius, with the difference and its p where there is one pair; the pairs by themselves where more."""
-    names, pairs = list(found["overall"]["values"]), found["overall"]["pairs"]
+    names, pairs = list(of_name["overall"]["values"]), of_name["overall"]["pairs"]
     _, slash, layer = name.partition("/")
-    direction = f"; {found['steadier']} is steadier" if found["steadier"] else "; no ranking"
+    direction = f"; {of_name['more_robust']} is more robust" if of_name["more_robust"] else "; no ranking"
     one = len(pairs) == 1
     headings = ["radius", *names, *(["second minus first", "p"] if one else [])]
-    unit = "" if found["unit"] == "1" else f", {found['unit']}"
-    table = _table(f"{found['title']}{f' — {layer}' if slash else ''}{unit}{direction}", headings)
-    for radius, entry in [*found["radii"].items(), ("all", found["overall"])]:
+    unit = "" if of_name["unit"] == "1" else f", {of_name['unit']}"
+    table = _table(f"{of_name['title']}{f' — {layer}' if slash else ''}{unit}{direction}", headings)
+    for radius, entry in [*of_name["radii"].items(), ("all", of_name["overall"])]:
         if radius == "all":
             table.add_section()
         (pair, *_) = entry["pairs"]
@@ -87,7 +91,7 @@ def _cell(text: str) -> Any:
     return Text(safe(text))
 
 
-def _difference(pair: dict[str, Any]) -> str:
+def _difference(pair: "Pair") -> str:
     interval = f"\n{pair['low']:+.2g} – {pair['high']:+.2g}" if math.isfinite(pair["low"]) else ""
     return _short(pair["difference"], "+.2g") + interval
 
@@ -112,21 +116,21 @@ def gate(
     json: Json = False,
 ) -> None:
     """Judge a run by the numbers of its summary.json: exit code 3 where it does not pass."""
-    from analyzer import gate as judging
     from analyzer.cli import terminal
+    from analyzer.verdicts import gate as judging
 
     if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
         raise UsageError(f"--junit and --markdown both name {junit}; give two files")
     conditions = judging.conditions_of(maximum or [], minimum or [], regression or [], baseline=baseline is not None)
     document = judging.examine(run, conditions, baseline=baseline, strict=strict)
-    for flag, target, text in (("--junit", junit, judging.junit), ("--markdown", markdown, judging.markdown)):
+    for name, target, text in (("junit", junit, judging.junit), ("markdown", markdown, judging.markdown)):
         if target is not None:
-            judging.write_text(target, text(document), flag=flag)
+            judging.write_text(target, text(document), parameter=name)
     if json:
         terminal.print_json(document)
     else:
-        for said in judging.partial(document):
-            terminal.say(said, style="bold yellow")
+        for sentence in judging.partial(document):
+            terminal.say(sentence, style="bold yellow")
         if document["verdicts"]:
             terminal.console().print(_verdict_table(document))
         for note in document["notes"]:
@@ -137,8 +141,8 @@ def gate(
         terminal.say(f"gate: {document['run']['name']} passes")
 
 
-def _verdict_table(document: dict[str, Any]) -> "Table":
-    from analyzer.gate import cells, sign
+def _verdict_table(document: "Judgement") -> "Table":
+    from analyzer.verdicts.gate import cells, sign
 
     table = _table(f"Gate: {document['run']['name']}", ["", "condition", "value", "judged", "95 % interval", "verdict"])
     for verdict in document["verdicts"]:

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ from rich.text import Text
 
 from analyzer.statistics import Estimate
 from analyzer.store.files import to_json
-from analyzer.summary import ADDED, estimates, layer_suffixes
+from analyzer.summary import by_radius, estimates, layer_suffixes, radius_text
 from analyzer.text import safe as safe
 from analyzer.text import short as _short
 
 if TYPE_CHECKING:
-    from analyzer.measures.base import Column
+    from analyzer.measures import Number
+    from analyzer.measures import Table as Declared
+    from analyzer.store import State
     from analyzer.study import Progress
 
 LINE_EVERY = 30.0
@@ -50,6 +52,12 @@ def say(text: object, *, style: str | None = None) -> None:
     target.print(Text(safe(text), style=style or ""), soft_wrap=not target.is_terminal)
 
 
+def say_partial(state: "State") -> None:
+    """How many images of a run are finished, where that is not all."""
+    if not state.written and state.finished < state.selected:
+        say(f"partial: {state.finished} of {state.selected} images", style="bold yellow")
+
+
 def print_json(document: Any) -> None:
     """JSON on stdout; NaN and infinities become null."""
     sys.stdout.write(to_json(document, indent=1) + "\n")
@@ -61,15 +69,11 @@ def print_summary(document: dict[str, Any]) -> None:
     say(f"{run['model']} on {run['context']['device']}", style="bold")
     say(image_line(images))
     rows = estimates(document)
-    from analyzer.measures import REGISTRY
+    from analyzer.measures import tables_of
 
-    added = radius_table("Added to the pixels, grey levels", ADDED, rows)
-    if added.row_count:
-        console().print(added)
-    for name in run["protocol"]["measures"]:
-        measure = REGISTRY[name]
-        for suffix in layer_suffixes(document) if measure.NEEDS_FEATURES else [""]:
-            table = radius_table(measure.TITLE, measure.COLUMNS, rows, suffix)
+    for declared in tables_of(run["protocol"]["measures"]):
+        for suffix in layer_suffixes(document) if declared.layered else [""]:
+            table = radius_table(declared, rows, suffix)
             if table.row_count:
                 console().print(table)
     for sentence in document["sentences"]:
@@ -96,36 +100,34 @@ def image_line(images: dict[str, Any]) -> str:
     return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})" + bad
 
 
-def radius_table(title: str, of: Sequence["Column"], rows: dict[str, Estimate], suffix: str = "") -> Table:
-    """One line a radius, one column an entry of `of`."""
-    from analyzer.measures.base import at
-
-    columns = [(c, at(rows, c.name, suffix)) for c in of]
-    columns = [(c, found) for c, found in columns if found]
-    title += f" — {safe(suffix[1:])}" if suffix else ""
+def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = "") -> Table:
+    """One line a radius, one column a number that is to be shown."""
+    columns = [(number, by_radius(rows, number.name, suffix)) for number in declared.columns]
+    columns = [(number, at) for number, at in columns if at]
+    title = declared.title + (f" — {safe(suffix[1:])}" if suffix else "")
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )
     table.add_column("radius", justify="right")
-    for column, _ in columns:
-        table.add_column(Text(column.heading), justify="right", max_width=16, overflow="fold")
-    for radius in sorted({r for _, found in columns for r in found}):
-        table.add_row(f"{radius:g}", *(_cell(column, found.get(radius)) for column, found in columns))
-    overall = [(c, rows.get(c.name + suffix)) for c, _ in columns]
+    for number, _ in columns:
+        table.add_column(Text(number.heading), justify="right", max_width=16, overflow="fold")
+    for radius in sorted({r for _, at in columns for r in at}):
+        table.add_row(radius_text(radius), *(_cell(number, at.get(radius)) for number, at in columns))
+    overall = [(number, rows.get(number.name + suffix)) for number, _ in columns]
     if any(estimate for _, estimate in overall):
         table.add_section()
-        table.add_row("all", *(_cell(c, e) for c, e in overall))
+        table.add_row("all", *(_cell(number, estimate) for number, estimate in overall))
     return table
 
 
-def _cell(column: Any, estimate: Estimate | None) -> Text:
+def _cell(number: "Number", estimate: Estimate | None) -> Text:
     if estimate is None:
         return Text("")
     if not math.isfinite(estimate.value):
         return Text("undefined", style="dim")
-    text = Text(_short(estimate.value, column.form))
-    if column.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
-        low, high = (_short(v, column.form) for v in (estimate.low, estimate.high))
+    text = Text(_short(estimate.value, number.form))
+    if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        low, high = (_short(v, number.form) for v in (estimate.low, estimate.high))
         text.append(f"\n{low} – {high}", style="dim")
     return text
 

@@ -1,24 +1,46 @@
 """The measures: pure functions of arrays, usable without ONNX. `REGISTRY` lists those that a run can take."""
 
-from analyzer.measures import geometry, isotropy, lipschitz, scores, symmetry, topology
-from analyzer.measures.base import Measure, Neighbourhood, Variable
+from collections.abc import Sequence
+
+from analyzer.measures import added, geometry, isotropy, lipschitz, scores, symmetry, topology
+from analyzer.measures.base import Measure, Observation, Table
+from analyzer.measures.quantities import Number, Quantity
+from analyzer.measures.variables import Scales, Variable
 
 REGISTRY: dict[str, Measure] = {
-    "isotropy": isotropy,
-    "symmetry": symmetry,
-    "topology": topology,
-    "lipschitz": lipschitz,
+    "isotropy": isotropy.MEASURE,
+    "symmetry": symmetry.MEASURE,
+    "topology": topology.MEASURE,
+    "lipschitz": lipschitz.MEASURE,
 }
 
+TABLES: tuple[Table, ...] = (added.TABLE, *REGISTRY.values())
+"""Everything that declares numbers: what was added to the pixels, and the measures."""
+
+NUMBERS: dict[str, Number] = {number.name: number for table in TABLES for number in table.numbers}
+"""Every number of a summary by its name without radius and layer."""
+
 __all__ = [
+    "NUMBERS",
     "REGISTRY",
+    "TABLES",
     "Measure",
-    "Neighbourhood",
+    "Number",
+    "Observation",
+    "Quantity",
+    "Scales",
+    "Table",
     "Variable",
     "geometry",
     "isotropy",
     "lipschitz",
     "scores",
     "symmetry",
+    "tables_of",
     "topology",
 ]
+
+
+def tables_of(names: Sequence[str]) -> list[Table]:
+    """What a run of these measures has numbers of, in the order of its summary."""
+    return [table for table in TABLES if not isinstance(table, Measure)] + [REGISTRY[name] for name in names]

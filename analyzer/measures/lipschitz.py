@@ -7,43 +7,19 @@ their ranges matter. The sampled ratio is a lower bound of the local Lipschitz c
 root mean square of the Jacobian's singular values (`geometry.jacobian_rms`), not the largest one.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures import base, geometry
-from analyzer.statistics import Estimate, from_moments, mean_share, pooled_quantiles, quantile_over_images
-
-FAMILY = "noise"
-NEEDS_FEATURES = True
-VARIABLES = (
-    base.Variable(
-        "feature_distance",
-        ("image", "radius", "trial", "layer"),
-        "feature units",
-        "L2 distance of the features from those of the clean image",
-    ),
-    base.Variable(
-        "jacobian_rms",
-        ("image", "radius", "layer"),
-        "feature units per grey level",
-        "Frobenius norm of the feature Jacobian over the square root of the input dimension",
-    ),
-)
-_LAYERS_AT_ONCE = 8  # held at a time while summing up; each group reads the distances once
-TITLE = "Lipschitz: normalised distance ratio L_x, a sampled lower bound"
-COLUMNS = (
-    base.Column("5 %", "lipschitz_q05", ".2g"),
-    base.Column("median", "lipschitz_median", ".2g", interval=True),
-    base.Column("95 %", "lipschitz_q95", ".2g", interval=True),
-    base.Column("share below 1", "lipschitz_below_one_share", ".1%", interval=True),
-    base.Column("raw median", "lipschitz_raw_median", ".3g"),
-    base.Column("norm_F(J) / sqrt(D)", "jacobian_rms_median", ".2g", interval=True),
-)
+from analyzer.measures import geometry
+from analyzer.measures.base import Measure, Observation
+from analyzer.measures.quantities import FRACTION, HIGHER, LOWER, Array, Number, Profile, Quantity, mean_of_known
+from analyzer.measures.variables import Derived, Scales, Variable
+from analyzer.statistics import Estimate, from_moments
 
 
 def ratio(
@@ -93,90 +69,6 @@ def fit(moments: NDArray[np.float64], *, degree: int) -> NDArray[np.float64]:
     return np.where(solvable[..., None], solution, np.nan)
 
 
-def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
-    """`feature_distance` (radius, trial, layer) and `jacobian_rms` (radius, layer) of one image."""
-    assert around.feature_gram is not None and around.feature_distance is not None
-    assert around.input_gram is not None
-    rms = geometry.jacobian_rms(around.feature_gram, around.input_gram[:, None])
-    return {"feature_distance": around.feature_distance, "jacobian_rms": rms}
-
-
-def ranges(calibration: Any, layers: Sequence[str]) -> tuple[float, NDArray[np.float64]]:
-    """The widths of h and of g for each layer, from a run's calibration; NaN where they are 0 or unknown."""
-    known = calibration or {"input_range": None, "feature_range": {}}
-    widths = np.array([known["feature_range"].get(layer) or np.nan for layer in layers])
-    return float(known["input_range"] or np.nan), widths
-
-
-def summarise(dataset: Any) -> Iterator[base.Row]:
-    """Quantiles and share below 1 per radius and over all radii, and the two fits, per layer."""
-    calibration = json.loads(dataset.attrs["calibration"])
-    for start in range(0, dataset.sizes["layer"], _LAYERS_AT_ONCE):
-        yield from _rows(dataset.isel(layer=slice(start, start + _LAYERS_AT_ONCE)), calibration)
-
-
-def _rows(dataset: Any, calibration: Any) -> Iterator[base.Row]:
-    layers = [str(layer) for layer in dataset["layer"].values]
-    input_range, feature_ranges = ranges(calibration, layers)
-
-    def reduced(moved: Any, added: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        x = (added / input_range).reshape(len(added), -1)
-        y = (moved / feature_ranges).reshape(*x.shape, -1)
-        moments = np.stack([pooled_moments(x, y[..., j]) for j in range(len(layers))], axis=1)
-        # float32 keeps seven digits of a ratio, and half the memory.
-        return ratio(moved, added[..., None]).astype(np.float32), moments
-
-    ratios, moments = base.by_image(dataset, ("feature_distance", "input_distance_l2"), reduced)
-    rms = dataset["jacobian_rms"].values
-    for j, (layer, feature_range) in enumerate(zip(layers, feature_ranges, strict=True)):
-        scale = float(input_range / feature_range)
-        raw = ratios[..., j]
-        for k, radius in [(None, None), *enumerate(dataset["radius"].values)]:
-            chosen = raw.reshape(len(raw), -1) if k is None else raw[:, k]
-            where = None if radius is None else float(radius)
-            quantiles = zip(("q05", "median", "q95"), pooled_quantiles(chosen, (0.05, 0.5, 0.95)), strict=True)
-            for name, estimate in quantiles:
-                yield base.Row(f"lipschitz_{name}", where, layer, _scaled(estimate, scale))
-                yield base.Row(f"lipschitz_raw_{name}", where, layer, estimate)
-            below = mean_share(share_below(chosen, 1 / scale))
-            yield base.Row("lipschitz_below_one_share", where, layer, below)
-            if k is not None:
-                yield base.Row("jacobian_rms_median", where, layer, quantile_over_images(rms[:, k, j], 0.5))
-
-        first, last = (base.mean_of_known(raw[:, k].astype(np.float64)) for k in (0, -1))
-        growth = last / np.where(first > 0, first, np.nan)
-        yield base.Row("lipschitz_growth_median", None, layer, quantile_over_images(growth, 0.5))
-        for degree, name, terms in (
-            (1, "linear", ("intercept", "slope")),
-            (2, "quadratic", ("intercept", "slope", "curvature")),
-        ):
-            if dataset.sizes["radius"] <= degree:
-                continue  # points of so few lengths do not determine the polynomial
-            estimates = from_moments(moments[:, j], partial(fit, degree=degree))
-            for term, estimate in zip(terms, estimates, strict=True):
-                yield base.Row(f"lipschitz_{name}_{term}", None, layer, estimate)
-
-
-def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
-    """What the ratios say."""
-    below = rows[f"lipschitz_below_one_share{suffix}"]
-    median = rows[f"lipschitz_median{suffix}"]
-    if not np.isfinite(median.value):
-        return "Lipschitz: the ratio is undefined: nothing was added, or the features do not vary over the image set."
-    radii = base.at(rows, "lipschitz_median", suffix)
-    growth = rows[f"lipschitz_growth_median{suffix}"].value
-    changes = (
-        f" It changes by a factor of {growth:.2g} from radius {min(radii):g} to {max(radii):g}: not locally linear."
-        if len(radii) > 1 and not 0.8 <= growth <= 1.25
-        else ""
-    )
-    return (
-        f"Lipschitz: {below.value:.1%} of the perturbations have a normalised ratio below 1 (median "
-        f"{median.value:.2g}), measured by the ranges of the image set.{changes} Random noise sees a lower bound of "
-        "the local constant."
-    )
-
-
 def share_below(ratios: NDArray[np.floating], bound: float) -> NDArray[np.float64]:
     """Share of each image's known ratios below `bound`: (image, point) -> (image,), NaN where none is known."""
     if np.isnan(bound):
@@ -185,5 +77,161 @@ def share_below(ratios: NDArray[np.floating], bound: float) -> NDArray[np.float6
     return np.where(count > 0, (ratios < bound).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    return estimate._replace(value=estimate.value * factor, low=estimate.low * factor, high=estimate.high * factor)
+_DISTANCES = ("feature_distance", "input_distance_l2")
+
+
+def _ratios(moved: Array, added: Array) -> NDArray[np.float32]:
+    """Raw ratios, (image, radius, trial, layer); float32 keeps seven digits of a ratio, and half the memory."""
+    return ratio(moved, added[..., None]).astype(np.float32)
+
+
+def _normalised(moved: Array, added: Array, scales: Scales) -> Array:
+    return ratio(moved, added[..., None], input_range=scales.h, feature_range=scales.g)
+
+
+def _growth(moved: Array, added: Array) -> Array:
+    """Mean ratio at the last radius over that at the first: (image, layer)."""
+    ratios = np.moveaxis(_ratios(moved[:, [0, -1]], added[:, [0, -1]]), 2, -1)
+    first, last = np.moveaxis(mean_of_known(np.ascontiguousarray(ratios, dtype=np.float64)), 1, 0)
+    return np.asarray(last / np.where(first > 0, first, np.nan))
+
+
+def _moments(moved: Array, added: Array, *, scales: Scales) -> Array:
+    """`pooled_moments` of normalised distances: (image, 8, layer)."""
+    x = (added / scales.h).reshape(len(added), -1)
+    y = (moved / scales.g).reshape(*x.shape, -1)
+    return np.stack([pooled_moments(x, y[..., j]) for j in range(y.shape[-1])], axis=-1)
+
+
+def _term(degree: int, place: int) -> Callable[[Array], Estimate]:
+    """The coefficient of x^place of the polynomial fitted to all points, from summed moments."""
+    return lambda moments: from_moments(np.ascontiguousarray(moments), partial(fit, degree=degree))[place]
+
+
+_VARIABLES = (
+    Variable(
+        "feature_distance",
+        ("image", "radius", "trial", "layer"),
+        "feature units",
+        "L2 distance of the features from those of the clean image",
+    ),
+    Variable(
+        "jacobian_rms",
+        ("image", "radius", "layer"),
+        "feature units per grey level",
+        "Frobenius norm of the feature Jacobian over the square root of the input dimension",
+    ),
+    Variable(
+        "lipschitz",
+        ("image", "radius", "trial", "layer"),
+        "1",
+        "normalised feature distance over normalised input distance",
+        derived=Derived(_DISTANCES, _normalised),
+    ),
+)
+RAW = Quantity("lipschitz_raw", _DISTANCES, _ratios, "feature units per grey level", LOWER, layered=True, points=True)
+RATIO = replace(RAW, name="lipschitz", unit="1", normalised=True, scaled=True)
+BELOW_ONE = replace(
+    RAW,
+    name="lipschitz_below_one",
+    unit="1",
+    more_robust=HIGHER,
+    kind=FRACTION,
+    normalised=True,
+    within=lambda points, scale: share_below(points, 1 / scale),
+)
+MEAN = replace(
+    RATIO,
+    name="lipschitz_mean",
+    reduce=lambda moved, added: ratio(moved, added[..., None]),
+    within=lambda points, scale: mean_of_known(points),
+    title="Lipschitz: normalised ratio L_x, mean over the perturbations",
+)
+RMS = Quantity("jacobian_rms", ("jacobian_rms",), np.asarray, "feature units per grey level", LOWER, layered=True)
+NORMALISED_RMS = replace(
+    RMS,
+    name="jacobian_normalised",
+    unit="1",
+    normalised=True,
+    scaled=True,
+    title="Lipschitz: norm_F(J) / sqrt(D), normalised as L_x",
+)
+_GROWTH = Quantity("lipschitz_growth", _DISTANCES, _growth, radial=False, layered=True)
+_FIT = Quantity("lipschitz_fit", _DISTANCES, _moments, radial=False, layered=True, normalised=True, uses_scales=True)
+
+
+LINEAR_FIT = ("lipschitz_linear_intercept", "lipschitz_linear_slope")
+QUADRATIC_FIT = ("lipschitz_quadratic_intercept", "lipschitz_quadratic_slope", "lipschitz_quadratic_curvature")
+"""Coefficients of the fits of Fig. 6, lowest order first."""
+
+
+def _fitted(name: str, degree: int, place: int) -> Number:
+    # Points of so few lengths do not determine a polynomial of higher degree.
+    statistic = _term(degree, place)
+    return Number(name, _FIT, statistic, by_radius=False, overall=True, least_radii=degree + 1, block=1)
+
+
+_NUMBERS = (
+    Number("lipschitz_q05", RATIO, "q05", "5 %", ".2g", overall=True),
+    Number("lipschitz_raw_q05", RAW, "q05", overall=True),
+    Number(
+        "lipschitz_median",
+        RATIO,
+        "median",
+        "median",
+        ".2g",
+        interval=True,
+        overall=True,
+        glance="Lipschitz ratio, median",
+    ),
+    Number("lipschitz_raw_median", RAW, "median", "raw median", overall=True, last=True),
+    Number("lipschitz_q95", RATIO, "q95", "95 %", ".2g", interval=True, overall=True),
+    Number("lipschitz_raw_q95", RAW, "q95", overall=True),
+    Number(
+        "lipschitz_below_one_share",
+        BELOW_ONE,
+        "share",
+        "share below 1",
+        ".1%",
+        interval=True,
+        overall=True,
+        glance="ratios below 1",
+    ),
+    Number("jacobian_rms_median", RMS, "median", "norm_F(J) / sqrt(D)", ".2g", interval=True, last=True),
+    Number("lipschitz_growth_median", _GROWTH, "median", by_radius=False, overall=True, block=1),
+    *(_fitted(name, 1, place) for place, name in enumerate(LINEAR_FIT)),
+    *(_fitted(name, 2, place) for place, name in enumerate(QUADRATIC_FIT)),
+)
+
+
+def observe(around: Observation) -> dict[str, NDArray[Any]]:
+    """`feature_distance` (radius, trial, layer) and `jacobian_rms` (radius, layer) of one image."""
+    assert around.feature_gram is not None and around.feature_distance is not None
+    assert around.input_gram is not None
+    rms = geometry.jacobian_rms(around.feature_gram, around.input_gram[:, None])
+    return {"feature_distance": around.feature_distance, "jacobian_rms": rms}
+
+
+MEASURE = Measure(
+    title="Lipschitz: normalised distance ratio L_x, a sampled lower bound",
+    family="noise",
+    variables=_VARIABLES,
+    observe=observe,
+    numbers=_NUMBERS,
+    layered=True,
+    compared=(MEAN, NORMALISED_RMS),
+    profiles=(
+        Profile(
+            "jacobian_rms",
+            "norm_F(J) / sqrt(D)",
+            "norm_F(J) / sqrt(D), how far the features move per grey level of random noise",
+            log=True,
+        ),
+        Profile(
+            "lipschitz",
+            "Lipschitz ratio",
+            "the distance ratio L normalised by the ranges on the clean images",
+            log=True,
+        ),
+    ),
+)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures.base import Array
+from analyzer.measures.quantities import Array
 
 _DRAWS = 400  # simulated maps: the 2.5 and 97.5 % quantiles then err by about a tenth of the band's half-width
 _NODES = 8  # participation ratios simulated; more distinct ones are interpolated between

@@ -5,27 +5,27 @@ Permuted i.i.d. noise is almost fresh noise when the image is large, so that a r
 expected and no independent evidence: `excess` says by how much they differ.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures import base
-from analyzer.measures.isotropy import score_range, score_rows, spread
-from analyzer.statistics import FEW_IMAGES, Estimate, over_images, quantile_over_images
+from analyzer.measures.base import Measure, Observation
+from analyzer.measures.quantities import Number, Quantity
+from analyzer.measures.ranges import family_scores, score_range
 
-FAMILY = "permutation"
-NEEDS_FEATURES = False
-VARIABLES = base.score_variables("symmetry", "under permuted noise (Eq. 6)")
-TITLE = "Symmetry: range of the true-class score over reorderings of one noise vector"
-COLUMNS = (
-    base.Column("median range", "symmetry_range_median", ".2g", interval=True),
-    base.Column("90 % range", "symmetry_range_q90", ".2g", interval=True),
-    base.Column("median range, nat", "symmetry_log_odds_range_median", ".2g", interval=True),
-    base.Column("minus isotropy, nat", "symmetry_excess_median", "+.2g", interval=True),
-    base.Column("images misclassified", "symmetry_misclassified_share", ".0%", interval=True),
+SCORES = family_scores(
+    "symmetry",
+    what="under permuted noise (Eq. 6)",
+    title="Symmetry: range of the true-class log-odds",
+    figure="fig3_symmetry",
+    figure_title="Symmetry: score range over reordered noise",
+    noise="reorderings of one noise vector",
+    short="reordered noise",
+    ideal="symmetric",
 )
+_FRESH = "isotropy_log_odds"
+"""The variable of the measure that this one is compared with, where a run has it."""
 
 
 def excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -43,34 +43,37 @@ def relative_excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -
     return np.asarray(2 * (one - other) / total)
 
 
-def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
+EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat")
+RELATIVE_EXCESS = Quantity("symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess)
+_NUMBERS = (
+    Number("symmetry_range_median", SCORES.range, "median", "median range", ".2g", interval=True),
+    Number("symmetry_range_q90", SCORES.range, "q90", "90 % range", ".2g", interval=True),
+    Number(
+        "symmetry_log_odds_range_median", SCORES.log_odds_range, "median", "median range, nat", ".2g", interval=True
+    ),
+    Number("symmetry_log_odds_range_q90", SCORES.log_odds_range, "q90"),
+    Number("symmetry_score_mean", SCORES.mean, "mean"),
+    Number(
+        "symmetry_misclassified_share", SCORES.wrong, "share", "images misclassified", ".0%", interval=True, last=True
+    ),
+    Number("symmetry_misclassified_trials_mean", SCORES.wrong_trials, "mean"),
+    Number("symmetry_below_noise_floor_share", SCORES.below_floor, "share"),
+    Number("symmetry_excess_median", EXCESS, "median", "minus isotropy, nat", "+.2g", interval=True, block=1),
+    Number("symmetry_relative_excess_mean", RELATIVE_EXCESS, "mean", by_radius=False, overall=True, block=2),
+)
+
+
+def observe(around: Observation) -> dict[str, NDArray[Any]]:
     """`symmetry_*` of one image, shape (radius, trial)."""
-    return base.observe_scores("symmetry", around.scores[FAMILY])
+    return SCORES.observe(around.scores["permutation"])
 
 
-def summarise(dataset: Any) -> Iterator[base.Row]:
-    """Rows per radius; `symmetry_excess_median` where isotropy was measured too, paired by image, in nat."""
-    yield from score_rows("symmetry", dataset)
-    if "isotropy_log_odds" not in dataset:
-        return
-    names = ("symmetry_log_odds", "isotropy_log_odds")
-    paired, relative = base.by_image(
-        dataset, names, lambda permuted, fresh: (excess(permuted, fresh), relative_excess(permuted, fresh))
-    )
-    for radius, values in zip(dataset["radius"].values, paired.T, strict=True):
-        yield base.Row("symmetry_excess_median", float(radius), None, quantile_over_images(values, 0.5))
-    yield base.Row("symmetry_relative_excess_mean", None, None, over_images(base.mean_of_known(relative), np.mean))
-
-
-def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
-    """What the ranges say, and whether they add anything to isotropy."""
-    said = f"Symmetry: reordering one noise vector, {spread(rows, 'symmetry')}"
-    relative = rows.get("symmetry_relative_excess_mean")
-    if relative is None or relative.n == 0:
-        return f"{said}; isotropy was not measured, or has no log-odds, to compare it with fresh noise."
-    if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
-        return f"{said}; {relative.n} image(s) are too few to compare it with fresh noise."
-    interval = f"{relative.low:+.0%} to {relative.high:+.0%}, paired over images"
-    if relative.low <= 0 <= relative.high:
-        return f"{said}; it cannot be told from fresh noise ({interval}), so it adds nothing to isotropy here."
-    return f"{said}; that differs from fresh noise by {relative.value:+.0%} ({interval})."
+MEASURE = Measure(
+    title="Symmetry: range of the true-class score over reorderings of one noise vector",
+    family="permutation",
+    variables=SCORES.variables,
+    observe=observe,
+    numbers=_NUMBERS,
+    compared=(SCORES.log_odds_range,),
+    scores=SCORES,
+)

@@ -4,50 +4,80 @@ A low Mantel r is not evidence of non-linearity: a linear map of few effective o
 r and alpha always come with what a linear map of the same participation ratio would give.
 """
 
-from collections.abc import Iterator, Mapping
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures import base, geometry
+from analyzer.measures import geometry
+from analyzer.measures.base import Measure, Observation
+from analyzer.measures.quantities import FLAG, Number, Profile, Quantity
+from analyzer.measures.variables import Variable
 from analyzer.perturbations import random_words
-from analyzer.statistics import FEW_IMAGES, Estimate, mean_share, over_images, quantile_over_images, share
 
-DEFINED, CONSTANT_FEATURES, CONSTANT_INPUTS, NON_FINITE, BELOW_FLOOR = range(5)
-FAMILY = "noise"
-NEEDS_FEATURES = True
+
+class MantelStatus(IntEnum):
+    """Why Mantel's r is undefined."""
+
+    DEFINED = 0
+    CONSTANT_FEATURES = 1
+    CONSTANT_OR_COINCIDING_INPUTS = 2
+    NON_FINITE_FEATURES = 3
+    FEATURES_BELOW_NOISE_FLOOR = 4
+
+
 _DIMS = ("image", "radius", "layer")
-VARIABLES = (
-    base.Variable("mantel_r", _DIMS, "1", "Mantel correlation of input and feature distances"),
-    base.Variable("mantel_p", _DIMS, "1", "two-sided permutation p-value of mantel_r"),
-    base.Variable("mantel_r_linear", _DIMS, "1", "Mantel r expected of a linear map of this participation ratio"),
-    base.Variable("participation_ratio", _DIMS, "1", "effective number of output directions, (tr M)^2 / tr(M^2)"),
-    base.Variable(
-        "mantel_status",
-        _DIMS,
-        "1",
-        "why mantel_r is undefined",
-        flags=(
-            "defined",
-            "constant_features",
-            "constant_or_coinciding_inputs",
-            "non_finite_features",
-            "features_below_noise_floor",
-        ),
-        integer=True,
-    ),
-    base.Variable("alpha_departure", _DIMS, "1", "norm(alpha - c I) / norm(alpha) of Eq. 7"),
-    base.Variable("alpha_departure_linear", _DIMS, "1", "alpha_departure expected of a random linear map"),
+_VARIABLES = (
+    Variable("mantel_r", _DIMS, "1", "Mantel correlation of input and feature distances"),
+    Variable("mantel_p", _DIMS, "1", "two-sided permutation p-value of mantel_r"),
+    Variable("mantel_r_linear", _DIMS, "1", "Mantel r expected of a linear map of this participation ratio"),
+    Variable("participation_ratio", _DIMS, "1", "effective number of output directions, (tr M)^2 / tr(M^2)"),
+    Variable("mantel_status", _DIMS, "1", "why mantel_r is undefined", MantelStatus),
+    Variable("alpha_departure", _DIMS, "1", "norm(alpha - c I) / norm(alpha) of Eq. 7"),
+    Variable("alpha_departure_linear", _DIMS, "1", "alpha_departure expected of a random linear map"),
 )
-TITLE = "Topology: Mantel r and alpha (Eq. 7), beside those of a linear map"
-COLUMNS = (
-    base.Column("Mantel r", "mantel_r_mean", "+.3f", interval=True),
-    base.Column("if linear", "mantel_r_linear_mean", "+.3f"),
-    base.Column("p ≤ 0.05 (chance: 5%)", "mantel_p_below_05_share", ".0%", interval=True),
-    base.Column("effective rank (PR)", "participation_ratio_median", ".3g"),
-    base.Column("alpha departure", "alpha_departure_mean", ".2f"),
-    base.Column("if linear", "alpha_departure_linear_mean", ".2f"),
+
+
+def _stored(name: str, title: str = "") -> Quantity:
+    return Quantity(name, (name,), lambda values: np.asarray(values, dtype=np.float64), layered=True, title=title)
+
+
+def _significant(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isnan(p), np.nan, p <= 0.05)
+
+
+def _undefined(why: NDArray[np.int8]) -> NDArray[np.float64]:
+    return np.asarray(why != MantelStatus.DEFINED, dtype=np.float64)
+
+
+R = _stored("mantel_r", "Topology: Mantel r")
+_LINEAR = _stored("mantel_r_linear")
+PARTICIPATION = _stored("participation_ratio")
+MINUS_LINEAR = Quantity(
+    "mantel_r_minus_linear",
+    ("mantel_r", "mantel_r_linear"),
+    np.subtract,
+    layered=True,
+    title="Topology: Mantel r minus that of a linear map",
+)
+_SIGNIFICANT = Quantity("mantel_p_below_05", ("mantel_p",), _significant, kind=FLAG, layered=True)
+_UNDEFINED = Quantity("mantel_undefined", ("mantel_status",), _undefined, kind=FLAG, layered=True)
+_NUMBERS = (
+    Number("mantel_r_mean", R, "mean", "Mantel r", "+.3f", interval=True, overall=True, glance="Mantel r"),
+    Number("mantel_r_median", R, "median"),
+    Number(
+        "mantel_r_linear_mean", _LINEAR, "mean", "if linear", "+.3f", overall=True, glance="Mantel r of a linear map"
+    ),
+    Number("mantel_r_linear_median", _LINEAR, "median"),
+    Number("mantel_r_minus_linear_mean", MINUS_LINEAR, "mean", by_radius=False, overall=True),
+    Number(
+        "mantel_p_below_05_share", _SIGNIFICANT, "share", "p ≤ 0.05 (chance: 5%)", ".0%", interval=True, overall=True
+    ),
+    Number("mantel_undefined_share", _UNDEFINED, "share"),
+    Number("participation_ratio_median", PARTICIPATION, "median", "effective rank (PR)"),
+    Number("alpha_departure_mean", _stored("alpha_departure"), "mean", "alpha departure", ".2f"),
+    Number("alpha_departure_linear_mean", _stored("alpha_departure_linear"), "mean", "if linear", ".2f"),
 )
 _GATHERED = 2**21  # distances gathered at once: permutations whose sums stay in cache together
 
@@ -153,24 +183,26 @@ def alpha_linear(participation: NDArray[np.float64], *, dimension: int, trials: 
 def status(
     x: NDArray[np.float64], y: NDArray[np.float64], *, floor: NDArray[np.float64] | float = 0.0
 ) -> NDArray[np.int8]:
-    """Why Mantel's r is undefined: (..., T, T) input and output distances -> (...) of the module's five flags.
+    """Why Mantel's r is undefined: (..., T, T) input and output distances -> (...) of `MantelStatus`.
 
     Two inputs that coincide, as where rounding took a perturbation away, make the inputs as good as constant. Features
     whose root mean square distance is not above twice `floor` (broadcasts to (...)) show rounding, not response.
     """
     upper = np.triu_indices(x.shape[-1], 1)
     inputs, outputs = x[..., upper[0], upper[1]], y[..., upper[0], upper[1]]
-    result = np.full(x.shape[:-2], DEFINED, dtype=np.int8)
+    result = np.full(x.shape[:-2], MantelStatus.DEFINED, dtype=np.int8)
     with np.errstate(invalid="ignore"):
         # Two rows lie sqrt(2) times as far apart as each from their centre.
-        result[np.sqrt(np.square(outputs).mean(axis=-1) / 2) <= 2 * np.asarray(floor)] = BELOW_FLOOR
-        result[_constant(outputs)] = CONSTANT_FEATURES
-        result[_constant(inputs) | (inputs == 0).any(axis=-1)] = CONSTANT_INPUTS
-    result[~np.isfinite(outputs).all(axis=-1)] = NON_FINITE
+        result[np.sqrt(np.square(outputs).mean(axis=-1) / 2) <= 2 * np.asarray(floor)] = (
+            MantelStatus.FEATURES_BELOW_NOISE_FLOOR
+        )
+        result[_constant(outputs)] = MantelStatus.CONSTANT_FEATURES
+        result[_constant(inputs) | (inputs == 0).any(axis=-1)] = MantelStatus.CONSTANT_OR_COINCIDING_INPUTS
+    result[~np.isfinite(outputs).all(axis=-1)] = MantelStatus.NON_FINITE_FEATURES
     return result
 
 
-def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
+def observe(around: Observation) -> dict[str, NDArray[Any]]:
     """The seven variables of one image, shape (radius, layer)."""
     assert around.input_gram is not None and around.feature_gram is not None
     trials = around.input_gram.shape[-1]
@@ -184,7 +216,7 @@ def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
         participation = geometry.participation_ratio(around.feature_gram, around.dimension)
 
     def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.where(why == DEFINED, values, np.nan)
+        return np.where(why == MantelStatus.DEFINED, values, np.nan)
 
     return {
         "mantel_r": known(r),
@@ -195,65 +227,6 @@ def observe(around: base.Neighbourhood) -> dict[str, NDArray[Any]]:
         "alpha_departure": known(alpha_departure(inputs, outputs)),
         "alpha_departure_linear": known(alpha_linear(participation, dimension=around.dimension, trials=trials)),
     }
-
-
-def summarise(dataset: Any) -> Iterator[base.Row]:
-    """Rows per radius and layer."""
-    found = {v.name: np.asarray(dataset[v.name].values, dtype=np.float64) for v in VARIABLES}
-    for j, layer in enumerate(dataset["layer"].values):
-        r, p, expected = (found[name][:, :, j] for name in ("mantel_r", "mantel_p", "mantel_r_linear"))
-        significant = np.where(np.isnan(p), np.nan, p <= 0.05)
-        for name, by_radius in (
-            ("mantel_r_mean", r),
-            ("mantel_r_linear_mean", expected),
-            ("mantel_r_minus_linear_mean", r - expected),
-            ("mantel_p_below_05_share", significant),
-        ):
-            over = mean_share if by_radius is significant else _mean
-            yield base.Row(name, None, str(layer), over(base.mean_of_known(by_radius)))
-        for k, radius in enumerate(dataset["radius"].values):
-            here = {name: values[:, k, j] for name, values in found.items()}
-            p = here["mantel_p"]
-            for name, estimate in (
-                ("mantel_r_mean", over_images(here["mantel_r"], np.mean)),
-                ("mantel_r_median", quantile_over_images(here["mantel_r"], 0.5)),
-                ("mantel_r_linear_mean", over_images(here["mantel_r_linear"], np.mean)),
-                ("mantel_r_linear_median", quantile_over_images(here["mantel_r_linear"], 0.5)),
-                ("mantel_p_below_05_share", share(np.where(np.isnan(p), np.nan, p <= 0.05))),
-                ("mantel_undefined_share", share(here["mantel_status"] != DEFINED)),
-                ("participation_ratio_median", quantile_over_images(here["participation_ratio"], 0.5)),
-                ("alpha_departure_mean", over_images(here["alpha_departure"], np.mean)),
-                ("alpha_departure_linear_mean", over_images(here["alpha_departure_linear"], np.mean)),
-            ):
-                yield base.Row(name, float(radius), str(layer), estimate)
-
-
-def sentence(rows: Mapping[str, Estimate], suffix: str = "") -> str:
-    """What Mantel's r says beside its linear reference, over all radii: one comparison, not one a radius."""
-    r, linear, difference, significant = (
-        rows[f"mantel_{name}{suffix}"]
-        for name in ("r_mean", "r_linear_mean", "r_minus_linear_mean", "p_below_05_share")
-    )
-    if not np.isfinite(r.value):
-        return "Topology: Mantel's r is undefined at every radius; `mantel_status` in the results says why."
-    chance = f", with p ≤ 0.05 in {significant.value:.0%} of the cases (5 % by chance)" if significant.n else ""
-    said = (
-        f"Topology: Mantel's r averages {r.value:+.3f} over the radii{chance}; a linear map of the same participation "
-        f"ratio would have {linear.value:+.3f}"
-    )
-    if difference.n < FEW_IMAGES or not np.isfinite(difference.low):
-        return f"{said}; {difference.n} image(s) cannot tell them apart."
-    # The reference itself errs by up to a quarter (sensitivity that is local, few directions).
-    allowed = 0.25 * abs(linear.value)
-    if difference.low <= allowed and difference.high >= -allowed:
-        return f"{said}: it cannot be told from a linear map, so this is no evidence of non-linearity."
-    return (
-        f"{said}: the difference, {difference.low:+.3f} to {difference.high:+.3f}, is more than the reference errs by."
-    )
-
-
-def _mean(values: NDArray[np.float64]) -> Estimate:
-    return over_images(values, np.mean)
 
 
 def _constant(values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -279,3 +252,28 @@ def _gathered(
     """Correlations of every pair under each permutation: (pair, k), (T * T, k), (n, T) -> (n, k)."""
     flat = order[:, upper[0]] * order.shape[1] + order[:, upper[1]]
     return np.asarray(np.einsum("pk,npk->nk", series, table.take(flat, axis=0)))
+
+
+MEASURE = Measure(
+    title="Topology: Mantel r and alpha (Eq. 7), beside those of a linear map",
+    family="noise",
+    variables=_VARIABLES,
+    observe=observe,
+    numbers=_NUMBERS,
+    layered=True,
+    compared=(R, MINUS_LINEAR),
+    profiles=(
+        Profile(
+            "mantel_r",
+            "Mantel's r",
+            "Mantel's r, with that of a linear map of the same participation ratio as thin dotted lines",
+            linear="mantel_r_linear",
+        ),
+        Profile(
+            "participation_ratio",
+            "participation\nratio",
+            "the participation ratio, how many independent directions carry the features' movement",
+            log=True,
+        ),
+    ),
+)

@@ -5,13 +5,15 @@ to_png, to_svg      bytes of a figure; the same figure gives the same bytes
 image_strip(...)    a few small images side by side
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import UsageError
+from analyzer.measures import REGISTRY
 from analyzer.plots.model import Picture, Run
 
 if TYPE_CHECKING:
@@ -29,15 +31,16 @@ def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
     _need_matplotlib()
     from analyzer.plots import clouds, distances, misclassified, profile, spread, topology
 
-    for draw in (
-        clouds.isotropy,
-        clouds.symmetry,
+    families = [measure.scores for measure in REGISTRY.values() if measure.scores]
+    draws: list[Callable[[Sequence[Run]], Picture | None]] = [
+        *(partial(clouds.draw, family=family) for family in families),
         spread.draw,
         misclassified.draw,
         topology.draw,
         distances.draw,
         profile.draw,
-    ):
+    ]
+    for draw in draws:
         picture = draw(runs)
         if picture is not None:
             yield picture

@@ -9,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analyzer.measures.ranges import FamilyScores
 from analyzer.plots import canvas
 from analyzer.plots.model import Cloud, Picture, Run, alternative, cloud, number, over_images, trials
 
@@ -22,69 +23,48 @@ _SQUARES = " A square marks an image that at least one of the perturbations got 
 _TRIANGLES = " Grey triangles on the bottom line are ranges that are 0 or that rounding alone could make."
 
 
-def isotropy(runs: Sequence[Run]) -> Picture | None:
-    """Fig. 1, on the noise family."""
-    return _picture(
-        runs,
-        "isotropy",
-        "fig1_isotropy",
-        "Isotropy: score range over equally long noise",
-        "noise vectors of equal length",
-    )
-
-
-def symmetry(runs: Sequence[Run]) -> Picture | None:
-    """Fig. 3, on the permutation family."""
-    return _picture(
-        runs,
-        "symmetry",
-        "fig3_symmetry",
-        "Symmetry: score range over reordered noise",
-        "reorderings of one noise vector",
-    )
-
-
-def _picture(runs: Sequence[Run], prefix: str, name: str, title: str, what: str) -> Picture | None:
-    clouds = [cloud(run, prefix) for run in runs]
+def draw(runs: Sequence[Run], *, family: FamilyScores) -> Picture | None:
+    """Range against radius of one family of perturbations."""
+    clouds = [cloud(run, family) for run in runs]
     if not any(clouds):
         return None
-    says = tuple(f"{run.label}: {_sentence(found, run, what)}" for run, found in zip(runs, clouds, strict=True))
+    says = tuple(f"{run.label}: {_sentence(seen, run, family.noise)}" for run, seen in zip(runs, clouds, strict=True))
     figure = canvas.styled(lambda: _figure(runs, clouds))
-    how = _HOW.format(what=what, property="isotropic" if prefix == "isotropy" else "symmetric")
-    known = [found for found in clouds if found is not None]
-    how += _SQUARES * _any_square(known) + _TRIANGLES * _any_triangle(known)
-    return Picture(name, title, how, says, alternative(title, says), figure)
+    how = _HOW.format(what=family.noise, property=family.ideal)
+    drawn = [seen for seen in clouds if seen is not None]
+    how += _SQUARES * _any_square(drawn) + _TRIANGLES * _any_triangle(drawn)
+    return Picture(family.figure, family.figure_title, how, says, alternative(family.figure_title, says), figure)
 
 
 def _figure(runs: Sequence[Run], clouds: Sequence[Cloud | None]) -> Figure:
-    known = [found for found in clouds if found is not None]
+    drawn = [seen for seen in clouds if seen is not None]
     figure, axes = canvas.panels(
         runs,
-        [_note(found) for found in clouds],
+        [_note(seen) for seen in clouds],
         x="radius, grey levels",
         y="range of the true-class score",
     )
-    resolved = [np.where(found.resolved, found.spread, np.nan) for found in known]
-    room = _any_triangle(known)
+    resolved = [np.where(seen.resolved, seen.spread, np.nan) for seen in drawn]
+    room = _any_triangle(drawn)
     bottom, top = canvas.log_limits(resolved, room=room)
-    means = np.concatenate([found.mean[np.isfinite(found.mean)] for found in known])
+    means = np.concatenate([seen.mean[np.isfinite(seen.mean)] for seen in drawn])
     low, high = (means.min(), means.max()) if means.size else (0.0, 1.0)
     colours = Normalize(low if high - low > 1e-9 else high - 1e-3, high)
     points = None
-    for ax, found in zip(axes, clouds, strict=True):
+    for ax, seen in zip(axes, clouds, strict=True):
         canvas.log_axis(ax, "y", bottom, top)
-        if found is None:
+        if seen is None:
             canvas.absent(ax, "not measured")
             continue
-        x = np.broadcast_to(found.radius, found.spread.shape)
-        thin = canvas.thinner(len(found.spread))
-        unresolved = np.isfinite(found.spread) & ~found.resolved
-        for marker, chosen, size in (("o", ~(found.wrong > 0), 11), ("s", found.wrong > 0, 15)):
-            where = found.resolved & chosen
+        x = np.broadcast_to(seen.radius, seen.spread.shape)
+        thin = canvas.thinner(len(seen.spread))
+        unresolved = np.isfinite(seen.spread) & ~seen.resolved
+        for marker, chosen, size in (("o", ~(seen.wrong > 0), 11), ("s", seen.wrong > 0, 15)):
+            where = seen.resolved & chosen
             points = ax.scatter(
                 x[where],
-                found.spread[where],
-                c=found.mean[where],
+                seen.spread[where],
+                c=seen.mean[where],
                 cmap=_MAP,
                 norm=colours,
                 s=size * thin,
@@ -104,22 +84,22 @@ def _figure(runs: Sequence[Run], clouds: Sequence[Cloud | None]) -> Figure:
             linewidths=0.6,
             rasterized=True,
         )
-        median = np.maximum(over_images(found.spread, 0.5), bottom)
-        shape = canvas.mark(found.radius)
-        ax.plot(found.radius, median, color="black", linewidth=1.2, zorder=3, path_effects=canvas.outlined(), **shape)
+        median = np.maximum(over_images(seen.spread, 0.5), bottom)
+        shape = canvas.mark(seen.radius)
+        ax.plot(seen.radius, median, color="black", linewidth=1.2, zorder=3, path_effects=canvas.outlined(), **shape)
         canvas.plain_ticks(ax.xaxis)
     if isinstance(points, PathCollection):
         canvas.colour_bar(figure, points, axes, "mean score")
-    canvas.legend(figure, *_key(_any_square(known), room), columns=2)
+    canvas.legend(figure, *_key(_any_square(drawn), room), columns=2)
     return figure
 
 
-def _any_square(known: Sequence[Cloud]) -> bool:
-    return any((found.resolved & (found.wrong > 0)).any() for found in known)
+def _any_square(drawn: Sequence[Cloud]) -> bool:
+    return any((seen.resolved & (seen.wrong > 0)).any() for seen in drawn)
 
 
-def _any_triangle(known: Sequence[Cloud]) -> bool:
-    return any((~found.resolved & np.isfinite(found.spread)).any() for found in known)
+def _any_triangle(drawn: Sequence[Cloud]) -> bool:
+    return any((~seen.resolved & np.isfinite(seen.spread)).any() for seen in drawn)
 
 
 def _key(wrong: bool, unresolved: bool) -> tuple[list[Line2D], list[str]]:
@@ -138,43 +118,43 @@ def _key(wrong: bool, unresolved: bool) -> tuple[list[Line2D], list[str]]:
     return list(handles), list(labels)
 
 
-def _note(found: Cloud | None) -> str:
-    if found is None:
+def _note(seen: Cloud | None) -> str:
+    if seen is None:
         return ""
-    known = np.isfinite(found.spread)
+    defined = np.isfinite(seen.spread)
     parts = []
-    if not found.resolved[known].all():
-        parts.append(f"{int((known & ~found.resolved).sum())} of {known.size} at the bottom")
-    if not known.all():
-        parts.append(f"{int((~known).sum())} of {known.size} undefined")
+    if not seen.resolved[defined].all():
+        parts.append(f"{int((defined & ~seen.resolved).sum())} of {defined.size} at the bottom")
+    if not defined.all():
+        parts.append(f"{int((~defined).sum())} of {defined.size} undefined")
     return "\n".join(parts)
 
 
-def _sentence(found: Cloud | None, run: Run, what: str) -> str:
-    if found is None:
+def _sentence(seen: Cloud | None, run: Run, what: str) -> str:
+    if seen is None:
         return "not measured."
-    median = over_images(found.spread, 0.5)
+    median = over_images(seen.spread, 0.5)
     defined = np.flatnonzero(np.isfinite(median))
     if not defined.size:
         return "the range is undefined at every radius."
     first, last = defined[0], defined[-1]
-    said = f"over {trials(run)} {what}, the score of the median image varies by {_at(median, found.radius, first)}"
+    text = f"over {trials(run)} {what}, the score of the median image varies by {_at(median, seen.radius, first)}"
     if last > first:
-        said += f" and by {_at(median, found.radius, last)}"
-    ever = (found.wrong > 0).any(axis=0)
+        text += f" and by {_at(median, seen.radius, last)}"
+    ever = (seen.wrong > 0).any(axis=0)
     if ever.any():
         k = int(ever.argmax())
-        count = int((found.wrong[:, -1] > 0).sum())
-        said += (
-            f"; an image was first misclassified at radius {found.radius[k]:g}, and at radius {found.radius[-1]:g} "
-            f"{count} of {len(found.wrong)} were"
+        count = int((seen.wrong[:, -1] > 0).sum())
+        text += (
+            f"; an image was first misclassified at radius {seen.radius[k]:g}, and at radius {seen.radius[-1]:g} "
+            f"{count} of {len(seen.wrong)} were"
         )
     else:
-        said += "; none was misclassified"
-    lost = int((np.isfinite(found.spread) & ~found.resolved).sum())
+        text += "; none was misclassified"
+    lost = int((np.isfinite(seen.spread) & ~seen.resolved).sum())
     if lost:
-        said += f"; {lost} of {found.spread.size} ranges are 0 or not above rounding"
-    return f"{said}."
+        text += f"; {lost} of {seen.spread.size} ranges are 0 or not above rounding"
+    return f"{text}."
 
 
 def _at(values: np.ndarray, radius: np.ndarray, k: int) -> str:

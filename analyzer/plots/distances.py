@@ -1,6 +1,5 @@
 """Fig. 6: how far the features move against how far the input was moved, both over their calibration ranges."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +8,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyzer.measures import base, lipschitz
+from analyzer.measures import lipschitz
+from analyzer.measures.quantities import by_image
 from analyzer.plots import canvas
 from analyzer.plots.model import Array, Picture, Run, alternative, has, layers, measured, number, radii, rows, suffix
 from analyzer.statistics import Estimate
+from analyzer.store import scales_of
 
 MOST = 20_000  # points a panel
 _SEED = 0
@@ -35,60 +36,59 @@ class _Seen(NamedTuple):
     radius: Array
     fits: tuple[Array, Array]
     """Coefficients of the linear and of the quadratic fit, lowest order first; NaN where there is none."""
-    rows: dict[str, Estimate]
-    end: str
+    slope: Estimate | None
+    """Of the linear fit."""
 
 
 def draw(runs: Sequence[Run]) -> Picture | None:
     """Points, fits and the line L = 1; the last layer of each run."""
-    found = [_seen(run) for run in runs]
-    if not any(found):
+    seen_of = [_seen(run) for run in runs]
+    if not any(seen_of):
         return None
-    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, found, strict=True))
-    thinned = any(seen is not None and len(seen.x) > MOST for seen in found)
+    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, seen_of, strict=True))
+    thinned = any(seen is not None and len(seen.x) > MOST for seen in seen_of)
     how = _HOW.format(
         thinned=f" At most {MOST:,} points a panel are drawn, chosen at random; the fits use all." if thinned else "",
         last=_LAST if any(len(layers(run)) > 1 for run in runs) else "",
     )
-    figure = canvas.styled(lambda: _figure(runs, found))
+    figure = canvas.styled(lambda: _figure(runs, seen_of))
     return Picture("fig6_distances", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
 def _seen(run: Run) -> _Seen | None:
-    if not has(run, "feature_distance", "input_distance_l2"):
+    if not has(run, *lipschitz.RAW.reads):
         return None
     dataset = measured(run).isel(layer=-1)
     layer = layers(run)[-1]
-    wide, widths = lipschitz.ranges(json.loads(run.dataset.attrs["calibration"]), [layer])
+    scales = scales_of(run.dataset)
 
     def scaled(moved: Any, added: Any) -> tuple[Array, ...]:
-        return added / wide, moved / widths[0]
+        return added / scales.h, moved / scales.g[-1]
 
-    x, y = base.by_image(dataset, ("feature_distance", "input_distance_l2"), scaled)
-    found, end = rows(run), suffix(run, layer)
+    x, y = by_image(dataset, lipschitz.RAW.reads, scaled)
+    numbers, end = rows(run), suffix(run, layer)
 
-    def fit(name: str, *terms: str) -> Array:
-        keys = [f"lipschitz_{name}_{term}{end}" for term in terms]
-        return np.array([found[key].value if key in found else np.nan for key in keys])
+    def coefficients(names: Sequence[str]) -> Array:
+        return np.array([numbers[name + end].value if name + end in numbers else np.nan for name in names])
 
-    fits = fit("linear", "intercept", "slope"), fit("quadratic", "intercept", "slope", "curvature")
+    fits = coefficients(lipschitz.LINEAR_FIT), coefficients(lipschitz.QUADRATIC_FIT)
     radius = np.broadcast_to(radii(run)[None, :, None], x.shape)
-    return _Seen(x.ravel(), y.ravel(), radius.ravel(), fits, found, end)
+    return _Seen(x.ravel(), y.ravel(), radius.ravel(), fits, numbers.get(lipschitz.LINEAR_FIT[1] + end))
 
 
-def _figure(runs: Sequence[Run], found: Sequence[_Seen | None]) -> Figure:
-    notes = [_note(run, seen) for run, seen in zip(runs, found, strict=True)]
+def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
+    notes = [_note(run, seen) for run, seen in zip(runs, seen_of, strict=True)]
     figure, axes = canvas.panels(runs, notes, x="input distance / range", y="feature distance / range")
-    known = [seen for seen in found if seen is not None]
-    both = [np.isfinite(seen.x) & np.isfinite(seen.y) for seen in known]
-    left, right = canvas.log_limits([seen.x[k] for seen, k in zip(known, both, strict=True)], room=False)
-    room = any((seen.y[k] == 0).any() for seen, k in zip(known, both, strict=True))
-    bottom, top = canvas.log_limits([seen.y[k] for seen, k in zip(known, both, strict=True)], room=room)
+    drawn = [seen for seen in seen_of if seen is not None]
+    both = [np.isfinite(seen.x) & np.isfinite(seen.y) for seen in drawn]
+    left, right = canvas.log_limits([seen.x[k] for seen, k in zip(drawn, both, strict=True)], room=False)
+    room = any((seen.y[k] == 0).any() for seen, k in zip(drawn, both, strict=True))
+    bottom, top = canvas.log_limits([seen.y[k] for seen, k in zip(drawn, both, strict=True)], room=room)
     top = max(top, min(right, left * 10))  # the line L = 1 has to be in sight
-    every = np.concatenate([seen.radius for seen in known])
+    every = np.concatenate([seen.radius for seen in drawn])
     colours = Normalize(0.0, float(every.max()))
     points = None
-    for ax, seen in zip(axes, found, strict=True):
+    for ax, seen in zip(axes, seen_of, strict=True):
         canvas.log_axis(ax, "y", bottom, top)
         canvas.log_axis(ax, "x", left, right)
         if seen is None:
@@ -136,28 +136,28 @@ _FIT_DASHES: tuple[Any, ...] = ("-", "--")
 def _note(run: Run, seen: _Seen | None) -> str:
     parts = [f"layer {layers(run)[-1]}"] if len(layers(run)) > 1 else []
     if seen is not None:
-        known = np.isfinite(seen.x) & np.isfinite(seen.y) & (seen.x > 0)
-        still = int((known & (seen.y == 0)).sum())
+        defined = np.isfinite(seen.x) & np.isfinite(seen.y) & (seen.x > 0)
+        still = int((defined & (seen.y == 0)).sum())
         if still:
-            parts.append(f"{still} of {known.size} at the bottom: 0")
-        if not known.all() and known.any():
-            parts.append(f"{int((~known).sum())} of {known.size} undefined")
+            parts.append(f"{still} of {defined.size} at the bottom: 0")
+        if not defined.all() and defined.any():
+            parts.append(f"{int((~defined).sum())} of {defined.size} undefined")
     return "\n".join(parts)
 
 
 def _sentence(seen: _Seen | None) -> str:
     if seen is None:
         return "not measured."
-    known = np.isfinite(seen.x) & np.isfinite(seen.y) & (seen.x > 0)
-    if not known.any():
+    defined = np.isfinite(seen.x) & np.isfinite(seen.y) & (seen.x > 0)
+    if not defined.any():
         return "the ratio is undefined: nothing was added, or the layer does not vary over the image set."
-    ratio = seen.y[known] / seen.x[known]
-    said = (
+    ratio = seen.y[defined] / seen.x[defined]
+    text = (
         f"{(ratio < 1).mean():.1%} of {ratio.size:,} perturbations lie below L = 1, the median ratio is "
         f"{number(np.median(ratio))}"
     )
-    slope = seen.rows.get(f"lipschitz_linear_slope{seen.end}")
+    slope = seen.slope
     if slope is not None and np.isfinite(slope.value):
         interval = f" (95 % interval {number(slope.low)} to {number(slope.high)})" if np.isfinite(slope.low) else ""
-        said += f", the slope of the linear fit {number(slope.value)}{interval}"
-    return f"{said}."
+        text += f", the slope of the linear fit {number(slope.value)}{interval}"
+    return f"{text}."

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from analyzer.measures import REGISTRY
 from analyzer.plots import canvas
 from analyzer.plots.model import Picture, Run, alternative, cloud, trials
 from analyzer.statistics import Estimate, share
@@ -21,33 +22,34 @@ _APART = 0.005  # of the axis, between two runs at one radius, where the radii l
 
 def draw(runs: Sequence[Run]) -> Picture | None:
     """Share and Wilson interval per radius, one line a run."""
-    found = [_shares(run) for run in runs]
-    if not any(found):
+    shares_of = [_shares(run) for run in runs]
+    if not any(shares_of):
         return None
-    says = tuple(f"{run.label}: {_sentence(run, shares)}" for run, shares in zip(runs, found, strict=True))
-    figure = canvas.styled(lambda: _figure(runs, found))
-    how = _HOW + _SHIFTED * (sum(map(bool, found)) > 1)
+    says = tuple(f"{run.label}: {_sentence(run, shares)}" for run, shares in zip(runs, shares_of, strict=True))
+    figure = canvas.styled(lambda: _figure(runs, shares_of))
+    how = _HOW + _SHIFTED * (sum(map(bool, shares_of)) > 1)
     return Picture("misclassified", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
 def _shares(run: Run) -> dict[float, Estimate]:
     """By radius; empty where noise was not measured."""
-    seen = cloud(run, "isotropy")
+    family = next(measure.scores for measure in REGISTRY.values() if measure.scores and measure.family == "noise")
+    seen = cloud(run, family)
     if seen is None:
         return {}
     flags = np.where(np.isnan(seen.wrong), np.nan, seen.wrong > 0)
     return {float(radius): share(column) for radius, column in zip(seen.radius, flags.T, strict=True)}
 
 
-def _figure(runs: Sequence[Run], found: Sequence[dict[float, Estimate]]) -> Figure:
+def _figure(runs: Sequence[Run], shares_of: Sequence[dict[float, Estimate]]) -> Figure:
     figure, axes = canvas.blank(canvas.WIDTH, 2.9 + 0.3 * -(-len(runs) // 2), 1, 1)
     ax = axes[0, 0]
-    seen = [radius for shares in found for radius in shares]
+    seen = [radius for shares in shares_of for radius in shares]
     extent = max(seen) - min(seen) or max(seen)
     handles, labels = [], []
-    drawn = [k for k, shares in enumerate(found) if shares]
+    drawn = [k for k, shares in enumerate(shares_of) if shares]
     for place, k in enumerate(drawn):
-        run, shares = runs[k], found[k]
+        run, shares = runs[k], shares_of[k]
         radii = np.array(list(shares))
         value, low, high = np.array([(e.value, e.low, e.high) for e in shares.values()]).T
         look = {"color": canvas.COLOURS[k % len(canvas.COLOURS)], "zorder": 3}

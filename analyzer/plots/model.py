@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures import base
-from analyzer.measures.isotropy import mean_score, misclassified, score_range
+from analyzer.measures.quantities import by_image
+from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range
 from analyzer.statistics import Estimate
-from analyzer.summary import MEASURED, estimates
+from analyzer.store import ImageStatus, scales_of
+from analyzer.summary import estimates, layer_suffix, measured_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,23 +66,22 @@ class Cloud(NamedTuple):
 
 def measured(run: Run) -> Any:
     """The images of a run that were measured."""
-    return run.dataset.isel(image=np.flatnonzero(run.dataset["image_status"].values == MEASURED))
+    return measured_images(run.dataset)
 
 
 def has(run: Run, *names: str) -> bool:
     """Whether the run has these variables, and images to show."""
     dataset = run.dataset
-    return set(names) <= set(dataset) and bool((dataset["image_status"].values == MEASURED).any())
+    return set(names) <= set(dataset) and bool((dataset["image_status"].values == ImageStatus.MEASURED).any())
 
 
-def cloud(run: Run, prefix: str) -> Cloud | None:
-    """The scores of one family, "isotropy" or "symmetry"; None where the run has none.
+def cloud(run: Run, family: FamilyScores) -> Cloud | None:
+    """The scores of one family; None where the run has none.
 
     A range is resolved where it is above a few units in the last place of its own number format (of float32, where the
     graph gave probabilities) and, where there are log-odds, where their range is above twice the noise floor.
     """
-    names = [f"{prefix}_{what}" for what in ("score", "log_odds", "predicted")]
-    if not has(run, *names):
+    if not has(run, *family.names):
         return None
     dataset = measured(run)
     floor = np.asarray(dataset["log_odds_noise_floor"].values, dtype=np.float64)
@@ -91,7 +91,7 @@ def cloud(run: Run, prefix: str) -> Cloud | None:
         wrong = misclassified(predicted, label[:, None])
         return score_range(score), score_range(log_odds), mean_score(score), wrong, ulps
 
-    spread, log_odds, mean, wrong, ulps = base.by_image(dataset, [*names, "label"], reduced)
+    spread, log_odds, mean, wrong, ulps = by_image(dataset, [*family.names, "label"], reduced)
     with np.errstate(invalid="ignore"):
         resolved = (spread > ulps) & ~(log_odds <= 2 * floor[:, None])
     return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, floor)
@@ -109,7 +109,7 @@ def layers(run: Run) -> list[str]:
 
 def suffix(run: Run, layer: str) -> str:
     """The end of a summary's names for this layer: empty where the run has one layer only."""
-    return f"/{layer}" if len(layers(run)) > 1 else ""
+    return layer_suffix(layer, len(layers(run)))
 
 
 def rows(run: Run) -> dict[str, Estimate]:
@@ -119,12 +119,12 @@ def rows(run: Run) -> dict[str, Estimate]:
 
 def dimension(run: Run) -> int:
     """D, the number of pixel values of one image."""
-    return int(np.prod(_manifest(run)["context"]["pixel_shape"]))
+    return scales_of(run.dataset).dimension
 
 
 def norm(run: Run) -> str:
     """The norm that has length radius."""
-    return str(_manifest(run)["identity"]["norm"])
+    return str(json.loads(run.dataset.attrs["manifest"])["identity"]["norm"])
 
 
 def trials(run: Run) -> int:
@@ -134,8 +134,8 @@ def trials(run: Run) -> int:
 
 def over_images(values: Array, quantile: float) -> Array:
     """A quantile of the known values of each column, NaN where none is: (image, radius) -> (radius,)."""
-    known = (column[np.isfinite(column)] for column in values.T)
-    return np.array([np.quantile(column, quantile) if column.size else np.nan for column in known])
+    defined = (column[np.isfinite(column)] for column in values.T)
+    return np.array([np.quantile(column, quantile) if column.size else np.nan for column in defined])
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -151,8 +151,3 @@ def number(value: float, digits: int = 2) -> str:
 def alternative(title: str, says: Iterable[str]) -> str:
     """A text alternative: what is drawn, and what each run shows."""
     return " ".join([f"{title}.", *says])
-
-
-def _manifest(run: Run) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run.dataset.attrs["manifest"])
-    return found

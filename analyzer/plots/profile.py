@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analyzer.measures import REGISTRY
+from analyzer.measures.quantities import Profile
 from analyzer.plots import canvas
 from analyzer.plots.model import (
     Array,
@@ -25,20 +27,12 @@ from analyzer.plots.text import shortened
 
 _TITLE = "Profile along the depth"
 _HOW = (
-    "Each position is one layer, in the order of the graph (of --layers, where it named each one); lines join the "
-    "medians over the images at the smallest, the middle and the largest radius. From above: Mantel's r, with the r "
-    "that a linear map of the same participation ratio would have as thin dotted lines; norm_F(J) / sqrt(D), how far "
-    "the features move per grey level of random noise; the participation ratio, how many independent directions carry "
-    "that movement; and the distance ratio L normalised by the ranges on the clean images. The last three axes are "
-    "logarithmic."
+    "Each position is one layer, in the order of the graph (of the layers asked for, where each was named); lines join "
+    "the medians over the images at the smallest, the middle and the largest radius. From above: {what}."
 )
-_QUANTITIES = (
-    ("mantel_r", "Mantel's r", False),
-    ("jacobian_rms", "norm_F(J) / sqrt(D)", True),
-    ("participation_ratio", "participation\nratio", True),
-    ("lipschitz", "Lipschitz ratio", True),
-)
+_PROFILES: tuple[Profile, ...] = tuple(profile for measure in REGISTRY.values() for profile in measure.profiles)
 _LOOKS: tuple[tuple[str, str, Any], ...] = (("#0072B2", "o", "-"), ("#009E73", "^", "--"), ("#D55E00", "s", "-."))
+_LOG = " (logarithmic)"
 _LABELS = 8  # layer names on an axis
 
 
@@ -51,16 +45,18 @@ class _Seen(NamedTuple):
 
 def draw(runs: Sequence[Run]) -> Picture | None:
     """Four quantities against the layer; None where every run has one layer only."""
-    found = [_seen(run) for run in runs]
-    if not any(found):
+    seen_of = [_seen(run) for run in runs]
+    if not any(seen_of):
         return None
-    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, found, strict=True))
-    figure = canvas.styled(lambda: _figure(runs, found))
-    return Picture("profile", _TITLE, _HOW, says, alternative(_TITLE, says), figure)
+    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, seen_of, strict=True))
+    figure = canvas.styled(lambda: _figure(runs, seen_of))
+    how = _HOW.format(what="; ".join(f"{profile.meaning}{_LOG * profile.log}" for profile in _PROFILES))
+    return Picture("profile", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
 def _seen(run: Run) -> _Seen | None:
-    names = [name for name in (*(q[0] for q in _QUANTITIES), "mantel_r_linear") if has(run, name)]
+    wanted = (name for profile in _PROFILES for name in (profile.variable, profile.linear) if name)
+    names = [name for name in wanted if has(run, name)]
     if len(layers(run)) < 2 or not names:
         return None
     dataset, medians = measured(run), {}
@@ -68,7 +64,7 @@ def _seen(run: Run) -> _Seen | None:
     chosen = sorted({0, (len(radius) - 1) // 2, len(radius) - 1})
     for name in names:
         values = np.asarray(dataset[name].isel(radius=chosen).values, dtype=np.float64)
-        if name == "lipschitz":  # each image's median first, as the image is the unit of replication
+        if "trial" in dataset[name].dims:  # each image's median first, as the image is the unit of replication
             values = _median_of_known(values, axis=2)
         medians[name] = np.stack([over_images(values[:, k], 0.5) for k in range(len(chosen))])
     return _Seen(layers(run), radius[chosen], medians)
@@ -83,16 +79,16 @@ def _median_of_known(values: Array, *, axis: int) -> Array:
     return np.asarray(np.where(count > 0, (low + high) / 2, np.nan)).squeeze(axis)
 
 
-def _figure(runs: Sequence[Run], found: Sequence[_Seen | None]) -> Figure:
+def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
     columns = canvas.columns_for(len(runs))
     blocks = -(-len(runs) // columns)
-    each = canvas.WIDTH / columns - 0.5
-    figure, axes = canvas.blank(canvas.WIDTH, 5.6 * blocks + 0.6, 4 * blocks, columns, sharey=False)
-    limits = [_limits([seen for seen in found if seen is not None], name, log) for name, _, log in _QUANTITIES]
+    each, rows = canvas.WIDTH / columns - 0.5, len(_PROFILES)
+    figure, axes = canvas.blank(canvas.WIDTH, 1.4 * rows * blocks + 0.6, rows * blocks, columns, sharey=False)
+    limits = [_limits([seen for seen in seen_of if seen is not None], profile) for profile in _PROFILES]
     for place in range(blocks * columns):
         block, column = divmod(place, columns)
-        here: list[Axes] = [axes[4 * block + k, column] for k in range(4)]
-        if place >= len(runs) or found[place] is None:
+        here: list[Axes] = [axes[rows * block + k, column] for k in range(rows)]
+        if place >= len(runs) or seen_of[place] is None:
             for ax in here:
                 ax.set_axis_off()
             if place < len(runs):
@@ -101,43 +97,43 @@ def _figure(runs: Sequence[Run], found: Sequence[_Seen | None]) -> Figure:
                     here[0], "one layer only:\nno profile" if len(layers(runs[place])) < 2 else "not measured"
                 )
             continue
-        seen = found[place]
+        seen = seen_of[place]
         assert seen is not None
         here[0].set_title(canvas.heading(runs[place].label, width=each), parse_math=False, loc="left")
-        for ax, quantity, limit in zip(here, _QUANTITIES, limits, strict=True):
-            _panel(ax, seen, quantity[0], log=quantity[2], limit=limit)
-            if any(found[place - column : place]):  # the same axis stands further left
+        for ax, profile, limit in zip(here, _PROFILES, limits, strict=True):
+            _panel(ax, seen, profile, limit=limit)
+            if any(seen_of[place - column : place]):  # the same axis stands further left
                 ax.tick_params(labelleft=False)
             else:
-                ax.set_ylabel(quantity[1], parse_math=False)
+                ax.set_ylabel(profile.label, parse_math=False)
         _name_layers(here[-1], seen.layers)
-    shown = max((seen for seen in found if seen is not None), key=lambda seen: len(seen.radius))
-    _key(figure, len(shown.radius), {tuple(seen.radius) for seen in found if seen is not None})
+    shown = max((seen for seen in seen_of if seen is not None), key=lambda seen: len(seen.radius))
+    _key(figure, len(shown.radius), {tuple(seen.radius) for seen in seen_of if seen is not None})
     return figure
 
 
-def _limits(found: Sequence[_Seen], name: str, log: bool) -> tuple[float, float] | None:
-    names = [name, "mantel_r_linear"] if name == "mantel_r" else [name]
-    values = [seen.medians[n] for seen in found for n in names if n in seen.medians]
-    if log:
+def _limits(seen_of: Sequence[_Seen], profile: Profile) -> tuple[float, float] | None:
+    names = (profile.variable, profile.linear)
+    values = [seen.medians[n] for seen in seen_of for n in names if n in seen.medians]
+    if profile.log:
         return canvas.log_limits(values, room=False) if values else None
-    known = np.concatenate([v[np.isfinite(v)] for v in values] or [np.array([])])
-    if not known.size:
+    defined = np.concatenate([v[np.isfinite(v)] for v in values] or [np.array([])])
+    if not defined.size:
         return None
-    margin = 0.06 * float(np.ptp(known)) or 0.05
-    return float(known.min()) - margin, float(known.max()) + margin
+    margin = 0.06 * float(np.ptp(defined)) or 0.05
+    return float(defined.min()) - margin, float(defined.max()) + margin
 
 
-def _panel(ax: Axes, seen: _Seen, name: str, *, log: bool, limit: tuple[float, float] | None) -> None:
+def _panel(ax: Axes, seen: _Seen, profile: Profile, *, limit: tuple[float, float] | None) -> None:
     x = np.arange(len(seen.layers))
     ax.set_xlim(-0.3, len(x) - 0.7)
     ax.set_xticks(x, [""] * len(x))
-    values = seen.medians.get(name)
+    values = seen.medians.get(profile.variable)
     if values is None or limit is None or not np.isfinite(values).any():
         ax.set_yticks([])
         canvas.absent(ax, "not measured" if values is None else "undefined")
         return
-    if log:
+    if profile.log:
         canvas.log_axis(ax, "y", *limit)
     else:
         ax.set_ylim(*limit)
@@ -145,8 +141,8 @@ def _panel(ax: Axes, seen: _Seen, name: str, *, log: bool, limit: tuple[float, f
     for k, line in enumerate(values):
         colour, marker, dashes = _LOOKS[k]
         ax.plot(x, line, color=colour, marker=marker, linestyle=dashes, markersize=3.5, linewidth=1.2)
-        if name == "mantel_r" and "mantel_r_linear" in seen.medians:
-            ax.plot(x, seen.medians["mantel_r_linear"][k], color=colour, linestyle=":", linewidth=1)
+        if profile.linear in seen.medians:
+            ax.plot(x, seen.medians[profile.linear][k], color=colour, linestyle=":", linewidth=1)
 
 
 def _name_layers(ax: Axes, names: Sequence[str]) -> None:
@@ -165,22 +161,17 @@ def _key(figure: Figure, count: int, radii_seen: set[tuple[float, ...]]) -> None
         for colour, marker, dashes in _LOOKS[:count]
     ]
     handles.append(Line2D([], [], color=canvas.GREY, linestyle=":"))
-    canvas.legend(figure, handles, [*labels, "Mantel's r of a linear map"], columns=2)
+    canvas.legend(figure, handles, [*labels, "a linear map"], columns=2)
 
 
 def _sentence(seen: _Seen | None) -> str:
     if seen is None:
         return "one layer only, or nothing measured along the depth."
     parts = []
-    for name, words in (
-        ("mantel_r", "Mantel's r goes from {} to {}"),
-        ("participation_ratio", "the participation ratio from {} to {}"),
-        ("jacobian_rms", "norm_F(J) / sqrt(D) from {} to {}"),
-        ("lipschitz", "the ratio L from {} to {}"),
-    ):
-        if name in seen.medians:
-            ends = seen.medians[name][0][[0, -1]]
-            parts.append(words.format(*(number(value) for value in ends)))
+    for profile in _PROFILES:
+        if profile.variable in seen.medians:
+            first, last = seen.medians[profile.variable][0][[0, -1]]
+            parts.append(f"{profile.label.replace(chr(10), ' ')} goes from {number(first)} to {number(last)}")
     return (
         f"from layer {seen.layers[0]} to {seen.layers[-1]}, at radius {seen.radius[0]:g}, {', '.join(parts)} (medians)."
     )

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyzer.measures import REGISTRY
 from analyzer.plots import canvas
 from analyzer.plots.model import Array, Cloud, Picture, Run, alternative, cloud, number, over_images
 
@@ -18,41 +19,41 @@ _HOW = (
     "shows nothing that fresh noise has not shown. Below the dotted line, twice the noise floor of the median image, "
     "a range may be nothing but rounding."
 )
-_FAMILIES: tuple[tuple[str, str, Any, str], ...] = (
-    ("isotropy", "fresh noise", "-", "o"),
-    ("symmetry", "reordered noise", "--", "s"),
-)
+_LOOKS: tuple[tuple[Any, str], ...] = (("-", "o"), ("--", "s"), ("-.", "^"))
+_FAMILIES = tuple(measure.scores for measure in REGISTRY.values() if measure.scores)
+
+Families = Sequence[Cloud | None]
+"""What a run has of each family."""
 
 
 def draw(runs: Sequence[Run]) -> Picture | None:
     """Median and 10 to 90 % band of both families, with twice the noise floor."""
-    found = [{prefix: cloud(run, prefix) for prefix, *_ in _FAMILIES} for run in runs]
-    if not any(family is not None for families in found for family in families.values()):
+    seen = [[cloud(run, family) for family in _FAMILIES] for run in runs]
+    if not any(family is not None for families in seen for family in families):
         return None
-    says = tuple(f"{run.label}: {_sentence(families)}" for run, families in zip(runs, found, strict=True))
-    figure = canvas.styled(lambda: _figure(runs, found))
+    says = tuple(f"{run.label}: {_sentence(families)}" for run, families in zip(runs, seen, strict=True))
+    figure = canvas.styled(lambda: _figure(runs, seen))
     return Picture("log_odds_ranges", _TITLE, _HOW, says, alternative(_TITLE, says), figure)
 
 
-def _figure(runs: Sequence[Run], found: Sequence[dict[str, Cloud | None]]) -> Figure:
+def _figure(runs: Sequence[Run], seen: Sequence[Families]) -> Figure:
     figure, axes = canvas.panels(
-        runs, [_note(families) for families in found], x="radius, grey levels", y="range of the log-odds, nat"
+        runs, [_note(families) for families in seen], x="radius, grey levels", y="range of the log-odds, nat"
     )
-    every = [family for families in found for family in families.values() if family is not None]
+    every = [family for families in seen for family in families if family is not None]
     bands = [[over_images(family.log_odds, q) for q in (0.1, 0.5, 0.9)] for family in every]
     floors = [_floor(family) for family in every]
     shown = [values for band in bands for values in band] + [np.array([value]) for value in floors]
     bottom, top = canvas.log_limits(shown, room=any((np.concatenate(band) == 0).any() for band in bands))
-    for ax, families in zip(axes, found, strict=True):
+    for ax, families in zip(axes, seen, strict=True):
         canvas.log_axis(ax, "y", bottom, top)
-        if all(family is None for family in families.values()):
+        if all(family is None for family in families):
             canvas.absent(ax, "not measured")
             continue
-        if not any(family is not None and np.isfinite(family.log_odds).any() for family in families.values()):
+        if not any(family is not None and np.isfinite(family.log_odds).any() for family in families):
             canvas.absent(ax, "log-odds undefined:\nprobabilities rounded\nto 0 or 1")
             continue
-        for (prefix, _, dashes, marker), colour in zip(_FAMILIES, canvas.COLOURS, strict=False):
-            family = families[prefix]
+        for family, (dashes, marker), colour in zip(families, _LOOKS, canvas.COLOURS, strict=False):
             if family is None:
                 continue
             low, middle, high = (np.maximum(over_images(family.log_odds, q), bottom) for q in (0.1, 0.5, 0.9))
@@ -63,10 +64,10 @@ def _figure(runs: Sequence[Run], found: Sequence[dict[str, Cloud | None]]) -> Fi
         canvas.plain_ticks(ax.xaxis)
     lines = [
         Line2D([], [], color=colour, linestyle=dashes, marker=marker, markersize=3)
-        for (_, _, dashes, marker), colour in zip(_FAMILIES, canvas.COLOURS, strict=False)
+        for _, (dashes, marker), colour in zip(_FAMILIES, _LOOKS, canvas.COLOURS, strict=False)
     ]
     handles = [*lines, Patch(color=canvas.GREY, alpha=0.3, linewidth=0), Line2D([], [], color="black", linestyle=":")]
-    labels = [f"{words}, median" for _, words, *_ in _FAMILIES] + ["10 to 90 % of the images", "twice the noise floor"]
+    labels = [f"{family.short}, median" for family in _FAMILIES] + ["10 to 90 % of the images", "twice the noise floor"]
     canvas.legend(figure, handles, labels, columns=2)
     return figure
 
@@ -76,32 +77,31 @@ def _floor(family: Cloud) -> float:
     return float(2 * over_images(family.floor[:, None], 0.5)[0])
 
 
-def _note(families: dict[str, Cloud | None]) -> str:
-    lost = [family.log_odds for family in families.values() if family is not None]
+def _note(families: Families) -> str:
+    lost = [family.log_odds for family in families if family is not None]
     undefined, size = (sum(int(f(values)) for values in lost) for f in (lambda v: np.isnan(v).sum(), np.size))
     return f"{undefined} of {size} undefined" if undefined else ""
 
 
-def _sentence(families: dict[str, Cloud | None]) -> str:
+def _sentence(families: Families) -> str:
     parts = []
-    for prefix, words, *_ in _FAMILIES:
-        family = families[prefix]
+    for family, words in zip(families, (declared.short for declared in _FAMILIES), strict=True):
         if family is None:
             continue
         median = over_images(family.log_odds, 0.5)
-        known = np.flatnonzero(np.isfinite(median))
-        if not known.size:
+        defined = np.flatnonzero(np.isfinite(median))
+        if not defined.size:
             parts.append(f"under {words} the log-odds are undefined")
             continue
-        ends = dict.fromkeys((int(known[0]), int(known[-1])))
+        ends = dict.fromkeys((int(defined[0]), int(defined[-1])))
         each = " and ".join(f"{number(median[k])} nat at radius {family.radius[k]:g}" for k in ends)
-        parts.append(f"under {words} the log-odds of the median image vary by {each}{_above(family, median, known)}")
+        parts.append(f"under {words} the log-odds of the median image vary by {each}{_above(family, median, defined)}")
     return "; ".join(parts) + "." if parts else "not measured."
 
 
-def _above(family: Cloud, median: Array, known: np.ndarray) -> str:
+def _above(family: Cloud, median: Array, defined: np.ndarray) -> str:
     floor = _floor(family)
     if not np.isfinite(floor):
         return ""
-    below = [f"{family.radius[k]:g}" for k in known if median[k] <= floor]
+    below = [f"{family.radius[k]:g}" for k in defined if median[k] <= floor]
     return f" (not above twice the noise floor at radius {', '.join(below)})" if below else ""

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyzer.measures import topology
 from analyzer.measures.reference import linear_band
 from analyzer.plots import canvas
 from analyzer.plots.model import (
@@ -47,35 +48,33 @@ class _Seen(NamedTuple):
 
 def draw(runs: Sequence[Run]) -> Picture | None:
     """Points, median, linear reference and its band; the last layer of each run."""
-    found = [_seen(run) for run in runs]
-    if not any(found):
+    seen_of = [_seen(run) for run in runs]
+    if not any(seen_of):
         return None
-    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, found, strict=True))
+    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, seen_of, strict=True))
     simulated = "simulated Gaussian linear maps of the median ratio, with as many perturbations,"
     how = _HOW.format(simulated=simulated, last=_LAST if any(len(layers(run)) > 1 for run in runs) else "")
     return Picture(
-        "fig4_mantel", _TITLE, how, says, alternative(_TITLE, says), canvas.styled(lambda: _figure(runs, found))
+        "fig4_mantel", _TITLE, how, says, alternative(_TITLE, says), canvas.styled(lambda: _figure(runs, seen_of))
     )
 
 
 def _seen(run: Run) -> _Seen | None:
-    if not has(run, "mantel_r", "mantel_r_linear", "participation_ratio"):
+    names = (*topology.MINUS_LINEAR.reads, *topology.PARTICIPATION.reads)
+    if not has(run, *names):
         return None
     dataset = measured(run).isel(layer=-1)
-    r, linear, ratio = (
-        np.asarray(dataset[name].values, dtype=np.float64)
-        for name in ("mantel_r", "mantel_r_linear", "participation_ratio")
-    )
+    r, linear, ratio = (np.asarray(dataset[name].values, dtype=np.float64) for name in names)
     size = {"dimension": dimension(run), "trials": trials(run)}
     low, _, high = linear_band(over_images(ratio, 0.5), norm=norm(run), **size)
     return _Seen(radii(run), r, over_images(linear, 0.5), low, high)
 
 
-def _figure(runs: Sequence[Run], found: Sequence[_Seen | None]) -> Figure:
-    notes = [_note(run, seen) for run, seen in zip(runs, found, strict=True)]
+def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
+    notes = [_note(run, seen) for run, seen in zip(runs, seen_of, strict=True)]
     figure, axes = canvas.panels(runs, notes, x="radius, grey levels", y="Mantel's r")
     halo = canvas.outlined()
-    for ax, seen in zip(axes, found, strict=True):
+    for ax, seen in zip(axes, seen_of, strict=True):
         if seen is None or not np.isfinite(seen.r).any():
             canvas.absent(ax, "not measured" if seen is None else "undefined at every radius")
             continue
@@ -131,17 +130,17 @@ def _note(run: Run, seen: _Seen | None) -> str:
 def _sentence(seen: _Seen | None) -> str:
     if seen is None:
         return "not measured."
-    known = np.isfinite(seen.r)
-    if not known.any():
+    defined = np.isfinite(seen.r)
+    if not defined.any():
         return "Mantel's r is undefined at every radius."
     medians = over_images(seen.r, 0.5)
-    inside = known & (seen.r >= seen.low) & (seen.r <= seen.high)
+    inside = defined & (seen.r >= seen.low) & (seen.r <= seen.high)
     where = np.isfinite(medians)
     low, high = medians[where].min(), medians[where].max()
     lines = seen.linear[np.isfinite(seen.linear)]
     expected = f"; a linear map would have {lines.min():+.3f} to {lines.max():+.3f}" if lines.size else ""
     return (
         f"the median r lies between {low:+.3f} and {high:+.3f}, depending on the radius{expected}; {inside.sum()} of "
-        f"{known.sum()} values ({inside.sum() / known.sum():.0%}) lie within the band, where 95 % of Gaussian "
+        f"{defined.sum()} values ({inside.sum() / defined.sum():.0%}) lie within the band, where 95 % of Gaussian "
         "linear maps of the median participation ratio do."
     )

@@ -14,13 +14,13 @@ import numpy as np
 
 from analyzer import plots
 from analyzer.card import Card
-from analyzer.claims import claims
 from analyzer.errors import UsageError
 from analyzer.report import page, worst
 from analyzer.report.load import Loaded, opened
 from analyzer.store import files
 from analyzer.summary import radius_text
 from analyzer.text import short
+from analyzer.verdicts.claims import judge
 
 __all__ = ["write"]
 
@@ -43,12 +43,12 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     target, figures = Path(out) / PAGE, Path(out) / "figures"
     with opened([Path(run) for run in runs]) as loaded:
         for wanted in (target, figures / "worst.png"):  # before minutes of drawing
-            files.check_asked_for(wanted, flag="--out")
+            files.check_asked_for(wanted, parameter="out")
         pictures = list(_pictures(loaded, figures))
         cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
-        judged = [claims(run.dataset, no_bound="is shown by `analyzer claims --model`") for run in loaded]
+        judged = [judge(run.dataset, no_bound="is shown by `analyzer claims` with the model") for run in loaded]
         text = page.document(loaded, pictures, cases, judged)
-    files.write_asked_for(target, text.encode(), flag="--out")
+    files.write_asked_for(target, text.encode(), parameter="out")
     return target
 
 
@@ -62,8 +62,8 @@ def _pictures(loaded: Sequence[Loaded], figures: Path) -> Iterator[page.Shown]:
 
 
 def _save(figure: Any, figures: Path, name: str) -> None:
-    files.write_asked_for(figures / f"{name}.png", plots.to_png(figure), flag="--out")
-    files.write_asked_for(figures / f"{name}.svg", plots.to_svg(figure), flag="--out")
+    files.write_asked_for(figures / f"{name}.png", plots.to_png(figure), parameter="out")
+    files.write_asked_for(figures / f"{name}.svg", plots.to_svg(figure), parameter="out")
 
 
 def _embedded(figure: Any) -> bytes:
@@ -86,7 +86,7 @@ def _worst(run: Loaded, number: int, figures: Path) -> Iterator[page.Worst]:
     """The worst cases of one run, each with its picture where image and card are still there."""
     card: Card | None
     try:
-        card, missing = worst.read_card(run.manifest), ""
+        card, missing = worst.read_card(run.run), ""
     except worst.Gone as e:
         card, missing = None, str(e)
     for case in worst.cases(run.dataset):
@@ -105,7 +105,7 @@ def _strip(run: Loaded, case: worst.Case, card: Card, figures: Path, name: str) 
     image = str(run.dataset["image"].values[case.image])
     radius = float(run.dataset["radius"].values[case.radius])
     sha256 = run.hashes.get(image, "")
-    rebuilt = worst.rebuild(run.manifest, card, image=image, sha256=sha256, radius=radius, trial=case.trial)
+    rebuilt = worst.rebuild(run.run, card, image=image, sha256=sha256, radius=radius, trial=case.trial)
     panels = worst.panels(rebuilt)
     figure = plots.image_strip(panels, width=STRIP)
     _save(figure, figures, name)

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analyzer.measures.base import at
 from analyzer.report.tables import last_suffix
 from analyzer.statistics import FEW_IMAGES, Estimate
-from analyzer.summary import estimates, radius_text
+from analyzer.summary import by_radius, estimates, parts, radius_text
 
 
 class Caveat(NamedTuple):
@@ -22,8 +21,8 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
     """The caveats that apply to these summary documents (see `analyzer.summary`), in the order of the figures."""
     runs = list(zip(labels, documents, strict=True))
 
-    def with_measures(*names: str) -> list[tuple[str, Mapping[str, Any]]]:
-        return [(label, d) for label, d in runs if {*names} <= {*d["run"]["protocol"]["measures"]}]
+    def having(stem: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return [(label, d) for label, d in runs if any(parts(name).stem == stem for name in d)]
 
     if {document["run"]["protocol"]["trials"] for document in documents} != {documents[0]["run"]["protocol"]["trials"]}:
         yield Caveat(
@@ -32,36 +31,36 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
             "Neither can be compared between these runs.",
             tuple(f"{label}: {d['run']['protocol']['trials']} per radius" for label, d in runs),
         )
-    if found := with_measures("isotropy", "symmetry"):
+    if about := having("symmetry_relative_excess_mean"):
         yield Caveat(
             "Permuting independent noise is almost fresh noise",
             "A reordering of independent noise is as good as a new draw when the image is large, so the ranges of "
             "isotropy and symmetry nearly coincide by themselves. Only their difference, paired over images, tells "
             "something; the two are no independent evidence.",
-            _lines(found, _excess),
+            _lines(about, _excess),
         )
-    if found := with_measures("topology"):
+    if about := having("mantel_r_mean"):
         yield Caveat(
             "A low Mantel r is no evidence of non-linearity",
             "A linear map has a low r too when few of its directions carry the response. Read r beside the value of a "
             "linear map of the same participation ratio, and the share of p ≤ 0.05 beside the 5 % that chance gives. "
             "The reference assumes sensitivity spread evenly over the pixels: it is up to 20 % too low where "
             "sensitivity is local, and up to 25 % too high at participation ratios near 5.",
-            _lines(found, _mantel),
+            _lines(about, _mantel),
         )
         yield Caveat(
             "alpha of Eq. 7 has the same weakness",
             "The departure of alpha from a multiple of the identity is far from 0 for a random linear map as well, and "
             "it depends on the number of trials: compare it with its own reference, at equal numbers of trials only.",
-            _lines(found, _alpha),
+            _lines(about, _alpha),
         )
-    if found := with_measures("lipschitz"):
+    if about := having("lipschitz_median"):
         yield Caveat(
             "Random noise sees a lower bound of the Lipschitz constant",
             "Random directions see norm_F(J) / sqrt(D), the root mean square of the Jacobian's singular values, not "
             "the largest one: some direction may be far more sensitive than any that was tried. The normalised ratio "
             "is measured by the ranges of the image set, so that its size depends on those images.",
-            _lines(found, _lipschitz),
+            _lines(about, _lipschitz),
         )
     if lines := _lines(runs, _resolution):
         yield Caveat(
@@ -81,8 +80,8 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
 
 
 def _lines(runs: Sequence[tuple[str, Mapping[str, Any]]], say: Callable[..., str]) -> tuple[str, ...]:
-    said = ((label, say(document, estimates(dict(document)))) for label, document in runs)
-    return tuple(f"{label}: {line}" for label, line in said if line)
+    lines = ((label, say(document, estimates(dict(document)))) for label, document in runs)
+    return tuple(f"{label}: {line}" for label, line in lines if line)
 
 
 def _excess(_: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
@@ -105,13 +104,13 @@ def _mantel(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
 
 def _alpha(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
     suffix = last_suffix(document)
-    seen, linear = (at(rows, f"alpha_departure{name}_mean", suffix) for name in ("", "_linear"))
-    known = [r for r in sorted(seen) if r in linear and math.isfinite(seen[r].value)]
-    said = [
+    seen, linear = (by_radius(rows, f"alpha_departure{name}_mean", suffix) for name in ("", "_linear"))
+    defined = [r for r in sorted(seen) if r in linear and math.isfinite(seen[r].value)]
+    texts = [
         f"{seen[r].value:.2f} at radius {radius_text(r)}, a linear map {linear[r].value:.2f}"
-        for r in dict.fromkeys([*known[:1], *known[-1:]])
+        for r in dict.fromkeys([*defined[:1], *defined[-1:]])
     ]
-    return "; ".join(said) + (_of(suffix) if said else "")
+    return "; ".join(texts) + (_of(suffix) if texts else "")
 
 
 def _lipschitz(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
@@ -125,17 +124,17 @@ def _lipschitz(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str
 
 def _resolution(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
     for prefix in ("isotropy", "symmetry"):
-        ranges = at(rows, f"{prefix}_range_median")
-        below = at(rows, f"{prefix}_below_noise_floor_share")
+        ranges = by_radius(rows, f"{prefix}_range_median")
+        below = by_radius(rows, f"{prefix}_below_noise_floor_share")
         buried = [radius_text(r) for r in sorted(below) if below[r].value > 0]
         tiny = [radius_text(r) for r in sorted(ranges) if ranges[r].value < 1e-4]
-        said = []
+        texts = []
         if tiny:
-            said.append(f"median range of the probability below 1e-4 at radius {', '.join(tiny)}")
+            texts.append(f"median range of the probability below 1e-4 at radius {', '.join(tiny)}")
         if buried:
-            said.append(f"log-odds of some images within the noise floor at radius {', '.join(buried)}")
-        if said:
-            return "; ".join(said)
+            texts.append(f"log-odds of some images within the noise floor at radius {', '.join(buried)}")
+        if texts:
+            return "; ".join(texts)
     precision = document["run"]["context"].get("precision", "float32")
     return "" if precision == "float32" else f"{precision} arithmetic errs by about 1e-3, more than small radii change"
 

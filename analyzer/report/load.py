@@ -1,36 +1,27 @@
 """Runs as a report needs them: opened, summed up, and named."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analyzer import store
-from analyzer.compare.runs import state
-from analyzer.errors import IncompleteError
-from analyzer.summary import estimates, summarise
+from analyzer.store import Run
+from analyzer.summary import estimates, of_run
 
 
 class Loaded(NamedTuple):
     """One run: its name among the others, its data set and summary (NaN for undefined), and what is missing, if any."""
 
     label: str
-    path: Path
+    run: Run
     dataset: Any
     summary: dict[str, Any]
     missing: str = ""
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """What manifest.json held when the results were written."""
-        document: dict[str, Any] = json.loads(self.dataset.attrs["manifest"])
-        return document
-
-    @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each finished image's file by its id."""
-        selected = {image.id: image.sha256 for image in store.selection(json.loads(self.dataset.attrs["calibration"]))}
+        selected = self.run.hashes
         return {image: selected[image] for image in map(str, self.dataset["image"].values) if image in selected}
 
 
@@ -44,20 +35,13 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Loaded]]:
     with ExitStack() as stack:
         loaded = []
         for path in paths:
-            found = state(path)
-            if not found.written and not found.finished:
-                raise IncompleteError(f"{path}: no image is finished yet; run the same command again to continue")
-            dataset = stack.enter_context(store.reading(path))
-            if found.written:
-                document = store.read_summary(path)
-                document |= {name: estimate._asdict() for name, estimate in estimates(document).items()}
-                if found.lost:
-                    document["warnings"].append(f"{found.lost}.")
-            else:
-                document = summarise(dataset)
-            loaded.append(Loaded("", path, dataset, document, "" if found.lost else found.missing))
-        names = _labels([(Path(run.summary["run"]["model"]).stem, run.path.absolute().name) for run in loaded])
-        yield [run._replace(label=name) for run, name in zip(loaded, names, strict=True)]
+            run = Run(path)
+            document, state = of_run(run), run.state
+            document |= {name: estimate._asdict() for name, estimate in estimates(document).items()}
+            dataset = stack.enter_context(run.open())
+            loaded.append(Loaded("", run, dataset, document, "" if state.lost else state.missing))
+        names = _labels([(Path(one.summary["run"]["model"]).stem, one.run.path.absolute().name) for one in loaded])
+        yield [one._replace(label=name) for one, name in zip(loaded, names, strict=True)]
 
 
 def _labels(names: Sequence[tuple[str, str]]) -> list[str]:

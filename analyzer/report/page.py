@@ -3,15 +3,16 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from analyzer import __version__
-from analyzer.claims import Claim
 from analyzer.report import html, tables
 from analyzer.report.caveats import caveats
 from analyzer.report.html import Html, items, joined, tag
 from analyzer.report.load import Loaded
 from analyzer.report.style import CSS
+from analyzer.summary import ImageCounts
+from analyzer.verdicts.claims import Claim
 
 SENTENCES = 12  # shown of a run; with many layers there are two for each
 
@@ -56,7 +57,7 @@ def document(
         ("caveats", "What the numbers do not say", _caveats(runs)),
         ("tables", "Tables", joined(*(_tables(run) for run in runs))),
         ("protocol", "Protocol", _protocol(runs)),
-        ("context", "Models, devices, versions", tables.context(_labels(runs), [run.manifest for run in runs])),
+        ("context", "Models, devices, versions", tables.context(_labels(runs), [run.run.manifest for run in runs])),
     ]
     sections = [section for section in sections if section[2]]
     head = tag(
@@ -128,7 +129,7 @@ def _run(run: Loaded) -> Html:
     )
 
 
-def _images(images: dict[str, Any]) -> str:
+def _images(images: ImageCounts) -> str:
     """How many images were found, read, left out and why, measured."""
     left_out = {
         "unreadable": images["bad"],
@@ -204,8 +205,8 @@ def _files(picture: Shown) -> Html:
 
 
 def _caveats(runs: Sequence[Loaded]) -> Html:
-    found = caveats(_labels(runs), [run.summary for run in runs])
-    return joined(*(joined(tag("h3", c.title), tag("p", c.text), items(c.lines)) for c in found))
+    applying = caveats(_labels(runs), [run.summary for run in runs])
+    return joined(*(joined(tag("h3", c.title), tag("p", c.text), items(c.lines)) for c in applying))
 
 
 def _tables(run: Loaded) -> Html:

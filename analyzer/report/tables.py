@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from analyzer.measures import REGISTRY
-from analyzer.measures.base import Column, at
+from analyzer.measures import NUMBERS, Number, Table, tables_of
 from analyzer.report.html import Html, joined, table, tag
 from analyzer.statistics import Estimate
 from analyzer.store.manifest import differences
-from analyzer.summary import ADDED, estimates, layer_suffixes, radius_text
+from analyzer.summary import by_radius, estimates, layer_suffixes, radius_text
 from analyzer.text import short as short
 
 MOST_LAYERS = 8  # with a table of all radii for each; beyond, one line a layer
@@ -42,17 +42,6 @@ _CONTEXT = {
 }
 
 
-_GLANCE = (
-    ("range of the log-odds, nat", "isotropy_log_odds_range_median", ".2g"),
-    ("range of the true-class score", "isotropy_range_median", ".2g"),
-    ("images misclassified by some noise", "misclassified_share", ".0%"),
-    ("Mantel r", "mantel_r_mean", "+.3f"),
-    ("Mantel r of a linear map", "mantel_r_linear_mean", "+.3f"),
-    ("Lipschitz ratio, median", "lipschitz_median", ".2g"),
-    ("ratios below 1", "lipschitz_below_one_share", ".1%"),
-)
-
-
 def glance(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Html:
     """A few numbers of every run side by side, at its smallest and largest radius; of the last of several layers."""
     numbers = [estimates(dict(document)) for document in documents]
@@ -61,13 +50,13 @@ def glance(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Htm
         ["images measured", *(document["run"]["images"]["measured"] for document in documents)],
         ["radii, grey levels", *(" … ".join(map(radius_text, _ends(document))) for document in documents)],
     ]
-    for heading, name, form in _GLANCE:
-        column, cells = Column(heading, name, form), []
+    for number in (number for number in NUMBERS.values() if number.glance):
+        cells = []
         for document, rows, end in zip(documents, numbers, ends, strict=True):
-            found = at(rows, name) or at(rows, name, end)
-            cells.append(joined(*(_between(column, [found.get(radius) for radius in _ends(document)]))))
+            at = by_radius(rows, number.name) or by_radius(rows, number.name, end)
+            cells.append(joined(*_between(number, [at.get(radius) for radius in _ends(document)])))
         if any(cells):
-            lines.append([heading, *cells])
+            lines.append([number.glance, *cells])
     return table("At a glance: at the smallest and the largest radius", ["", *labels], lines)
 
 
@@ -76,8 +65,8 @@ def _ends(document: Mapping[str, Any]) -> list[float]:
     return list(dict.fromkeys([radii[0], radii[-1]]))
 
 
-def _between(column: Column, found: Sequence[Estimate | None]) -> list[object]:
-    cells = [_cell(column, estimate) for estimate in found if estimate is not None]
+def _between(number: Number, estimates: Sequence[Estimate | None]) -> list[object]:
+    cells = [_cell(replace(number, interval=False), estimate) for estimate in estimates if estimate is not None]
     return [part for k, cell in enumerate(cells) for part in ([" … ", cell] if k else [cell])]
 
 
@@ -91,53 +80,52 @@ def of_run(document: Mapping[str, Any]) -> Html:
     """Every table of one summary document."""
     rows = estimates(dict(document))
     suffixes = layer_suffixes(dict(document))
-    parts = [_by_radius("Added to the pixels, grey levels", ADDED, rows, "")]
-    for name in document["run"]["protocol"]["measures"]:
-        measure = REGISTRY[name]
-        if not measure.NEEDS_FEATURES:
-            parts.append(_by_radius(measure.TITLE, measure.COLUMNS, rows, ""))
+    parts = []
+    for one in tables_of(document["run"]["protocol"]["measures"]):
+        if not one.layered:
+            parts.append(_by_radius(one, rows, ""))
         elif len(suffixes) <= MOST_LAYERS:
-            parts += [_by_radius(measure.TITLE, measure.COLUMNS, rows, suffix) for suffix in suffixes]
+            parts += [_by_radius(one, rows, suffix) for suffix in suffixes]
         else:
-            parts.append(_by_layer(measure.TITLE, measure.COLUMNS, rows, suffixes))
+            parts.append(_by_layer(one, rows, suffixes))
     return joined(*parts)
 
 
-def _by_radius(title: str, of: Sequence[Column], rows: Mapping[str, Estimate], suffix: str) -> Html:
+def _by_radius(of: Table, rows: Mapping[str, Estimate], suffix: str) -> Html:
     """One line a radius, and one over all radii where there is such a number; nothing where there is no number."""
-    columns = [(column, found) for column in of if (found := at(rows, column.name, suffix))]
+    columns = [(number, at) for number in of.columns if (at := by_radius(rows, number.name, suffix))]
     if not columns:
         return Html("")
     lines: list[Sequence[object]] = [
-        [radius_text(radius), *(_cell(column, found.get(radius)) for column, found in columns)]
-        for radius in sorted({radius for _, found in columns for radius in found})
+        [radius_text(radius), *(_cell(number, at.get(radius)) for number, at in columns)]
+        for radius in sorted({radius for _, at in columns for radius in at})
     ]
-    overall = [rows.get(column.name + suffix) for column, _ in columns]
+    overall = [rows.get(number.name + suffix) for number, _ in columns]
     if any(overall):
-        lines.append(["all", *(_cell(column, e) for (column, _), e in zip(columns, overall, strict=True))])
-    caption = f"{title} — {suffix[1:]}" if suffix else title
-    return table(caption, ["radius", *(column.heading for column, _ in columns)], lines)
+        lines.append(["all", *(_cell(number, e) for (number, _), e in zip(columns, overall, strict=True))])
+    caption = f"{of.title} — {suffix[1:]}" if suffix else of.title
+    return table(caption, ["radius", *(number.heading for number, _ in columns)], lines)
 
 
-def _by_layer(title: str, of: Sequence[Column], rows: Mapping[str, Estimate], suffixes: Sequence[str]) -> Html:
+def _by_layer(of: Table, rows: Mapping[str, Estimate], suffixes: Sequence[str]) -> Html:
     """One line a layer, over all radii; the numbers of each radius are in summary.json."""
-    columns = [column for column in of if any(column.name + suffix in rows for suffix in suffixes)]
+    columns = [number for number in of.columns if any(number.name + suffix in rows for suffix in suffixes)]
     if not columns:
         return Html("")
     lines: list[Sequence[object]] = [
-        [suffix[1:], *(_cell(column, rows.get(column.name + suffix)) for column in columns)] for suffix in suffixes
+        [suffix[1:], *(_cell(number, rows.get(number.name + suffix)) for number in columns)] for suffix in suffixes
     ]
-    return table(f"{title}; over all radii", ["layer", *(column.heading for column in columns)], lines)
+    return table(f"{of.title}; over all radii", ["layer", *(number.heading for number in columns)], lines)
 
 
-def _cell(column: Column, estimate: Estimate | None) -> Html:
+def _cell(number: Number, estimate: Estimate | None) -> Html:
     if estimate is None:
         return Html("")
     if not math.isfinite(estimate.value):
         return tag("span", "undefined", class_="soft")
-    value = joined(short(estimate.value, column.form))
-    if column.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
-        low, high = (short(bound, column.form) for bound in (estimate.low, estimate.high))
+    value = joined(short(estimate.value, number.form))
+    if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        low, high = (short(bound, number.form) for bound in (estimate.low, estimate.high))
         value = joined(value, tag("small", f"{low} – {high}"))
     return value
 

@@ -4,8 +4,6 @@ A perturbation depends only on (seed, SHA-256 of the image file, pixel shape, fa
 the card bring it back bit for bit. Where either is gone or changed, `Gone` says so.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +14,11 @@ from analyzer import card as cards
 from analyzer import images
 from analyzer.errors import InputError
 from analyzer.images.files import identifier
-from analyzer.measures import lipschitz
-from analyzer.measures.base import by_image
-from analyzer.measures.isotropy import score_range
+from analyzer.measures import isotropy, lipschitz
+from analyzer.measures.quantities import by_image
+from analyzer.measures.ranges import score_range
 from analyzer.perturbations import Perturbations
-from analyzer.summary import MEASURED
+from analyzer.store import ImageStatus, Run, scales_of
 
 
 class Case(NamedTuple):
@@ -49,19 +47,19 @@ class Gone(Exception):
 
 def cases(dataset: Any) -> list[Case]:
     """The worst of a run's measured images: largest isotropy range, largest Lipschitz ratio; fewer where undefined."""
-    kept = np.flatnonzero(dataset["image_status"].values == MEASURED)
+    kept = np.flatnonzero(dataset["image_status"].values == ImageStatus.MEASURED)
     if not kept.size:
         return []
     measured = dataset.isel(image=kept)
-    found = (largest_range(measured), largest_ratio(measured))
-    return [case._replace(image=int(kept[case.image])) for case in found if case is not None]
+    worst = (largest_range(measured), largest_ratio(measured))
+    return [case._replace(image=int(kept[case.image])) for case in worst if case is not None]
 
 
 def largest_range(dataset: Any) -> Case | None:
     """The trial with the lowest true-class score where the score's range over fresh noise is largest."""
-    if "isotropy_score" not in dataset:
+    if not isotropy.SCORES.range.measured_in(dataset):
         return None
-    ranges, lowest = by_image(dataset, ["isotropy_score"], lambda s: (score_range(s), np.argmin(s, axis=-1)))
+    ranges, lowest = by_image(dataset, isotropy.SCORES.range.reads, lambda s: (score_range(s), np.argmin(s, axis=-1)))
     largest = np.nan_to_num(ranges).max()
     if largest == 0:
         return None
@@ -71,21 +69,18 @@ def largest_range(dataset: Any) -> Case | None:
 
 def largest_ratio(dataset: Any) -> Case | None:
     """The perturbation with the largest L_x over all layers; the raw ratio where no range is known."""
-    if "feature_distance" not in dataset or "input_distance_l2" not in dataset:
+    if not lipschitz.RAW.measured_in(dataset):
         return None
-    layers = [str(layer) for layer in dataset["layer"].values]
-    input_range, widths = lipschitz.ranges(json.loads(dataset.attrs["calibration"]), layers)
-    scale: dict[str, Any] = {"input_range": input_range, "feature_range": widths}
-    normalised = bool(np.isfinite(input_range / widths).any())
-    if not normalised:
-        scale = {}
+    scales = scales_of(dataset)
+    normalised = bool(np.isfinite(scales.ratio).any())
+    widths: dict[str, Any] = {"input_range": scales.h, "feature_range": scales.g} if normalised else {}
 
     def largest(moved: Any, added: Any) -> tuple[NDArray[Any], ...]:
-        ratios = lipschitz.ratio(moved, added[..., None], **scale).reshape(len(moved), -1)
+        ratios = lipschitz.ratio(moved, added[..., None], **widths).reshape(len(moved), -1)
         ratios = np.where(np.isfinite(ratios), ratios, 0.0)
         return ratios.max(axis=-1), ratios.argmax(axis=-1)
 
-    most, where = by_image(dataset, ("feature_distance", "input_distance_l2"), largest)
+    most, where = by_image(dataset, lipschitz.RAW.reads, largest)
     image = int(most.argmax())
     if most[image] == 0:
         return None
@@ -94,29 +89,24 @@ def largest_ratio(dataset: Any) -> Case | None:
     return Case("ratio", image, radius, trial, layer, float(most[image]), normalised)
 
 
-def read_card(manifest: Mapping[str, Any]) -> cards.Card:
+def read_card(run: Run) -> cards.Card:
     """The card that the run was made with. Raises Gone where it is not there or not the same."""
-    path = Path(str(manifest["context"].get("card", "")))
+    path = Path(str(run.context.get("card", "")))
     if not path.is_file():
         raise Gone(f"the card {path} is not to be found from here")
     try:
-        card = cards.read(path)
+        return run.read_card()
     except InputError as e:
         raise Gone(f"the card cannot be used: {e}") from e
-    if cards.digest(card) != manifest["identity"]["card"]:
-        raise Gone(f"the card {path} has changed since the run")
-    return card
 
 
-def rebuild(
-    manifest: Mapping[str, Any], card: cards.Card, *, image: str, sha256: str, radius: float, trial: int
-) -> Rebuilt:
+def rebuild(run: Run, card: cards.Card, *, image: str, sha256: str, radius: float, trial: int) -> Rebuilt:
     """The clean image and what one trial of the noise family really added to it, clipped and rounded as in the run.
 
     image is its id in the run. Raises Gone where the file is not there or not the same.
     """
-    identity = manifest["identity"]
-    folder = Path(str(manifest["context"].get("images", "")))
+    identity = run.identity
+    folder = Path(str(run.context.get("images", "")))
     file = _find(folder, image, card, labelled=identity.get("labels") is not None)
     try:
         pixels = images.read(file, card=card)
@@ -149,11 +139,11 @@ def _find(folder: Path, image: str, card: cards.Card, *, labelled: bool) -> imag
         raise Gone(f"the image folder {folder} is not to be found from here")
     if not labelled:
         try:
-            known = {file.id: file for file in images.find(folder, card=card)}
+            files = {file.id: file for file in images.find(folder, card=card)}
         except InputError as e:
             raise Gone(f"the image folder cannot be used: {e}") from e
-        if image in known:
-            return known[image]
+        if image in files:
+            return files[image]
         raise Gone(f"{image} is no longer in {folder}")
     here = folder
     for part in image.split("/"):

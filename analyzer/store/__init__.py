@@ -10,34 +10,31 @@ RUN/.lock              held by the one writer
 A file is whole or absent, whatever stops the writer; half-written ones end in .tmp and are removed by the next.
 """
 
-from analyzer.store.damage import reading
-from analyzer.store.manifest import Image, read_calibration, read_manifest, selection
-from analyzer.store.results import open_run, write_results
-from analyzer.store.run import Store, check_writable, has_results, is_complete, open_store, progress
-from analyzer.store.schema import COMMON, LIPSCHITZ, SCHEMA, VARIABLES, Variable, undefined_unit, unit_key
-from analyzer.store.summaries import read_summary
+from analyzer.store.manifest import Image, is_file_of_a_run
+from analyzer.store.results import open_run, scales_of, write_results
+from analyzer.store.run import Run, State
+from analyzer.store.schema import COMMON, DERIVED, SCHEMA, VARIABLES, undefined_unit, unit_key
+from analyzer.store.status import ImageStatus, LogOddsStatus
 from analyzer.store.verify import Problem, verify
+from analyzer.store.writer import Store, check_writable, open_store
 
 __all__ = [
     "COMMON",
-    "LIPSCHITZ",
+    "DERIVED",
     "SCHEMA",
     "VARIABLES",
     "Image",
+    "ImageStatus",
+    "LogOddsStatus",
     "Problem",
+    "Run",
+    "State",
     "Store",
-    "Variable",
     "check_writable",
-    "has_results",
-    "is_complete",
+    "is_file_of_a_run",
     "open_run",
     "open_store",
-    "progress",
-    "read_calibration",
-    "read_manifest",
-    "read_summary",
-    "reading",
-    "selection",
+    "scales_of",
     "undefined_unit",
     "unit_key",
     "verify",

@@ -52,19 +52,19 @@ def write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_asked_for(target: Path, data: bytes, *, flag: str = "") -> None:
+def write_asked_for(target: Path, data: bytes, *, parameter: str = "") -> None:
     """Make the file `target`, which a person named, in a folder made if need be, hold `data` or stay as it was.
 
-    Raises UsageError naming `flag` where it is no regular file or cannot be written, and IncompleteError where the
+    Raises UsageError naming `parameter` where it is no regular file or cannot be written, and IncompleteError where the
     disk is full.
     """
-    with _asked_for(target, flag):
+    with _asked_for(target, parameter):
         write(target, data)
 
 
-def check_asked_for(target: Path, *, flag: str = "") -> None:
+def check_asked_for(target: Path, *, parameter: str = "") -> None:
     """Raise what `write_asked_for` would, before there is anything to write; makes the folder."""
-    with _asked_for(target, flag):
+    with _asked_for(target, parameter):
         probe = target.with_name(target.name + TEMPORARY)
         probe.unlink(missing_ok=True)
         with probe.open("xb"):
@@ -73,8 +73,8 @@ def check_asked_for(target: Path, *, flag: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _asked_for(target: Path, flag: str) -> Iterator[None]:
-    named = f"{flag} {target}".strip()
+def _asked_for(target: Path, parameter: str) -> Iterator[None]:
+    named = f"`{parameter}` {target}" if parameter else str(target)
     try:
         if target.is_symlink() or (target.exists() and not target.is_file()):
             raise UsageError(f"{named}: no regular file; give another one")

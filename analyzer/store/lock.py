@@ -29,7 +29,7 @@ def acquire(path: Path) -> int:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as e:
-        raise UsageError(f"{path.parent}: cannot be written: {e.strerror}\ngive another --out") from e
+        raise UsageError(f"{path.parent}: cannot be written: {e.strerror}\ngive another `out`") from e
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(handle, 0)
@@ -40,7 +40,7 @@ def acquire(path: Path) -> int:
         raise UsageError(message) from None
     except OSError as e:
         os.close(handle)
-        raise UsageError(f"{path}: cannot be locked: {e.strerror}\ngive an --out on a disk that has locks") from e
+        raise UsageError(f"{path}: cannot be locked: {e.strerror}\ngive an `out` on a disk that has locks") from e
     _held.add(handle)
     return handle
 
@@ -55,7 +55,7 @@ def release(handle: int) -> None:
 def _holder(content: bytes) -> str:
     pid, _, host = content.decode("ascii", "replace").strip().partition(" ")
     if not pid.isdecimal():
-        return "another process is writing this run\nwait for it to end, or give another --out"
+        return "another process is writing this run\nwait for it to end, or give another `out`"
     gone = False
     if host == socket.gethostname():
         with contextlib.suppress(PermissionError, OverflowError):
@@ -68,4 +68,4 @@ def _holder(content: bytes) -> str:
             f"process {pid}, which wrote this run, is gone, yet its lock is still held\n"
             "end what still holds it (`fuser` on the .lock file names it), then run the same command again"
         )
-    return f"process {pid} on {host!a} is writing this run\nwait for it to end, or give another --out"
+    return f"process {pid} on {host!a} is writing this run\nwait for it to end, or give another `out`"

@@ -5,10 +5,11 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.store import files, schema
+from analyzer.store.documents import Calibration, Coordinates, Manifest
 
 MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
     "manifest.json",
@@ -19,7 +20,7 @@ MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
 )
 
 _ABSENT = object()
-_SAID_BY = {"radius": "radii", "trial": "trials", "layer": "layers", "variables": "measures"}
+_FOLLOWS_FROM = {"radius": "radii", "trial": "trials", "layer": "layers", "variables": "measures"}
 """Coordinates and the identity's keys they follow from."""
 
 
@@ -33,7 +34,7 @@ class Image:
     key: str
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> Manifest:
     """The manifest of the run in `path`.
 
     Raises InputError when there is no run, when its manifest is damaged, or when another version wrote it.
@@ -42,13 +43,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = files.read_json(file)
     except FileNotFoundError:
-        raise InputError(f"{path}: no run here (it has no {MANIFEST}); give the --out of `analyzer run`") from None
+        raise InputError(f"{path}: no run here (it has no {MANIFEST}); give the `out` of a run") from None
     except ValueError as e:
-        raise InputError(f"{file}: damaged: {e}\nbring it back from a copy, or measure into another --out") from e
+        raise InputError(f"{file}: damaged: {e}\nbring it back from a copy, or measure into another `out`") from e
     version = manifest.get("schema")
     if version != schema.SCHEMA:
         newer = isinstance(version, int) and version > schema.SCHEMA
-        mend = "install that version or a later one" if newer else "measure into another --out"
+        mend = "install that version or a later one" if newer else "measure into another `out`"
         raise InputError(
             f"{file}: written with schema {version!r:.20} by {'a newer' if newer else 'an older'} version, "
             f"this one reads {schema.SCHEMA}\n{mend}"
@@ -57,11 +58,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     fault = next((f"{key} is missing" for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)), None)
     fault = fault or schema.coordinate_fault(manifest.get("coordinates"))
     if fault:
-        raise InputError(f"{file}: damaged: {fault}\nbring it back from a copy, or measure into another --out")
-    return manifest
+        raise InputError(f"{file}: damaged: {fault}\nbring it back from a copy, or measure into another `out`")
+    return cast(Manifest, manifest)
 
 
-def read_calibration(path: Path, coordinates: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_calibration(path: Path, coordinates: Coordinates) -> Calibration | None:
     """The calibration of the run in `path`, None while there is none. Raises IncompleteError when it is damaged."""
     file = Path(path) / CALIBRATION
     try:
@@ -71,10 +72,10 @@ def read_calibration(path: Path, coordinates: Mapping[str, Any]) -> dict[str, An
         return None
     except ValueError as e:
         raise IncompleteError(f"{file}: damaged: {e}\nrun the same command again: it is measured anew") from e
-    return calibration
+    return cast(Calibration, calibration)
 
 
-def check_calibration(calibration: Mapping[str, Any], coordinates: Mapping[str, Any]) -> None:
+def check_calibration(calibration: Mapping[str, Any], coordinates: Coordinates) -> None:
     """Raise ValueError unless `calibration` holds the ranges and the selection.
 
     {"input_range": number, "feature_range": {layer: number}, "selected": [{"id", "sha256", "label", "key"}, ...]},
@@ -105,13 +106,26 @@ def _is_range(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def selection(calibration: Mapping[str, Any] | None) -> list[Image]:
+def selection(calibration: Calibration | None) -> list[Image]:
     """The selected images in their order; none while there is no calibration."""
     entries = calibration["selected"] if calibration is not None else []
     return [Image(entry["id"], entry["sha256"], entry["label"], entry["key"]) for entry in entries]
 
 
-def covers_limit(calibration: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+def is_file_of_a_run(target: Path) -> bool:
+    """Whether `target` would be one of the files that a run directory is made of."""
+    here = target.resolve().parent
+    run = here.parent if here.name == "units" else here
+    own = target.name in (MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK)
+    return (here != run or own) and (run / MANIFEST).exists()
+
+
+def has_results(path: Path) -> bool:
+    """Whether results.nc and summary.json are there."""
+    return (path / RESULTS).exists() and (path / SUMMARY).exists()
+
+
+def covers_limit(calibration: Calibration, manifest: Manifest) -> bool:
     """Whether the selection was made under the run's present limit, which may have grown since."""
     limit = manifest["identity"].get("limit")
     return bool(calibration.get("limit", limit) == limit)
@@ -120,10 +134,10 @@ def covers_limit(calibration: Mapping[str, Any], manifest: Mapping[str, Any]) ->
 def differences(old: object, new: object, name: str = "") -> dict[str, list[Any]]:
     """{dotted key: [old value, new value]} of two JSON documents; the value of a key that one lacks is "absent"."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found: dict[str, list[Any]] = {}
+        changes: dict[str, list[Any]] = {}
         for key in sorted(old.keys() | new.keys()):
-            found |= differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{name}.{key}" if name else key)
-        return found
+            changes |= differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{name}.{key}" if name else key)
+        return changes
     return {} if old == new else {name: ["absent" if side is _ABSENT else side for side in (old, new)]}
 
 
@@ -133,7 +147,7 @@ def grows(old: object, new: object) -> bool:
     return all(isinstance(side, int | float) for side in sides) and sides[1] >= sides[0]  # type: ignore[operator]
 
 
-def continued(manifest: dict[str, Any], wanted: Mapping[str, Any], path: Path, now: str) -> dict[str, Any]:
+def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: str) -> Manifest:
     """The manifest of a run that goes on as `wanted` (identity, context, coordinates); `manifest` itself if unchanged.
 
     A grown limit and other contexts are taken over and recorded in the history. Raises UsageError with the
@@ -141,7 +155,7 @@ def continued(manifest: dict[str, Any], wanted: Mapping[str, Any], path: Path, n
     """
     changes = differences(manifest["identity"], wanted["identity"])
     for name, change in differences(manifest["coordinates"], wanted["coordinates"]).items():
-        if _SAID_BY.get(name) not in changes:  # the same thing is not said twice
+        if _FOLLOWS_FROM.get(name) not in changes:  # the same thing is not said twice
             changes[f"coordinates.{name}"] = change
     if "limit" in changes and grows(*changes["limit"]):
         del changes["limit"]
@@ -151,7 +165,7 @@ def continued(manifest: dict[str, Any], wanted: Mapping[str, Any], path: Path, n
         listed = "; ".join(f"{key} {_short(old)} -> {_short(new)}" for key, (old, new) in changes.items())
         raise UsageError(
             f"{path}: this run was made with other settings: {listed}\n"
-            "give the same ones to continue it (only the limit may grow), or another --out for a new run"
+            "give the same ones to continue it (only the limit may grow), or another `out` for a new run"
         )
     changes = {
         **differences(manifest["identity"].get("limit"), wanted["identity"].get("limit"), "limit"),
@@ -160,7 +174,7 @@ def continued(manifest: dict[str, Any], wanted: Mapping[str, Any], path: Path, n
     if not changes:
         return manifest
     entry = {"time": now, "changes": changes}
-    return {**manifest, **wanted, "history": [*manifest["history"], entry]}
+    return cast(Manifest, {**manifest, **wanted, "history": [*manifest["history"], entry]})
 
 
 def _short(value: object) -> str:

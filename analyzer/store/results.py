@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.errors import IncompleteError, InputError
-from analyzer.measures import lipschitz
+from analyzer.measures import Scales
 from analyzer.store import files, schema, units
-from analyzer.store.calm import CalmFile
-from analyzer.store.manifest import RESULTS, SUMMARY, Image, read_calibration, read_manifest, selection
+from analyzer.store.deferred import DeferredErrorFile
+from analyzer.store.documents import Calibration, Coordinates, Manifest
+from analyzer.store.manifest import RESULTS, Image, has_results, read_calibration, read_manifest, selection
 
 if TYPE_CHECKING:
     import xarray
@@ -31,7 +32,7 @@ _COORDINATES = {
 }
 
 
-def attributes(manifest: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> dict[str, str]:
+def attributes(manifest: Manifest, calibration: Calibration | None) -> dict[str, str]:
     """The data set's own attributes: manifest and calibration, each one JSON text ("null" before the calibration)."""
     return {
         "Conventions": "CF-1.11",
@@ -44,8 +45,8 @@ def attributes(manifest: Mapping[str, Any], calibration: Mapping[str, Any] | Non
 def write_results(
     target: Path,
     *,
-    manifest: Mapping[str, Any],
-    calibration: Mapping[str, Any],
+    manifest: Manifest,
+    calibration: Calibration,
     read_unit: Callable[[str], dict[str, schema.Array] | None],
 ) -> None:
     """Write netCDF4 to `target`, holding a few images at a time, in the order of the selection.
@@ -57,15 +58,17 @@ def write_results(
     if not images:
         raise InputError(f"{target}: cannot be written: no image is selected")
     with files.replacing(target) as file:
-        calm = CalmFile(file)
+        output = DeferredErrorFile(file)
         try:
-            _write(calm, attributes(manifest, calibration), manifest["coordinates"], images, _units(images, read_unit))
+            _write(
+                output, attributes(manifest, calibration), manifest["coordinates"], images, _units(images, read_unit)
+            )
         except Exception:
             # Once a write has failed, what HDF5 makes of the file afterwards says nothing.
-            if calm.error is None:
+            if output.error is None:
                 raise
-        if calm.error is not None:
-            raise calm.error
+        if output.error is not None:
+            raise output.error
 
 
 def _units(
@@ -82,9 +85,9 @@ def _units(
 
 
 def _write(
-    file: CalmFile,
+    file: DeferredErrorFile,
     described: Mapping[str, str],
-    coordinates: Mapping[str, Any],
+    coordinates: Coordinates,
     images: Sequence[Image],
     measured: Iterable[Mapping[str, schema.Array]],
 ) -> None:
@@ -123,7 +126,7 @@ def _write_block(target: Any, start: int, block: Sequence[Mapping[str, schema.Ar
         target.variables[name][start : start + len(block)] = np.stack([arrays[name] for arrays in block])
 
 
-def coordinate_values(coordinates: Mapping[str, Any], images: Iterable[Image]) -> dict[str, schema.Array]:
+def coordinate_values(coordinates: Coordinates, images: Iterable[Image]) -> dict[str, schema.Array]:
     """The run's axes: image and layer (text), radius (grey levels), trial (0, 1, ...)."""
     return {
         "image": np.array([image.id for image in images], dtype=str),
@@ -137,23 +140,34 @@ def open_run(path: Path) -> "xarray.Dataset":
     """The results of the run in `path` as one labelled data set, also of a run that is not complete.
 
     A complete run is opened from results.nc and read as it is used (close it, or use `with`); of any other the
-    finished images are read from their units, in the order of the selection. Holds `schema.VARIABLES`, with the axes
-    in the order given there, and `lipschitz`, derived from the calibration (NaN where a range or the input distance
-    is 0 or unknown). The attributes `manifest` and `calibration` are JSON texts.
+    finished images are read from their units, in the order of the selection.
 
-    Raises InputError when `path` is no run, IncompleteError when its results or its calibration are damaged.
+    Args:
+        path: the run directory.
+
+    Returns:
+        A data set with the run's stored variables, and `lipschitz`, derived from the calibration (NaN where a range or
+        the input distance is 0 or unknown). The attributes `manifest` and `calibration` are JSON texts.
+
+    Raises:
+        InputError: `path` is no run.
+        IncompleteError: its results or its calibration are damaged.
+
+    Example:
+        >>> with open_run("runs/resnet50") as results:  # doctest: +SKIP
+        ...     results.isotropy_log_odds.sel(radius=0.5).max("trial")
     """
     path = Path(path)
     manifest = read_manifest(path)
-    if (path / RESULTS).exists() and (path / SUMMARY).exists():
+    if has_results(path):
         return open_results(path / RESULTS)
-    return _with_lipschitz(_from_units(path, manifest))
+    return from_units(path, manifest, read_calibration(path, manifest["coordinates"]))
 
 
 def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
-    """What `write_results` wrote, with `lipschitz`, as `open_run` gives it. Raises IncompleteError when damaged.
+    """What `write_results` wrote, as `open_run` gives it. Raises IncompleteError when damaged.
 
-    Without `derive`, for reading it through in blocks: no `lipschitz`, and what was read is not kept.
+    Without `derive`, for reading it through in blocks: no derived variables, and what was read is not kept.
     """
     import xarray
 
@@ -162,7 +176,7 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
         if not derive:
             return dataset
         try:
-            return _with_lipschitz(dataset)
+            return with_derived(dataset)
         except BaseException:
             dataset.close()  # HDF5 would answer for whatever is written in its place from what it remembers
             raise
@@ -178,11 +192,11 @@ def brief(error: Exception) -> str:
     return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
-def _from_units(path: Path, manifest: Mapping[str, Any]) -> "xarray.Dataset":
+def from_units(path: Path, manifest: Manifest, calibration: Calibration | None) -> "xarray.Dataset":
+    """The finished images of a run as one data set in memory, with the derived variables."""
     import xarray
 
     coordinates = manifest["coordinates"]
-    calibration = read_calibration(path, coordinates)
     images, measured = [], []
     for image in selection(calibration):
         arrays = units.read_if_whole(path, image.key, coordinates)
@@ -196,27 +210,60 @@ def _from_units(path: Path, manifest: Mapping[str, Any]) -> "xarray.Dataset":
         for number, arrays in enumerate(measured):
             array[number] = arrays.pop(wanted.name)
         variables[wanted.name] = (wanted.dims, array, wanted.attributes)
-    return xarray.Dataset(
+    dataset = xarray.Dataset(
         variables,
         {name: (name, values, _COORDINATES[name]) for name, values in coordinate_values(coordinates, images).items()},
         attributes(manifest, calibration),
     )
+    return with_derived(dataset)
 
 
-def _with_lipschitz(dataset: "xarray.Dataset") -> "xarray.Dataset":
-    """The data set with L_x beside the distances; its attributes hold the ranges, NaN where they are 0 or unknown."""
-    if not {"feature_distance", "input_distance_l2"} <= dataset.keys():
-        return dataset
-    calibration = json.loads(dataset.attrs["calibration"])
-    input_range, feature_range = lipschitz.ranges(calibration, [str(layer) for layer in dataset["layer"].values])
-    values = lipschitz.ratio(
-        dataset["feature_distance"].values,
-        dataset["input_distance_l2"].values[..., None],
-        input_range=input_range,
-        feature_range=feature_range,
-    )
-    used = {"input_range": input_range, "feature_range": feature_range}
-    derived = schema.LIPSCHITZ
-    # In place: a copy would no longer close the file.
-    dataset[derived.name] = (derived.dims, values, {**derived.attributes, **used})
+def scales(manifest: Manifest, calibration: Calibration | None) -> Scales:
+    """The widths of h and of g for each layer, from a run's calibration; NaN where they are 0 or unknown. And D."""
+    layers = manifest["coordinates"]["layer"]
+    h = calibration["input_range"] if calibration is not None else None
+    g = calibration["feature_range"] if calibration is not None else {}
+    dimension = int(np.prod(manifest["context"].get("pixel_shape", [0])))
+    return Scales(float(h or np.nan), np.array([g.get(layer) or np.nan for layer in layers]), dimension)
+
+
+def scales_of(dataset: "xarray.Dataset") -> Scales:
+    """`scales` of a run's data set, as its attributes tell them."""
+    manifest, calibration = (json.loads(dataset.attrs[name]) for name in ("manifest", "calibration"))
+    everything = scales(manifest, calibration)
+    names = manifest["coordinates"]["layer"]
+    return everything._replace(g=everything.g[[names.index(str(layer)) for layer in dataset["layer"].values]])
+
+
+def with_derived(dataset: "xarray.Dataset") -> "xarray.Dataset":
+    """The data set with its derived variables; their attributes hold the ranges, NaN where they are 0 or unknown."""
+    measured_by = scales_of(dataset)
+    for variable in schema.DERIVED:
+        derived = variable.derived
+        if derived is not None and set(derived.reads) <= dataset.keys():
+            values = derived.compute(*(dataset[name].values for name in derived.reads), measured_by)
+            used = {"input_range": measured_by.h, "feature_range": measured_by.g}
+            # In place: a copy would no longer close the file.
+            dataset[variable.name] = (variable.dims, values, {**variable.attributes, **used})
     return dataset
+
+
+def describes(dataset: "xarray.Dataset", calibration: Calibration | None) -> bool:
+    """Whether names and attributes of a data set, which have no checksum, are those of the run."""
+    try:
+        described = [json.loads(dataset.attrs[name]) for name in ("manifest", "calibration")]
+        same = isinstance(described[0], dict) and described[1] == calibration
+        return same and [image.id for image in selection(calibration)] == list(map(str, dataset["image"].values))
+    except (KeyError, ValueError):
+        return False
+
+
+def unreadable(file: Path) -> str:
+    """Why a results file cannot be read through, "" where it can."""
+    try:
+        with open_results(file, derive=False) as dataset:
+            for start in range(0, dataset.sizes["image"], BLOCK):
+                dataset.isel(image=slice(start, start + BLOCK)).load()
+    except Exception as e:  # a damaged HDF5 file raises anything
+        return brief(e)
+    return ""

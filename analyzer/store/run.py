@@ -1,226 +1,242 @@
-"""A run directory: opened by its one writer, filled unit by unit, continued after any kind of stop."""
+"""The one reader of a run directory; nothing here writes."""
 
-import contextlib
-import datetime
-import errno
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from analyzer.errors import IncompleteError, UsageError
-from analyzer.store import files, lock, results, schema, units
-from analyzer.store import manifest as manifests
-from analyzer.store.manifest import CALIBRATION, LOCK, MANIFEST, RESULTS, SUMMARY
+from analyzer import card as cards
+from analyzer.errors import AnalyzerError, IncompleteError, InputError
+from analyzer.measures import Scales
+from analyzer.store import documents, files, manifest, results, units
+from analyzer.store.manifest import RESULTS, SUMMARY, Image
+from analyzer.store.schema import SCHEMA
 
 if TYPE_CHECKING:
     import xarray
 
+AGAIN = "run the same command again: it continues"
 
-class Store:
-    """The writer of one run; a context manager that gives the run's lock back at its end.
 
-    path is the run directory, manifest what manifest.json holds, resumed whether the run was there before.
+class State(NamedTuple):
+    """How far a run is: images whose unit is whole, images selected.
+
+    written: results and summary are there, so that a data set holds every selected image even where a unit was lost
+    since. covered: the selection was made under the run's present limit.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], *, resumed: bool, handle: int) -> None:
-        self.path, self.manifest, self.resumed = path, manifest, resumed
-        self._handle: int | None = handle
+    finished: int
+    selected: int
+    written: bool
+    covered: bool
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self.written and self.covered and self.finished == self.selected
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def missing(self) -> str:
+        """What is left to be done, after "partial: "; empty where the run is complete."""
+        if self.complete:
+            return ""
+        if self.finished < self.selected:
+            return f"{self.finished} of {self.selected} images"
+        if not self.covered:
+            return "the images of its new limit are not selected yet"
+        return f"{self.finished} of {self.selected} images, results not written"
 
-    def close(self) -> None:
-        """Give the lock back; a second time does nothing."""
-        if self._handle is not None:
-            lock.release(self._handle)
-            self._handle = None
+    @property
+    def lost(self) -> str:
+        """Of written results, what has become of their units since; empty where there is nothing to say."""
+        lost = self.selected - self.finished
+        if not (self.written and self.covered and lost):
+            return ""
+        return f"{'1 unit is' if lost == 1 else f'{lost} units are'} damaged or missing; see `analyzer verify`"
 
-    def calibration(self) -> dict[str, Any] | None:
-        """What `write_calibration` wrote; None when absent or damaged."""
+
+class Run:
+    """A run directory, complete or not. Its manifest is read at once, all else when it is asked for.
+
+    Args:
+        path: the run directory.
+
+    Raises:
+        InputError: there is no run, its manifest is damaged, or another version wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.manifest: documents.Manifest = manifest.read_manifest(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.path.resolve().name
+
+    @property
+    def identity(self) -> documents.Identity:
+        """What decides its numbers."""
+        return self.manifest["identity"]
+
+    @property
+    def context(self) -> documents.Context:
+        """What it ran on."""
+        return self.manifest["context"]
+
+    @property
+    def coordinates(self) -> documents.Coordinates:
+        """Its axes."""
+        return self.manifest["coordinates"]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of its feature layers."""
+        return self.coordinates["layer"]
+
+    @cached_property
+    def calibration(self) -> documents.Calibration | None:
+        """Ranges and selection; None while there is none. Raises IncompleteError when it is damaged."""
+        return manifest.read_calibration(self.path, self.coordinates)
+
+    @property
+    def images(self) -> list[Image]:
+        """The selected images in their order."""
+        return manifest.selection(self.calibration)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each selected image's file, by the image's id."""
+        return {image.id: image.sha256 for image in self.images}
+
+    @property
+    def scales(self) -> Scales:
+        """The widths of h and g, and D."""
+        return results.scales(self.manifest, self.calibration)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results.nc and summary.json are there."""
+        return manifest.has_results(self.path)
+
+    @property
+    def state(self) -> State:
+        """How far it is now; reads every unit. Raises IncompleteError when its calibration is damaged."""
+        covered = self.calibration is not None and manifest.covers_limit(self.calibration, self.manifest)
+        whole = [units.read_if_whole(self.path, image.key, self.coordinates) is not None for image in self.images]
+        return State(sum(whole), len(whole), self.has_results, covered)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to be done; a damaged calibration is."""
         try:
-            return manifests.read_calibration(self.path, self.manifest["coordinates"])
+            return self.has_results and self.state.complete
         except IncompleteError:
-            return None
+            return False
 
-    def write_calibration(self, document: Mapping[str, Any]) -> None:
-        """Write calibration.json.
+    @contextmanager
+    def open(self, *, derive: bool = True) -> "Iterator[xarray.Dataset]":
+        """Its labelled results, as `open_run` gives them, closed when the block ends.
 
-        Raises ValueError when ranges or selection do not fit (see `manifest.check_calibration`), IncompleteError
-        when it cannot be written.
+        A complete run is read as it is used, and HDF5 raises anything. What the block raises becomes IncompleteError
+        where results.nc cannot be read through, and passes where it can: it is then about something else.
+
+        Args:
+            derive: whether a complete run has its derived variables too. Without them what was read is not kept.
+
+        Raises:
+            IncompleteError: results or calibration are damaged, also where only the block finds that.
         """
-        document = json.loads(files.to_json(document))
-        manifests.check_calibration(document, self.manifest["coordinates"])
-        self._drop_results()
-        files.write(self.path / CALIBRATION, _text(document))
+        written = self.has_results
+        with (
+            results.open_results(self.path / RESULTS, derive=derive)
+            if written
+            else results.from_units(self.path, self.manifest, self.calibration)
+        ) as dataset:
+            if written and not results.describes(dataset, self.calibration):
+                raise self._damaged("its manifest, calibration or image names are not those of the run")
+            try:
+                yield dataset
+            except AnalyzerError:
+                raise
+            except Exception:
+                if written and (fault := results.unreadable(self.path / RESULTS)):
+                    raise self._damaged(fault) from None
+                raise
 
-    def has(self, key: str) -> bool:
-        """Whether the unit is there and whole; a damaged or empty one counts as absent."""
-        return self.read_unit(key) is not None
+    def _damaged(self, fault: str) -> IncompleteError:
+        return IncompleteError(f"{self.path / RESULTS}: damaged: {fault}\nsee `analyzer verify {self.path}`")
 
-    def write_unit(self, key: str, arrays: Mapping[str, Any]) -> None:
-        """Write one image's arrays: every variable of the run, without its image axis.
+    def read_summary(self) -> dict[str, Any]:
+        """What summary.json holds. Raises IncompleteError when there is none yet, or a damaged or foreign one."""
+        file = self.path / SUMMARY
+        try:
+            document = files.read_json(file)
+            if fault := _summary_fault(document, self.manifest):
+                raise ValueError(fault)
+            return document
+        except FileNotFoundError:
+            state = self.state
+            raise IncompleteError(
+                f"{self.path}: partial, {state.finished} of {state.selected} images\n{AGAIN}"
+            ) from None
+        except ValueError as e:
+            raise IncompleteError(f"{file}: damaged: {e}\nrun the same command again: it is written anew") from e
 
-        After this returns they survive SIGKILL and loss of power; before, nothing of them is there. Results of the
-        whole run that were there are removed as stale. Raises ValueError when a variable does not fit the schema,
-        IncompleteError when the unit cannot be written.
+    def nothing_finished(self) -> IncompleteError:
+        """The error for a run in which no image is finished."""
+        return IncompleteError(f"{self.path}: no image is finished yet; run the same command again to continue")
+
+    @property
+    def recorded_model(self) -> Path:
+        """Where the model lay when the run was made: beside its card, under the recorded name."""
+        return Path(self.context["card"]).parent / self.context["model"]
+
+    def check_model(self, model: Path) -> None:
+        """Raise InputError unless `model` is the file, weights included, that the run was made with."""
+        from analyzer import graph  # a second; most readers need no model
+
+        if not model.is_file():
+            raise InputError(f"{model}: the run's model {self.context['model']} is not there\ngive it with `model`")
+        if graph.sha256(model) != self.identity["model"]:
+            raise InputError(
+                f"{model}: not the model the run {self.path} was made with (another SHA-256)\n"
+                "give that one with `model`"
+            )
+
+    def read_card(self, card: Path | None = None) -> cards.Card:
+        """The card that the run was made with, read from `card`, or from where it lay then.
+
+        Raises InputError where there is none, or where it says something else.
         """
-        data = units.pack(key, schema.checked(arrays, self.manifest["coordinates"]))
-        self._drop_results()
-        files.write(units.unit_path(self.path, key), data)
-
-    def read_unit(self, key: str) -> dict[str, schema.Array] | None:
-        """One image's arrays as `write_unit` took them; None when absent or damaged."""
-        return units.read_if_whole(self.path, key, self.manifest["coordinates"])
-
-    def finish(self, summarise: Callable[["xarray.Dataset"], Mapping[str, Any]]) -> dict[str, Any]:
-        """Write results.nc from the units, a few at a time, and summary.json from what `summarise` makes of it.
-
-        Returns the summary as `read_summary` gives it, with None for NaN. Raises IncompleteError when a selected
-        image has no unit, or when a file cannot be written.
-        """
-        calibration = self.calibration()
-        if calibration is None:
-            raise IncompleteError(f"{self.path / CALIBRATION}: missing or damaged\nrun the same command again")
-        self._drop_results()
-        target = self.path / RESULTS
-        results.write_results(target, manifest=self.manifest, calibration=calibration, read_unit=self.read_unit)
-        with results.open_results(target, derive=False) as dataset:
-            summary: dict[str, Any] = files.plain(summarise(dataset))
-        files.write(self.path / SUMMARY, _text(summary))
-        return summary
-
-    def _drop_results(self) -> None:
-        # They no longer stand for the units that are about to change. On a complete run they also kept a changed
-        # context from being recorded: nothing had been measured with it yet.
-        if has_results(self.path):
-            files.write(self.path / MANIFEST, _text(self.manifest))
-        for name in (SUMMARY, RESULTS):
-            (self.path / name).unlink(missing_ok=True)
+        path = card or Path(self.context["card"])
+        found = cards.read(path)
+        if cards.digest(found) != self.identity["card"]:
+            raise InputError(f"{path}: not the card the run {self.path} was made with\ngive that one with `card`")
+        return found
 
 
-def check_writable(path: Path) -> None:
-    """Raise UsageError when `path` cannot be made a run directory, or holds something else; makes nothing.
-
-    For an early word, before a model is loaded; `open_store` checks again.
-    """
-    path = Path(path)
-    try:
-        entries = {entry.name for entry in path.iterdir()}
-    except FileNotFoundError:
-        entries = set()
-    except OSError as e:
-        raise UsageError(_no_directory(path, e)) from e
-    if MANIFEST not in entries and entries - {LOCK, MANIFEST + files.TEMPORARY}:
-        raise UsageError(f"{path}: not empty, and no run (it has no {MANIFEST})\ngive an --out that is empty or new")
-    there = next((folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder)), path)
-    if not there.is_dir():
-        raise UsageError(_no_directory(path, NotADirectoryError(errno.ENOTDIR, f"{there} is no directory")))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(_no_directory(path, PermissionError(errno.EACCES, f"{there} is not writable")))
+def _summary_fault(document: Mapping[str, Any], of: documents.Manifest) -> str:
+    """What is wrong with a summary of the run that the manifest `of` describes; empty where nothing is."""
+    run = document.get("run")
+    if not isinstance(run, dict) or document.get("schema") != SCHEMA:
+        return "it is no summary of this version"
+    kinds = {"model": str, "images": dict, "protocol": dict, "context": dict}
+    if missing := [key for key, kind in kinds.items() if not isinstance(run.get(key), kind)]:
+        return f"run.{missing[0]} is missing"
+    if not all(isinstance(document.get(key), list) for key in ("sentences", "warnings")):
+        return "sentences or warnings are missing"
+    identity = {key: value for key, value in of["identity"].items() if key not in ("model", "card")}
+    if run["model"] != of["context"].get("model") or run["protocol"] != identity:
+        return "it is of another model or protocol than manifest.json"
+    for name, entry in document.items():
+        if name not in ("schema", "run", "sentences", "warnings") and not _is_estimate(entry):
+            return f"{name[:80]!a} is no estimate"
+    return ""
 
 
-def _no_directory(path: Path, error: OSError) -> str:
-    return f"{path}: cannot be made a run directory: {error.strerror}\ngive another --out"
-
-
-def open_store(
-    path: Path, *, identity: Mapping[str, Any], context: Mapping[str, Any], coordinates: Mapping[str, Any]
-) -> Store:
-    """Make the run directory `path`, or open it to continue it.
-
-    identity: what decides a number; context: what it runs on; both JSON documents. coordinates: {"radius": [...],
-    "trial": T, "layer": [...]}, and "variables": [names] if the run holds only some of `schema.VARIABLES`.
-
-    Raises UsageError when the directory cannot be written, belongs to something else or is being written by another
-    process, or when the run was made with another identity (other than a smaller limit), provider or precision,
-    naming the keys; InputError when its manifest is damaged; IncompleteError when the disk is full.
-    """
-    path = Path(path)
-    check_writable(path)
-    wanted = json.loads(files.to_json({"identity": identity, "context": context, "coordinates": coordinates}))
-    if fault := schema.coordinate_fault(wanted["coordinates"]):
-        raise UsageError(f"{path}: {fault}")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UsageError(_no_directory(path, e)) from e
-    handle = lock.acquire(path / LOCK)
-    try:
-        manifest, resumed = _enter(path, wanted)
-    except BaseException:
-        lock.release(handle)
-        raise
-    return Store(path, manifest, resumed=resumed, handle=handle)
-
-
-def _enter(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The manifest, made or continued, and whether it was there before. The lock is held."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    # A run that stopped before its first image was selected holds nothing: other settings may take it over.
-    resumed = (path / MANIFEST).exists() and ((path / CALIBRATION).exists() or any((path / "units").glob("*.npz")))
-    old = manifests.read_manifest(path) if resumed else {}
-    manifest = (
-        manifests.continued(old, wanted, path, now)
-        if resumed
-        else {"schema": schema.SCHEMA, **wanted, "history": [], "created": now}
-    )
-    try:
-        (path / "units").mkdir(exist_ok=True)
-        for stray in temporaries(path):
-            stray.unlink()
-        probe = path / "units" / f"probe{files.TEMPORARY}"
-        probe.touch()
-        probe.unlink()
-        if resumed and manifest["identity"] != old["identity"]:
-            # Before the manifest: stopped in between, the smaller run is only without its results.
-            (path / SUMMARY).unlink(missing_ok=True)
-            (path / RESULTS).unlink(missing_ok=True)
-    except OSError as e:
-        raise UsageError(f"{path}: cannot be written: {e.strerror}\ngive another --out") from e
-    if manifest != old and not has_results(path):
-        files.write(path / MANIFEST, _text(manifest))
-    return manifest, resumed
-
-
-def temporaries(path: Path) -> list[Path]:
-    """Files that a stopped writer left half-written."""
-    names = [path / (name + files.TEMPORARY) for name in (MANIFEST, CALIBRATION, RESULTS, SUMMARY)]
-    return [name for name in names if name.exists()] + sorted((path / "units").glob(f"*{files.TEMPORARY}"))
-
-
-def has_results(path: Path) -> bool:
-    """Whether results.nc and summary.json are there."""
-    return (path / RESULTS).exists() and (path / SUMMARY).exists()
-
-
-def _text(document: Mapping[str, Any]) -> bytes:
-    return (files.to_json(document, indent=1) + "\n").encode()
-
-
-def progress(path: Path) -> tuple[int, int]:
-    """(images whose unit is there and whole, images selected). Raises InputError when `path` is no run."""
-    coordinates = manifests.read_manifest(path)["coordinates"]
-    selected = manifests.selection(manifests.read_calibration(path, coordinates))
-    return sum(units.read_if_whole(Path(path), image.key, coordinates) is not None for image in selected), len(selected)
-
-
-def is_complete(path: Path) -> bool:
-    """Whether results and summary are there, and a whole unit for every image selected under the run's limit.
-
-    Raises InputError when `path` is no run.
-    """
-    manifest = manifests.read_manifest(path)
-    with contextlib.suppress(IncompleteError):
-        calibration = manifests.read_calibration(path, manifest["coordinates"])
-        if calibration is not None and has_results(Path(path)) and manifests.covers_limit(calibration, manifest):
-            finished, selected = progress(path)
-            return finished == selected
-    return False
+def _is_estimate(entry: object) -> bool:
+    if not isinstance(entry, dict) or entry.keys() != {"value", "low", "high", "n"} or type(entry["n"]) is not int:
+        return False
+    return all(entry[key] is None or type(entry[key]) in (int, float) for key in ("value", "low", "high"))

@@ -1,6 +1,5 @@
 """What a run holds: every measured variable with its axes, type and unit, and the name of an image's unit."""
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer import measures
+from analyzer.measures.variables import Variable
+from analyzer.store.documents import Coordinates
+from analyzer.store.status import ImageStatus, LogOddsStatus
 
 SCHEMA = 1
 """Version of the run directory's format, in manifest.json."""
@@ -17,53 +19,22 @@ SCHEMA = 1
 Array = npt.NDArray[Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Variable:
-    """One measured variable.
-
-    dims are its axes in order, the first always "image"; dtype is "float64" (NaN = undefined), "int32" (-1 = undefined)
-    or "int8" for flags, whose meanings `flags` gives in the order of their values 0, 1, ... (-1 = not determined).
-    needs: the perturbation family, or "features", without which a run does not hold it.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    dtype: str
-    unit: str
-    long_name: str
-    flags: tuple[str, ...] = ()
-    needs: str | None = None
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """CF attributes: units, long_name and, for a flag, flag_values (int8) and flag_meanings."""
-        attributes: dict[str, Any] = {"units": self.unit, "long_name": self.long_name}
-        if self.flags:
-            attributes["flag_values"] = np.arange(len(self.flags), dtype="int8")
-            attributes["flag_meanings"] = " ".join(self.flags)
-        return attributes
-
-
 _IMAGE = ("image",)
 _TRIALS = ("image", "radius", "trial")
 _GREY, _FEATURE = "grey level", "feature units"
-_IMAGE_FLAGS = ("measured", "non_finite_model_output", "unreadable_or_changed_since_selection")
-_LOG_ODDS_FLAGS = ("defined", "probability_rounded_to_zero_or_one", "non_finite_model_output")
-
 COMMON: tuple[Variable, ...] = (
-    Variable("label", _IMAGE, "int32", "1", "true class index"),
-    Variable("clean_predicted", _IMAGE, "int32", "1", "predicted class index of the clean image"),
-    Variable("clean_score", _IMAGE, "float64", "1", "probability of the true class, clean image"),
-    Variable("clean_log_odds", _IMAGE, "float64", "nat", "log-odds of the true class, clean image"),
-    Variable("log_odds_noise_floor", _IMAGE, "float64", "nat", "range of the clean log-odds over repeats"),
-    Variable("image_status", _IMAGE, "int8", "1", "whether the image was measured", _IMAGE_FLAGS),
-    Variable("log_odds_status", _IMAGE, "int8", "1", "whether the log-odds are defined", _LOG_ODDS_FLAGS),
-    Variable("input_distance_l2", _TRIALS, "float64", _GREY, "L2 norm of the noise really added", needs="noise"),
-    Variable("input_distance_linf", _TRIALS, "float64", _GREY, "maximum norm of the noise really added", needs="noise"),
+    Variable("label", _IMAGE, "1", "true class index", integer=True),
+    Variable("clean_predicted", _IMAGE, "1", "predicted class index of the clean image", integer=True),
+    Variable("clean_score", _IMAGE, "1", "probability of the true class, clean image"),
+    Variable("clean_log_odds", _IMAGE, "nat", "log-odds of the true class, clean image"),
+    Variable("log_odds_noise_floor", _IMAGE, "nat", "range of the clean log-odds over repeats"),
+    Variable("image_status", _IMAGE, "1", "whether the image was measured", ImageStatus),
+    Variable("log_odds_status", _IMAGE, "1", "whether the log-odds are defined", LogOddsStatus),
+    Variable("input_distance_l2", _TRIALS, _GREY, "L2 norm of the noise really added", needs="noise"),
+    Variable("input_distance_linf", _TRIALS, _GREY, "maximum norm of the noise really added", needs="noise"),
     Variable(
         "feature_noise_floor",
         ("image", "layer"),
-        "float64",
         _FEATURE,
         "largest L2 distance of the clean features over repeats",
         needs="features",
@@ -71,22 +42,12 @@ COMMON: tuple[Variable, ...] = (
 )
 """The variables that belong to no measure."""
 
-
-def _of_measure(variable: measures.Variable) -> Variable:
-    dtype = "int8" if variable.flags else "int32" if variable.integer else "float64"
-    return Variable(variable.name, variable.dims, dtype, variable.unit, variable.long_name, variable.flags)
-
-
-VARIABLES: tuple[Variable, ...] = (
-    *COMMON,
-    *(_of_measure(variable) for measure in measures.REGISTRY.values() for variable in measure.VARIABLES),
-)
+_DECLARED = [variable for measure in measures.REGISTRY.values() for variable in measure.variables]
+VARIABLES: tuple[Variable, ...] = (*COMMON, *(variable for variable in _DECLARED if variable.derived is None))
 """All stored variables, in the order in which they are written."""
 
-LIPSCHITZ = Variable(
-    "lipschitz", (*_TRIALS, "layer"), "float64", "1", "normalised feature distance over normalised input distance"
-)
-"""Derived on opening, never stored: feature_distance / input_distance_l2 * input range / feature range."""
+DERIVED: tuple[Variable, ...] = tuple(variable for variable in _DECLARED if variable.derived is not None)
+"""Computed when a run is opened."""
 
 
 def unit_key(image_id: str, sha256: str) -> str:
@@ -124,13 +85,13 @@ def _is_radius(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
-def variables(coordinates: Mapping[str, Any]) -> tuple[Variable, ...]:
+def variables(coordinates: Coordinates) -> tuple[Variable, ...]:
     """The variables that a run with these coordinates holds."""
     names = coordinates.get("variables")
     return VARIABLES if names is None else tuple(v for v in VARIABLES if v.name in names)
 
 
-def sizes(coordinates: Mapping[str, Any]) -> dict[str, int]:
+def sizes(coordinates: Coordinates) -> dict[str, int]:
     """Length of every axis but "image"."""
     return {
         "radius": len(coordinates["radius"]),
@@ -139,7 +100,7 @@ def sizes(coordinates: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def checked(arrays: Mapping[str, Any], coordinates: Mapping[str, Any]) -> dict[str, Array]:
+def checked(arrays: Mapping[str, Any], coordinates: Coordinates) -> dict[str, Array]:
     """One image's arrays in the stored order and types. Raises ValueError naming the variable that does not fit.
 
     Each variable comes without its image axis. A float variable takes any real numbers, an integer variable integers
@@ -153,7 +114,7 @@ def checked(arrays: Mapping[str, Any], coordinates: Mapping[str, Any]) -> dict[s
     return {v.name: _checked(v, np.asarray(arrays[v.name]), [length[d] for d in v.dims[1:]]) for v in wanted}
 
 
-def undefined_unit(coordinates: Mapping[str, Any], **values: Any) -> dict[str, Array]:
+def undefined_unit(coordinates: Coordinates, **values: Any) -> dict[str, Array]:
     """The arrays of an image that could not be measured: NaN, or -1 for integers and flags, but for `values`."""
     length = sizes(coordinates)
     arrays = {

@@ -6,12 +6,12 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from analyzer.errors import InputError
 from analyzer.store import schema
+from analyzer.store.documents import Coordinates
 
 _DIGEST = 64
 
@@ -36,7 +36,7 @@ def pack(key: str, arrays: Mapping[str, schema.Array]) -> bytes:
     return body + _digest(key, body)
 
 
-def unpack(key: str, data: bytes, coordinates: Mapping[str, Any]) -> dict[str, schema.Array]:
+def unpack(key: str, data: bytes, coordinates: Coordinates) -> dict[str, schema.Array]:
     """The arrays of a unit, checked against the schema. Raises ValueError saying what is wrong with it.
 
     A CRC for each member would miss a bit flipped in the archive's own headers, and a unit under another's name;
@@ -54,7 +54,7 @@ def unpack(key: str, data: bytes, coordinates: Mapping[str, Any]) -> dict[str, s
     return schema.checked(arrays, coordinates)
 
 
-def read(run: Path, key: str, coordinates: Mapping[str, Any]) -> dict[str, schema.Array]:
+def read(run: Path, key: str, coordinates: Coordinates) -> dict[str, schema.Array]:
     """The arrays of a stored unit. Raises ValueError when it is damaged, FileNotFoundError when there is none."""
     path = unit_path(run, key)
     try:
@@ -66,7 +66,7 @@ def read(run: Path, key: str, coordinates: Mapping[str, Any]) -> dict[str, schem
     return unpack(key, data, coordinates)
 
 
-def read_if_whole(run: Path, key: str, coordinates: Mapping[str, Any]) -> dict[str, schema.Array] | None:
+def read_if_whole(run: Path, key: str, coordinates: Coordinates) -> dict[str, schema.Array] | None:
     """The arrays of a stored unit; None when there is none, or a damaged one."""
     try:
         return read(run, key, coordinates)

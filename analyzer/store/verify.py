@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from analyzer.errors import IncompleteError, InputError
 from analyzer.store import files, results, schema, units
+from analyzer.store.documents import Calibration, Coordinates, Manifest
 from analyzer.store.manifest import (
     CALIBRATION,
     MANIFEST,
@@ -21,7 +22,7 @@ from analyzer.store.manifest import (
     read_manifest,
     selection,
 )
-from analyzer.store.run import temporaries
+from analyzer.store.writer import temporaries
 
 _AGAIN = "run the same command again: it continues"
 _ANEW = "delete it, then run the same command again: it is written anew from the units"
@@ -72,7 +73,7 @@ def verify(path: Path) -> list[Problem]:
     return problems + list(_results(path, manifest, calibration)) + _summary(path, whole=not (damaged or missing))
 
 
-def _units(path: Path, images: list[Image], coordinates: Mapping[str, Any]) -> tuple[list[Problem], list[Image]]:
+def _units(path: Path, images: list[Image], coordinates: Coordinates) -> tuple[list[Problem], list[Image]]:
     damaged, missing = [], []
     for image in images:
         try:
@@ -86,7 +87,7 @@ def _units(path: Path, images: list[Image], coordinates: Mapping[str, Any]) -> t
     return damaged, missing
 
 
-def _results(path: Path, manifest: Mapping[str, Any], calibration: Mapping[str, Any]) -> Iterator[Problem]:
+def _results(path: Path, manifest: Manifest, calibration: Calibration) -> Iterator[Problem]:
     file = path / RESULTS
     if not file.exists():
         return
@@ -101,7 +102,7 @@ def _results(path: Path, manifest: Mapping[str, Any], calibration: Mapping[str, 
         yield Problem(what, str(file), _ANEW)
 
 
-def _difference(stored: Any, path: Path, manifest: Mapping[str, Any], calibration: Mapping[str, Any]) -> str | None:
+def _difference(stored: Any, path: Path, manifest: Manifest, calibration: Calibration) -> str | None:
     """What results.nc holds otherwise than the units that are whole; None when nothing."""
     coordinates = manifest["coordinates"]
     images = selection(calibration)
@@ -117,10 +118,10 @@ def _difference(stored: Any, path: Path, manifest: Mapping[str, Any], calibratio
         return "its variables are not the run's"
     for start in range(0, len(images), results.BLOCK):
         block = images[start : start + results.BLOCK]
-        found = {name: np.asarray(stored.variables[name][start : start + len(block)]) for name in names}
+        written = {name: np.asarray(stored.variables[name][start : start + len(block)]) for name in names}
         for number, image in enumerate(block):
             for name, array in (units.read_if_whole(path, image.key, coordinates) or {}).items():
-                if not _same(found[name][number], array):
+                if not _same(written[name][number], array):
                     return f"{name} of {image.id[:200]!a} is not that of its unit"
     return None
 

@@ -2,17 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from analyzer.errors import UsageError
+from analyzer.measures import REGISTRY
 from analyzer.perturbations import NORMS
 
 DEFAULT_RADII = (0.5, *map(float, range(1, 21)))
 SMALLEST_RADIUS = 1e-3
 MOST_RADII = 1000
 MOST_DISTANCES = 2 * 10**8  # radii x trials^2: what one image's distance matrices take, 1.6 GB in float64
-DEFAULT_MEASURES = ("isotropy", "symmetry", "topology", "lipschitz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Protocol:
     radii: grey levels, distinct, above 0, ascending. trials: perturbations per radius and family, at least 3.
     limit: how many images at most. min_confidence: softmax probability a correct image needs to count.
     norm: "linf" or "l2", the norm in which a perturbation has length radius. clip, round: keep perturbed pixels
-    inside 0..255, on whole grey levels. permutations: of the Mantel test. Raises UsageError naming the flag at fault.
+    inside 0..255, on whole grey levels. permutations: of the Mantel test. Raises UsageError naming what is at fault.
     """
 
     radii: tuple[float, ...] = DEFAULT_RADII
@@ -33,41 +32,39 @@ class Protocol:
     clip: bool = False
     round: bool = False
     seed: int = 0
-    measures: tuple[str, ...] = DEFAULT_MEASURES
+    measures: tuple[str, ...] = tuple(REGISTRY)
     layers: tuple[str, ...] = ()
     permutations: int = 999
 
     def __post_init__(self) -> None:
-        from analyzer.measures import REGISTRY
-
         if not self.radii or not all(math.isfinite(r) and r > 0 for r in self.radii):
-            raise UsageError("--radii: every radius must be a finite number of grey levels above 0")
+            raise UsageError("`radii`: every radius must be a finite number of grey levels above 0")
         if self.radii[0] < SMALLEST_RADIUS:
-            raise UsageError(f"--radii: {self.radii[0]:g} is below {SMALLEST_RADIUS:g}, what float32 pixels resolve")
+            raise UsageError(f"`radii`: {self.radii[0]:g} is below {SMALLEST_RADIUS:g}, what float32 pixels resolve")
         if any(a >= b for a, b in zip(self.radii, self.radii[1:], strict=False)):
-            raise UsageError("--radii: must be ascending and distinct")
+            raise UsageError("`radii`: must be ascending and distinct")
         if self.trials < 3:
-            raise UsageError(f"--trials {self.trials}: at least 3 are needed")
+            raise UsageError(f"`trials` {self.trials}: at least 3 are needed")
         if len(self.radii) * self.trials**2 > MOST_DISTANCES:
             raise UsageError(
-                f"--trials {self.trials} at {len(self.radii)} radii: radii x trials^2 exceeds {MOST_DISTANCES:g}"
+                f"`trials` {self.trials} at {len(self.radii)} radii: radii x trials^2 exceeds {MOST_DISTANCES:g}"
             )
         if self.limit < 1:
-            raise UsageError(f"--limit {self.limit}: must be above 0")
+            raise UsageError(f"`limit` {self.limit}: must be above 0")
         if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"--min-confidence {self.min_confidence:g}: must lie in 0..1")
+            raise UsageError(f"`min_confidence` {self.min_confidence:g}: must lie in 0..1")
         if self.norm not in NORMS:
-            raise UsageError(f"--norm {self.norm}: must be one of {', '.join(NORMS)}")
+            raise UsageError(f"`norm` {self.norm}: must be one of {', '.join(NORMS)}")
         if self.permutations < 19 and self.permutations != 0:
             raise UsageError(
-                f"--permutations {self.permutations}: 0 for none, or at least 19, so that p can reach 0.05"
+                f"`permutations` {self.permutations}: 0 for none, or at least 19, so that p can reach 0.05"
             )
         if not 0 <= self.seed < 2**64:
-            raise UsageError(f"--seed {self.seed}: must lie in 0..2^64-1")
+            raise UsageError(f"`seed` {self.seed}: must lie in 0..2^64-1")
         unknown = [m for m in self.measures if m not in REGISTRY]
         if unknown or not self.measures or len(set(self.measures)) < len(self.measures):
             raise UsageError(
-                f"--measures: choose from {', '.join(REGISTRY)}, each once; got {','.join(self.measures)!r}"
+                f"`measures`: choose from {', '.join(REGISTRY)}, each once; got {','.join(self.measures)!r}"
             )
         # One order, so that a run asked for in another is the same run.
         object.__setattr__(self, "measures", tuple(m for m in REGISTRY if m in self.measures))
@@ -76,23 +73,19 @@ class Protocol:
         """Raise UsageError where the distance matrices of so many layers would not fit."""
         if self.needs_features and len(self.radii) * self.trials**2 * (1 + count) > 2 * MOST_DISTANCES:
             raise UsageError(
-                f"--trials {self.trials} at {len(self.radii)} radii and {count} layers: radii x trials^2 x "
+                f"`trials` {self.trials} at {len(self.radii)} radii and {count} layers: radii x trials^2 x "
                 f"(1 + layers) exceeds {2 * MOST_DISTANCES:g}; use fewer"
             )
 
     @property
     def families(self) -> tuple[str, ...]:
         """The perturbation families that the chosen measures need, each once: the noise family serves several."""
-        from analyzer.measures import REGISTRY
-
-        return tuple(dict.fromkeys(REGISTRY[name].FAMILY for name in self.measures))
+        return tuple(dict.fromkeys(REGISTRY[name].family for name in self.measures))
 
     @property
     def needs_features(self) -> bool:
         """Whether any chosen measure reads feature layers."""
-        from analyzer.measures import REGISTRY
-
-        return any(REGISTRY[name].NEEDS_FEATURES for name in self.measures)
+        return any(REGISTRY[name].layered for name in self.measures)
 
     def identity(self) -> dict[str, Any]:
         """The protocol as JSON, for the manifest."""
@@ -111,23 +104,15 @@ def parse_radii(text: str) -> tuple[float, ...]:
             low, colon, high = part.partition(":")
             if colon:
                 if not 0 <= int(high) - int(low) < MOST_RADII:
-                    raise UsageError(f"--radii: {part} is no range of up to {MOST_RADII} ascending whole numbers")
+                    raise UsageError(f"`radii`: {part} is no range of up to {MOST_RADII} ascending whole numbers")
                 radii.extend(map(float, range(int(low), int(high) + 1)))
             else:
                 radii.append(float(low))
     except ValueError:
-        raise UsageError(f"--radii {text!r}: expected numbers and ranges such as 0.5,1:20") from None
+        raise UsageError(f"`radii` {text!r}: expected numbers and ranges such as 0.5,1:20") from None
     return tuple(radii)
 
 
 def parse_names(text: str) -> tuple[str, ...]:
     """Comma-separated names; blanks around them are dropped."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def normalisation(
-    card_mean: Sequence[float], card_std: Sequence[float], channels: str
-) -> tuple[list[float], list[float]]:
-    """Mean and std in canonical (RGB or L) channel order; the card has them in the model's."""
-    step = -1 if channels == "BGR" else 1
-    return list(card_mean)[::step], list(card_std)[::step]

@@ -3,76 +3,68 @@
 import contextlib
 import hashlib
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import cast
 
 from analyzer import card as cards
 from analyzer import graph
-from analyzer.study.neighbourhood import reduced_batch
+from analyzer.measures import REGISTRY
+from analyzer.store import COMMON
+from analyzer.store.documents import Context, Coordinates, Identity
+from analyzer.study.model import Model, reduced_batch
 from analyzer.study.protocol import Protocol
-
-if TYPE_CHECKING:
-    from analyzer.study import Network
 
 
 def variable_names(protocol: Protocol) -> list[str]:
     """The variables a run of this protocol stores."""
-    from analyzer.measures import REGISTRY
-    from analyzer.store.schema import COMMON
-
     names = [
         v.name
         for v in COMMON
         if v.needs in (None, *protocol.families) or (v.needs == "features" and protocol.needs_features)
     ]
-    return names + [v.name for name in protocol.measures for v in REGISTRY[name].VARIABLES]
+    return names + [v.name for name in protocol.measures for v in REGISTRY[name].variables if v.derived is None]
 
 
-def coordinates(protocol: Protocol, prepared: graph.Prepared) -> dict[str, Any]:
+def coordinates(protocol: Protocol, layers: Sequence[str]) -> Coordinates:
     """The axes of a run's results, and the variables it stores."""
     return {
         "radius": list(protocol.radii),
         "trial": protocol.trials,
-        "layer": list(prepared.layers),
+        "layer": list(layers),
         "variables": variable_names(protocol),
     }
 
 
-def identity(
-    model: Path, card: Path, labels: Path | None, protocol: Protocol, prepared: graph.Prepared
-) -> dict[str, Any]:
-    """What decides a number: a run is continued only where all of it is equal (`limit` may grow)."""
-    return {
-        "model": graph.sha256(model),
-        "card": cards.digest(cards.read(card)),
+def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol) -> Identity:
+    """What decides a number: a run is continued only where all of it is equal (`limit` may grow).
+
+    file: the model's; labels: the CSV, where one was given.
+    """
+    document = {
+        "model": graph.sha256(file),
+        "card": cards.digest(model.card),
         "labels": None if labels is None else hashlib.sha256(labels.read_bytes()).hexdigest(),
         **protocol.identity(),
-        "layers": list(prepared.layers),
+        "layers": list(model.layers),
     }
+    return cast(Identity, document)
 
 
-def context(
-    model: Path,
-    folder: Path,
-    card_path: Path,
-    card: cards.Card,
-    protocol: Protocol,
-    threads: int | None,
-    network: "Network",
-) -> dict[str, Any]:
-    """What a run ran on."""
-    prepared, session, reduces = network
-    draft = "; ".join(map(str, card.source.get("fill_in", [])))
+def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card: Path, threads: int | None) -> Context:
+    """What a run runs on. file, folder, card: paths as they were given."""
+    prepared, session = model.prepared, model.session
+    draft = "; ".join(map(str, model.card.source.get("fill_in", [])))
     todo = [f"The card is still a draft, see its source.fill_in: {draft}."] if draft else []
     return {
-        "model": model.name,
+        "model": file.name,
         "images": str(folder),
-        "card": str(card_path),
+        "card": str(card),
         "provider": session.provider,
         "device": session.device,
         "precision": session.precision,
-        "batch_size": reduced_batch(protocol) if reduces else session.batch_size,
+        "batch_size": reduced_batch(protocol) if model.reduces else session.batch_size,
         "feature": prepared.feature,
         "threads": threads,
         "classes": session.classes,
@@ -85,7 +77,7 @@ def context(
 
 def versions() -> dict[str, str]:
     """Versions of everything that takes part in a number."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in (
         "convnet-analyzer",
         "onnxruntime",
@@ -100,5 +92,5 @@ def versions() -> dict[str, str]:
         "xarray",
     ):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed

@@ -8,52 +8,15 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.card import Card
 from analyzer.measures import geometry
-from analyzer.perturbations import Perturbations, derived_key, random_words
+from analyzer.perturbations import Perturbations
 from analyzer.session import Feed, Words
 from analyzer.study.parallel import in_threads
-from analyzer.study.protocol import Protocol, normalisation
+from analyzer.study.preprocessing import Preprocessing
+from analyzer.study.protocol import Protocol
 
 Array = NDArray[np.float64]
 _CACHED = 2**18  # elements of a block: 1 MiB of float32
-
-
-class Preprocessing:
-    """Pixels to normalised network input, canonical channel order: (pixel - mean) / std, float32.
-
-    input_type is the model's own: for "float16" the values are those that survive its cast.
-    """
-
-    def __init__(self, card: Card, input_type: str = "float32") -> None:
-        self.input_type = input_type
-        mean, std = normalisation(card.mean, card.std, card.channels)
-        self.shape = card.pixel_shape
-        self.mean = np.array(mean)[:, None]
-        self.std = np.array(std)[:, None]
-
-    def apply(self, pixels: NDArray[np.floating]) -> NDArray[np.float32]:
-        """(C, H, W) or (C, H * W) grey levels -> (C, H * W) network input."""
-        flat = np.asarray(pixels, dtype=np.float64).reshape(self.shape[0], -1)
-        values = (flat - self.mean) / self.std
-        if self.input_type == "float16":
-            values = values.astype(np.float16)
-        return np.asarray(values, dtype=np.float32)
-
-    def neighbours(self, values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """`count` copies of network input, every element moved by up to 8 units in the last place, at random.
-
-        What a network makes of them is rounding, not response: they show its noise floor. Whole numbers (uint8) have
-        no such neighbours and are copied.
-        """
-        copies = np.repeat(values[None], count, axis=0)
-        if self.input_type == "uint8":
-            return copies
-        kind = np.float16 if self.input_type == "float16" else np.float32
-        words = random_words(derived_key("floor"), copies.size).reshape(copies.shape)
-        steps = (words % np.uint64(17)).astype(np.float32) - 8
-        moved: NDArray[np.float32] = (copies + steps * np.spacing(np.abs(copies).astype(kind))).astype(np.float32)
-        return moved
 
 
 class Batch:
@@ -126,7 +89,7 @@ class Clean:
 
 
 @dataclasses.dataclass
-class Neighbours:
+class LastBits:
     """Rows that differ from the clean image in the last bits only: (count, C, H, W) network input."""
 
     values: NDArray[np.float32]

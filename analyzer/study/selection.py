@@ -6,17 +6,16 @@ depend on the batch size; its record lets a later run with a larger limit go on 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.images import ImageError, ImageFile, Pixels, read
-from analyzer.measures.scores import true_class
+from analyzer.store import unit_key
+from analyzer.store.documents import Calibration, Candidate, SelectedImage
+from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Preprocessing
 
 CALIBRATION_IMAGES = 2000
 GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE = "good", "wrong", "below_confidence", "bad", "non_finite", "duplicate"
@@ -24,21 +23,18 @@ GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE = "good", "wrong", "below_confid
 
 def select(
     images: Sequence[ImageFile],
-    session: Any,
-    *,
-    card: Card,
-    kind: str,
+    model: Model,
     protocol: Protocol,
-    layers: Sequence[str],
-    earlier: dict[str, Any] | None = None,
+    *,
+    earlier: Calibration | None = None,
     tick: Callable[[int, int], None] = lambda done, rows: None,
-) -> dict[str, Any]:
+) -> Calibration:
     """Calibration and selection as one JSON document; `earlier` is the document of the run that is being continued.
 
     images: in seeded order. tick is called with (candidates done, rows run). Raises InputError when most images are
     unreadable or none counts.
     """
-    state = _Pass(card=card, kind=kind, protocol=protocol, layers=layers, earlier=earlier)
+    state = _Pass(model, protocol, earlier)
     seen = {c["id"] for c in state.candidates}
     waiting: list[tuple[ImageFile, Pixels]] = []
     for image in images:
@@ -47,39 +43,31 @@ def select(
         if image.id in seen:
             continue
         try:
-            waiting.append((image, read(image, card=card)))
+            waiting.append((image, read(image, card=model.card)))
         except ImageError as e:
             # Candidates stay in order, so what waits goes first.
-            waiting = state.run(session, waiting, tick)
+            waiting = state.run(waiting, tick)
             if not state.complete:
                 state.bad(image, str(e))
-        if len(waiting) == session.batch_size:
-            waiting = state.run(session, waiting, tick)
-    state.run(session, waiting, tick)
+        if len(waiting) == model.session.batch_size:
+            waiting = state.run(waiting, tick)
+    state.run(waiting, tick)
     return state.document(found=len(images))
-
-
-def selected_records(document: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """The first `limit` images that count, in seeded order."""
-    return [c for c in document["candidates"] if c["outcome"] == GOOD][:limit]
 
 
 class _Pass:
     """The state of one pass: candidates in order, and running minima and maxima."""
 
-    def __init__(
-        self, *, card: Card, kind: str, protocol: Protocol, layers: Sequence[str], earlier: dict[str, Any] | None
-    ) -> None:
-        self.prepare, self.kind, self.protocol, self.layers = Preprocessing(card), kind, protocol, list(layers)
-        earlier = earlier or {}
-        self.candidates: list[dict[str, Any]] = list(earlier.get("candidates", []))
-        self.calibrated = int(earlier.get("calibration_images", 0))
-        names = ["input", *self.layers]
-        low, high = earlier.get("minimum", {}), earlier.get("maximum", {})
-        self.other_kind = self.judged = 0
+    def __init__(self, model: Model, protocol: Protocol, earlier: Calibration | None) -> None:
+        self.model, self.protocol = model, protocol
+        self.candidates: list[Candidate] = list(earlier["candidates"]) if earlier else []
+        self.calibrated = earlier["calibration_images"] if earlier else 0
+        self.unlabelled = earlier["unlabelled"] if earlier else 0
+        names = ["input", *model.layers]
+        low, high = (earlier["minimum"], earlier["maximum"]) if earlier else ({}, {})
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
-        self.unlabelled = int(earlier.get("unlabelled", 0))
+        self.other_kind = self.judged = 0
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == GOOD for c in self.candidates)
 
@@ -93,14 +81,15 @@ class _Pass:
         self.candidates.append({"id": image.id, "label": image.label, "outcome": BAD, "reason": reason})
 
     def run(
-        self, session: Any, waiting: list[tuple[ImageFile, Pixels]], tick: Callable[[int, int], None]
+        self, waiting: list[tuple[ImageFile, Pixels]], tick: Callable[[int, int], None]
     ) -> list[tuple[ImageFile, Pixels]]:
         """Evaluate the waiting images and record them; returns the empty list of those that wait now."""
         if not waiting:
             return []
-        batch = np.zeros((session.batch_size, *self.prepare.shape), np.float32)
+        session, prepare = self.model.session, self.model.preprocessing
+        batch = np.zeros((session.batch_size, *prepare.shape), np.float32)
         for row, (_, pixels) in zip(batch, waiting, strict=False):
-            row[...] = self.prepare.apply(pixels.values).reshape(self.prepare.shape)
+            row[...] = prepare.apply(pixels.values).reshape(prepare.shape)
         scores, features = session.run(batch)
         for i, (image, pixels) in enumerate(waiting):
             if self.complete:
@@ -121,7 +110,7 @@ class _Pass:
         if label is None:
             self.unlabelled += 1
             label = int(np.argmax(scores)) if np.isfinite(scores).all() else 0
-        seen = true_class(scores, label=label, kind=self.kind)
+        seen = self.model.true_class(scores, label=label)
         confidence = float(seen.score)
         if seen.predicted == -1:
             outcome = NON_FINITE
@@ -138,12 +127,13 @@ class _Pass:
                 "predicted": int(seen.predicted),
                 "confidence": confidence if np.isfinite(confidence) else None,
                 "outcome": outcome,
-                **({"notes": list(pixels.notes)} if pixels.notes else {}),
             }
         )
+        if pixels.notes:
+            self.candidates[-1]["notes"] = list(pixels.notes)
         if self.calibrated < CALIBRATION_IMAGES:
             self.calibrated += 1
-            for name, values in (("input", pixels.values), *zip(self.layers, features, strict=True)):
+            for name, values in (("input", pixels.values), *zip(self.model.layers, features, strict=True)):
                 if np.isfinite(values).all():
                     self.low[name] = min(self.low[name], float(values.min()))
                     self.high[name] = max(self.high[name], float(values.max()))
@@ -152,21 +142,24 @@ class _Pass:
         if not np.isfinite(scores).all():
             return
         inside = scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3 and abs(float(scores.sum()) - 1) <= 1e-2
-        if inside != (self.kind == "probabilities"):
+        if inside != (self.model.prepared.kind == "probabilities"):
             self.other_kind += 1
         self.judged += 1
-        if self.kind == "probabilities" and not inside:
+        if self.model.prepared.kind == "probabilities" and not inside:
             raise InputError(
                 f"{image.id}: the card says probabilities, but the scores go from {scores.min():.3g} to "
                 f"{scores.max():.3g} and add up to {scores.sum():.3g}; set output.kind to logits"
             )
 
-    def document(self, *, found: int) -> dict[str, Any]:
-        """The pass as JSON. Raises InputError when there is nothing to measure."""
+    def document(self, *, found: int) -> Calibration:
+        """The pass as JSON, with the first images that count, up to the limit, selected.
+
+        Raises InputError when there is nothing to measure.
+        """
         counts = dict.fromkeys((GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE), 0)
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
-        if self.kind == "logits" and self.judged and self.other_kind == self.judged:
+        if self.model.prepared.kind == "logits" and self.judged and self.other_kind == self.judged:
             raise InputError(
                 "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
                 "set output.kind to probabilities"
@@ -179,31 +172,40 @@ class _Pass:
             )
         if not counts[GOOD]:
             raise InputError(self._none_counts(counts))
-        known = {name: np.isfinite(self.low[name]) for name in self.low}
-        ranges = {name: self.high[name] - self.low[name] if known[name] else 0.0 for name in self.low}
+        varied = {name: np.isfinite(self.low[name]) for name in self.low}
+        ranges = {name: self.high[name] - self.low[name] if varied[name] else 0.0 for name in self.low}
+        chosen = [c for c in self.candidates if c["outcome"] == GOOD][: self.protocol.limit]
         return {
             "input_range": ranges["input"],
-            "feature_range": {name: ranges[name] for name in self.layers},
-            "minimum": {name: self.low[name] for name in self.low if known[name]},
-            "maximum": {name: self.high[name] for name in self.high if known[name]},
+            "feature_range": {name: ranges[name] for name in self.model.layers},
+            "minimum": {name: self.low[name] for name in self.low if varied[name]},
+            "maximum": {name: self.high[name] for name in self.high if varied[name]},
             "calibration_images": self.calibrated,
             "found": found,
             "unlabelled": self.unlabelled,
             "counts": counts,
             "candidates": self.candidates,
+            "limit": self.protocol.limit,
+            "selected": [_selected(candidate) for candidate in chosen],
         }
 
     def _none_counts(self, counts: dict[str, int]) -> str:
         sure = sorted(
-            (c for c in self.candidates if c["outcome"] == UNSURE), key=lambda c: c["confidence"], reverse=True
+            (c for c in self.candidates if c["outcome"] == UNSURE), key=lambda c: c["confidence"] or 0.0, reverse=True
         )
         if sure:
             best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
             return (
                 f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
-                f"best: {best}. Lower --min-confidence, or check the card's mean, std and channels"
+                f"best: {best}. Lower `min_confidence`, or check the card's mean, std and channels"
             )
         return (
             f"no image counts: {counts[WRONG]} classified wrongly, {counts[NON_FINITE]} with outputs that are not "
             "finite. Check the labels and the card's mean, std and channels"
         )
+
+
+def _selected(candidate: Candidate) -> SelectedImage:
+    image_id, sha256, label = candidate["id"], candidate["sha256"], candidate["label"]
+    assert label is not None  # an image that counts has one
+    return {"id": image_id, "sha256": sha256, "label": label, "key": unit_key(image_id, sha256)}

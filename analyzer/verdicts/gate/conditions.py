@@ -6,28 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from analyzer.errors import UsageError
+from analyzer.measures import NUMBERS
+from analyzer.measures.quantities import HIGHER, LOWER
 from analyzer.statistics import Estimate
+from analyzer.summary import parts
 
 MAX, MIN, REGRESSION = "max", "min", "max-regression"
 NEAR = 5  # names that a mistyped one may have meant, shown first
-
-RISES = ("isotropy_score", "symmetry_score", "lipschitz_below_one_share")
-"""Beginnings of names whose fall is a regression."""
-FALLS = (
-    "isotropy_range",
-    "isotropy_log_odds_range",
-    "isotropy_misclassified",
-    "misclassified",
-    "symmetry_range",
-    "symmetry_log_odds_range",
-    "symmetry_misclassified",
-    "lipschitz_q05",
-    "lipschitz_median",
-    "lipschitz_q95",
-    "lipschitz_raw",
-    "jacobian_rms",
-)
-"""Beginnings of names whose rise is a regression. Of any other number, a change in either direction is one."""
 
 
 class Condition(NamedTuple):
@@ -87,20 +72,24 @@ def parse(kind: str, text: str) -> Condition:
         value = math.nan
     if not name or not math.isfinite(value):
         example = "isotropy_range_median@1=10%" if kind == REGRESSION else "lipschitz_q95=1.0"
-        raise UsageError(f"--{kind} {text}: expected NAME=VALUE with a finite number, as {example}")
+        raise UsageError(f"`{_parameter(kind)}` {text}: expected NAME=VALUE with a finite number, as {example}")
     if kind == REGRESSION and value < 0:
-        raise UsageError(f"--{kind} {text}: a regression allowed is 0 or more")
+        raise UsageError(f"`{_parameter(kind)}` {text}: a regression allowed is 0 or more")
     return Condition(kind, name, value / 100 if relative else value, relative)
 
 
-def check_names(conditions: Iterable[Condition], known: Sequence[str], whose: str) -> None:
-    """Raise UsageError for the first name that is not among `known`, with the nearest ones and all there are."""
+def _parameter(kind: str) -> str:
+    return kind.replace("-", "_")
+
+
+def check_names(conditions: Iterable[Condition], names: Sequence[str], whose: str) -> None:
+    """Raise UsageError for the first name that is not among `names`, with the nearest ones and all there are."""
     for condition in conditions:
-        if condition.name not in known:
-            near = difflib.get_close_matches(condition.name, known, n=NEAR, cutoff=0.5)
-            near = near or [name for name in known if condition.name in name][:NEAR]
+        if condition.name not in names:
+            near = difflib.get_close_matches(condition.name, names, n=NEAR, cutoff=0.5)
+            near = near or [name for name in names if condition.name in name][:NEAR]
             hint = f"; nearest: {', '.join(near)}" if near else ""
-            raise UsageError(f"{condition.name}: {whose} has no such number{hint}\nthere are: {listed(known)}")
+            raise UsageError(f"{condition.name}: {whose} has no such number{hint}\nthere are: {listed(names)}")
 
 
 def listed(names: Iterable[str]) -> str:
@@ -114,16 +103,15 @@ def listed(names: Iterable[str]) -> str:
         stems[stem + ("@R" if at else "") + ("/LAYER" if slash else "")] = None
         radii |= {radius: None} if at else {}
         layers |= {layer: None} if slash else {}
-    said = ", ".join(stems)
-    said += f"; R one of {', '.join(radii)}" if radii else ""
-    return said + (f"; LAYER one of {', '.join(layers)}" if layers else "")
+    text = ", ".join(stems)
+    text += f"; R one of {', '.join(radii)}" if radii else ""
+    return text + (f"; LAYER one of {', '.join(layers)}" if layers else "")
 
 
 def worse(name: str) -> int:
     """1 where a rise of this number is a regression, -1 where a fall is, 0 where any change is."""
-    if name.startswith(RISES):
-        return -1
-    return 1 if name.startswith(FALLS) else 0
+    number = NUMBERS.get(parts(name).stem)
+    return {LOWER: 1, HIGHER: -1}.get((number and number.quantity.more_robust) or "", 0)
 
 
 def judge(
@@ -186,12 +174,12 @@ def _worsening(change: Estimate, direction: int) -> Estimate:
 
 
 def _text(status: str, by_value: bool, judged: Estimate, strict: bool, note: str) -> str:
-    said = status
+    text = status
     if status == "undecided":
         straddles = math.isfinite(judged.low) and math.isfinite(judged.high)
         why = "the interval straddles the bound" if straddles else "there is no interval"
-        said = f"undecided (value {'passes' if by_value else 'fails'}): {why}"
-        said += ", which --strict does not let through" if strict and by_value else ""
+        text = f"undecided (value {'passes' if by_value else 'fails'}): {why}"
+        text += ", which a strict gate does not let through" if strict and by_value else ""
     elif status == "undefined":
-        said = "undefined, which never passes"
-    return f"{said}; {note}" if note else said
+        text = "undefined, which never passes"
+    return f"{text}; {note}" if note else text

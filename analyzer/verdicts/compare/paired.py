@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures.base import Array
+from analyzer.measures.quantities import Array
 from analyzer.perturbations import derived_key, random_words
 from analyzer.statistics import FEW_IMAGES, Estimate, over_images
 
@@ -16,11 +16,44 @@ _EXACT = 13  # images up to which all 2^n sign patterns are gone through: fewer 
 ALPHA = 0.05
 
 
-class Difference(NamedTuple):
+class MeanDifference(NamedTuple):
     """second - first, mean over images, with the bootstrap interval and the sign-flip p of the mean."""
 
     estimate: Estimate
     p: float
+
+
+class Difference(TypedDict):
+    """The same as JSON, with p after Holm and whether it is one; NaN where undefined."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+    p: float
+    p_holm: float
+    distinguishable: bool | None
+
+
+class Judged(Difference):
+    """A difference, and why there is no verdict on it."""
+
+    reason: str | None
+
+
+class Pair(Judged):
+    """A difference of two runs, by their names."""
+
+    first: str
+    second: str
+
+
+class Entry(TypedDict):
+    """All runs at one radius, or over all: images, mean of each run, every pair's difference."""
+
+    n: int
+    values: dict[str, float]
+    pairs: list[Pair]
 
 
 @lru_cache(maxsize=4)
@@ -67,12 +100,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(v) for v in corrected]
 
 
-def differences(first: Array, second: Array, *, seed: int = 0) -> list[Difference]:
+def differences(first: Array, second: Array, *, seed: int = 0) -> list[MeanDifference]:
     """Mean paired difference second - first of each column: (image, k) twice -> k of them. NaN is left out."""
     paired = second - first
     p = sign_flip_p(paired, seed=seed)
     estimates = [over_images(column, np.mean) for column in paired.T]
-    return [Difference(estimate, float(each)) for estimate, each in zip(estimates, p, strict=True)]
+    return [MeanDifference(estimate, float(each)) for estimate, each in zip(estimates, p, strict=True)]
 
 
 def distinguishable(estimate: Estimate, p: float) -> bool | None:
@@ -86,10 +119,10 @@ def distinguishable(estimate: Estimate, p: float) -> bool | None:
     return bool(p <= ALPHA) and not straddles
 
 
-def compared(values: Sequence[Array], pairs: Sequence[tuple[int, int]], *, seed: int = 0) -> list[list[dict[str, Any]]]:
+def compared(values: Sequence[Array], pairs: Sequence[tuple[int, int]], *, seed: int = 0) -> list[list[Difference]]:
     """Every pair of runs in every column: (image, k) a run -> for each column one entry a pair, Holm over the pairs."""
     by_pair = [differences(values[a], values[b], seed=seed) for a, b in pairs]
-    columns = []
+    columns: list[list[Difference]] = []
     for column in zip(*by_pair, strict=True):
         corrected = holm([difference.p for difference in column])
         columns.append(

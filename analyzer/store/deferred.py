@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 
-class CalmFile(io.RawIOBase):
+class DeferredErrorFile(io.RawIOBase):
     """A file for HDF5 that keeps the first failure in `error` and drops all writes from then on.
 
     HDF5 cannot close a file whose writes fail: it complains for ever and then crashes the process.

@@ -3,18 +3,59 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 from xml.etree import ElementTree
 
 from analyzer.errors import UsageError
-from analyzer.store import files
+from analyzer.store import files, is_file_of_a_run
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PLAIN = re.compile(r"[\w ./:@<>=%+-]*", re.ASCII)
-_RUN_FILES = {"manifest.json", "calibration.json", "results.nc", "summary.json", ".lock"}
 
 
-def partial(document: dict[str, Any]) -> list[str]:
+class JudgedRun(TypedDict):
+    """A run or baseline; missing: what is left to be done, "" for nothing."""
+
+    name: str
+    path: str
+    finished: int
+    selected: int
+    complete: bool
+    missing: str
+
+
+class VerdictEntry(TypedDict):
+    """A condition and what became of it; numbers are NaN where undefined."""
+
+    condition: str
+    kind: str
+    name: str
+    bound: float
+    relative: bool
+    status: str
+    passed: bool
+    judged: float
+    low: float
+    high: float
+    n: int
+    value: float
+    baseline: float
+    explanation: str
+
+
+class Judgement(TypedDict):
+    """What a gate returns. notes: what a reader of the changes from the baseline has to know, in sentences."""
+
+    schema: int
+    run: JudgedRun
+    baseline: JudgedRun | None
+    strict: bool
+    notes: list[str]
+    passed: bool
+    verdicts: list[VerdictEntry]
+
+
+def partial(document: Judgement) -> list[str]:
     """What is not complete, in words: ["photos is partial: 3 of 12 images"]."""
     return [
         f"{one['name']} is partial: {one['missing']}"
@@ -23,18 +64,18 @@ def partial(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def reason(document: dict[str, Any]) -> str:
+def reason(document: Judgement) -> str:
     """Why a gate does not pass, in one or two lines."""
     failed = [verdict for verdict in document["verdicts"] if not verdict["passed"]]
-    said = partial(document)
+    reasons = partial(document)
     if failed:
         count = f"{len(failed)} of {len(document['verdicts'])} conditions do not pass"
-        said.append(f"{count}: " + "; ".join(f"{v['condition']} ({v['explanation']})" for v in failed[:3]))
-        said[-1] += "; ..." if len(failed) > 3 else ""
-    return "gate: " + "\n".join(["; ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+        listed = "; ".join(f"{v['condition']} ({v['explanation']})" for v in failed[:3])
+        reasons.append(f"{count}: {listed}{'; ...' if len(failed) > 3 else ''}")
+    return "gate: " + "\n".join(["; ".join(reasons[:-1]), reasons[-1]] if len(reasons) > 1 else reasons)
 
 
-def junit(document: dict[str, Any]) -> str:
+def junit(document: Judgement) -> str:
     """JUnit XML of what `gate.examine` returned: one test case a condition, and one, "complete", for the runs being so.
 
     What was judged, and whether it is undecided, stands in each case's system-out, also where it passes.
@@ -43,8 +84,8 @@ def junit(document: dict[str, Any]) -> str:
     verdicts, unfinished = document["verdicts"], partial(document)
     cases = [("complete", [("partial", "; ".join(unfinished))] if unfinished else [], "")]
     for v in verdicts:
-        said = f"{v['explanation']}; {numbers(v)}"
-        cases.append((v["condition"], [] if v["passed"] else [(v["status"], said)], said))
+        text = f"{v['explanation']}; {numbers(v)}"
+        cases.append((v["condition"], [] if v["passed"] else [(v["status"], text)], text))
     count = {
         "tests": str(len(cases)),
         "failures": str(sum(bool(f) for _, f, _ in cases)),
@@ -53,18 +94,18 @@ def junit(document: dict[str, Any]) -> str:
     }
     root = ElementTree.Element("testsuites", {"name": "analyzer gate", **count})
     suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(document["run"]["name"]), **count})
-    for name, failures, said in cases:
+    for name, failures, text in cases:
         where = {"classname": _xml(document["run"]["name"]), "name": _xml(name), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", where)
         for kind, message in failures:
             ElementTree.SubElement(case, "failure", {"type": kind, "message": _xml(message)}).text = _xml(message)
-        if said:
-            ElementTree.SubElement(case, "system-out").text = _xml(said)
+        if text:
+            ElementTree.SubElement(case, "system-out").text = _xml(text)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def markdown(document: dict[str, Any]) -> str:
+def markdown(document: Judgement) -> str:
     """A Markdown table of what `gate.examine` returned, in which names are shown literally."""
     run, baseline = document["run"], document["baseline"]
     against = f" against {code(baseline['name'])}" if baseline else ""
@@ -90,23 +131,24 @@ def code(text: str) -> str:
     return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in clean)}</code>"
 
 
-def sign(verdict: dict[str, Any]) -> str:
+def sign(verdict: VerdictEntry) -> str:
     """✓ passes, ? is let through undecided, ✗ does not pass."""
     return "✗" if not verdict["passed"] else "?" if verdict["status"] == "undecided" else "✓"
 
 
-def cells(verdict: dict[str, Any]) -> tuple[str, str, str]:
+def cells(verdict: VerdictEntry) -> tuple[str, str, str]:
     """Value, what was held against the bound, and its interval, as text; changes in percent where they are relative."""
     relative = verdict["relative"]
     value = _shown(verdict["value"])
     if verdict["kind"] == "max-regression":
         value += f" (baseline {_shown(verdict['baseline'])})"
-    known = math.isfinite(verdict["low"]) and math.isfinite(verdict["high"])
-    interval = " to ".join(_shown(verdict[end], relative) for end in ("low", "high")) if known else "none"
+    low, high = verdict["low"], verdict["high"]
+    bounded = math.isfinite(low) and math.isfinite(high)
+    interval = f"{_shown(low, relative)} to {_shown(high, relative)}" if bounded else "none"
     return value, _shown(verdict["judged"], relative), interval
 
 
-def numbers(verdict: dict[str, Any]) -> str:
+def numbers(verdict: VerdictEntry) -> str:
     """The same in one sentence."""
     value, judged, interval = cells(verdict)
     return f"value {value}, judged {judged}, 95 % interval {interval}, {verdict['n']} images"
@@ -124,15 +166,13 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def write_text(target: Path, text: str, *, flag: str) -> None:
+def write_text(target: Path, text: str, *, parameter: str) -> None:
     """Make the file `target`, in a folder made if need be, hold `text` or stay as it was.
 
-    Raises UsageError naming `flag` where it is a run's own file, is no regular file, or cannot be written, and
+    Raises UsageError naming `parameter` where it is a run's own file, is no regular file, or cannot be written, and
     IncompleteError where the disk is full.
     """
     target = Path(target)
-    here = target.resolve().parent
-    run = here.parent if here.name == "units" else here
-    if (here != run or target.name in _RUN_FILES) and (run / "manifest.json").exists():
-        raise UsageError(f"{flag} {target}: that is a file of a run; give another one")
-    files.write_asked_for(target, text.encode("utf-8", "replace"), flag=flag)
+    if is_file_of_a_run(target):
+        raise UsageError(f"`{parameter}` {target}: that is a file of a run; give another one")
+    files.write_asked_for(target, text.encode("utf-8", "replace"), parameter=parameter)

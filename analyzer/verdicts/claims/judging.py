@@ -1,24 +1,18 @@
-"""The paper's four claims, put to the test on one run: the figure that decides each, its interval, and a verdict.
-
-(1) isotropic at epsilon, not at radius 1 and beyond (section 2.1); (2) not symmetric (2.2); (3) |Mantel r| below 0.1
-already at epsilon (2.3); (4) L_x below 1 for most perturbations, although the global Lipschitz bound is above 1 (2.4).
-Epsilon is the run's smallest radius, below 1 grey level. Claims about features are about the layer just before the
-classification.
-"""
+"""The verdict on each claim, from a run's data set."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures import base, lipschitz
-from analyzer.measures.isotropy import score_range
-from analyzer.measures.symmetry import relative_excess
+from analyzer.measures import isotropy, lipschitz, symmetry, topology
+from analyzer.measures.quantities import by_image, mean_of_known, per_image
 from analyzer.statistics import FEW_IMAGES, Estimate, mean_share, over_images, quantile_over_images, share
-from analyzer.summary import MEASURED, radius_text
+from analyzer.store import scales_of
+from analyzer.summary import layer_suffix, measured_images, name_of, radius_text
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 AS_LINEAR = "holds, but a linear map would do the same"
@@ -52,28 +46,28 @@ class Claim(NamedTuple):
 Verdict = tuple[tuple[Figure, ...], str, str]
 
 
-def claims(dataset: Any, *, bound: float | None = None, no_bound: str = "was not computed") -> list[Claim]:
+def judge(dataset: Any, *, bound: float | None = None, no_bound: str = "was not computed") -> list[Claim]:
     """The verdicts on a run, of which `analyzer.open_run` gives the data set, also on one that is not complete.
 
     bound: the global Lipschitz bound in the normalised units of L_x; where it is None, `no_bound` says why. A claim
     whose measure was not run, or with fewer than 10 images, cannot be told.
     """
-    measured = dataset.isel(image=np.flatnonzero(dataset["image_status"].values == MEASURED))
+    measured = measured_images(dataset)
     count = measured.sizes["image"]
     layer, wanted = _feature(measured)
     bound = bound if bound is not None and np.isfinite(bound) else None
     table: tuple[tuple[str, str, Callable[[Any], Verdict]], ...] = (
-        ("isotropic at epsilon, not at radius 1 and beyond", "isotropy_log_odds", _isotropy),
-        ("not symmetric: reordering moves the log-odds by more than rounding", "symmetry_log_odds", _symmetry),
-        (f"|Mantel r| < {LOW_MANTEL:g} already at epsilon", "mantel_r", partial(_topology, layer=layer or 0)),
+        ("isotropic at epsilon, not at radius 1 and beyond", isotropy.SCORES.log_odds, _isotropy),
+        ("not symmetric: reordering moves the log-odds by more than rounding", symmetry.SCORES.log_odds, _symmetry),
+        (f"|Mantel r| < {LOW_MANTEL:g} already at epsilon", topology.R.reads[0], partial(_topology, layer=layer or 0)),
         (
             "L_x < 1 for most perturbations, although the global bound is > 1",
-            "feature_distance",
+            lipschitz.RAW.reads[0],
             partial(_lipschitz, layer=layer or 0, bound=bound, no_bound=no_bound),
         ),
     )
     result = []
-    for number, (text, variable, judge) in enumerate(table, 1):
+    for number, (text, variable, decide) in enumerate(table, 1):
         if variable not in measured:
             verdict: Verdict = (), UNKNOWN, "the run has not measured it"
         elif count < FEW_IMAGES:
@@ -81,7 +75,7 @@ def claims(dataset: Any, *, bound: float | None = None, no_bound: str = "was not
         elif layer is None and "layer" in measured[variable].dims:
             verdict = (), UNKNOWN, f"the layer before the classification, {wanted}, is not among the run's layers"
         else:
-            verdict = judge(measured)
+            verdict = decide(measured)
         result.append(Claim(number, text, *verdict))
     return result
 
@@ -98,11 +92,6 @@ def _feature(measured: Any) -> tuple[int | None, str]:
 def feature_layer(dataset: Any) -> str:
     """Name of the layer that claims (3) and (4) are about."""
     return _feature(dataset)[1]
-
-
-def to_document(judged: Sequence[Claim]) -> list[dict[str, Any]]:
-    """The claims as JSON: number, claim, figures (name -> value, low, high, n), verdict, reason."""
-    return [{**c._asdict(), "figures": {f.name: f.estimate._asdict() for f in c.figures}} for c in judged]
 
 
 def _bounds(estimate: Estimate) -> tuple[float, float] | None:
@@ -124,23 +113,21 @@ def _isotropy(measured: Any) -> Verdict:
     if radii[0] >= 1 or not later:
         return (), UNKNOWN, "the claim needs a radius below 1 and one from 1 on"
 
-    def ranges(score: Any, log_odds: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        return score_range(score), score_range(log_odds)
-
-    scores, log_odds = base.by_image(measured, ("isotropy_score", "isotropy_log_odds"), ranges)
+    quantities = (isotropy.SCORES.range, isotropy.SCORES.log_odds_range)
+    scores, log_odds = per_image(measured, quantities, scales_of(measured))
     medians = [quantile_over_images(column, 0.5) for column in scores.T]
-    names = [f"isotropy_range_median@{radius_text(radius)}" for radius in radii]
+    names = [name_of(f"{isotropy.SCORES.range.name}_median", radius=radius) for radius in radii]
     near, far = medians[0], medians[later[0]]
-    heard = np.where(log_odds[:, 0] > 2 * measured["log_odds_noise_floor"].values, log_odds[:, 0], np.nan)
-    growth = quantile_over_images(log_odds[:, later[0]] / heard, 0.5)
+    above_floor = np.where(log_odds[:, 0] > 2 * measured["log_odds_noise_floor"].values, log_odds[:, 0], np.nan)
+    growth = quantile_over_images(log_odds[:, later[0]] / above_floor, 0.5)
     steps = float(radii[later[0]] / radii[0])
     figures = (
         Figure(names[0], near),
         Figure(names[later[0]], far),
-        Figure("isotropy_log_odds_range_growth", growth),
+        Figure(f"{isotropy.SCORES.log_odds_range.name}_growth", growth),
     )
     one, growing = radius_text(radii[later[0]]), _bounds(growth)
-    said = (
+    text = (
         f"the score's range is {near.value:.2g} at radius {radius_text(radii[0])} and {far.value:.2g} at {one} (median)"
     )
     compared = (
@@ -154,7 +141,7 @@ def _isotropy(measured: Any) -> Verdict:
     if around[1] < SAME_SCORE <= beyond[0]:
         margin = SAME_GROWTH * steps
         alike = growing is not None and steps - margin <= growing[0] and growing[1] <= steps + margin
-        return figures, AS_LINEAR if alike else HOLDS, said + compared
+        return figures, AS_LINEAR if alike else HOLDS, text + compared
     if beyond[1] < SAME_SCORE:
         reached = [k for k in later if medians[k].value >= SAME_SCORE]
         where = (
@@ -162,44 +149,42 @@ def _isotropy(measured: Any) -> Verdict:
             if reached
             else f"it stays below {SAME_SCORE:g} up to radius {radius_text(radii[-1])} ({medians[-1].value:.2g})"
         )
-        return figures, FAILS, f"{said}: below {SAME_SCORE:g} there too; {where}{compared}"
+        return figures, FAILS, f"{text}: below {SAME_SCORE:g} there too; {where}{compared}"
     if around[0] >= SAME_SCORE:
-        return figures, FAILS, f"{said}: {SAME_SCORE:g} or more at the smallest radius already{compared}"
-    return figures, UNKNOWN, f"{said}; an interval holds {SAME_SCORE:g}{compared}"
+        return figures, FAILS, f"{text}: {SAME_SCORE:g} or more at the smallest radius already{compared}"
+    return figures, UNKNOWN, f"{text}; an interval holds {SAME_SCORE:g}{compared}"
 
 
 def _symmetry(measured: Any) -> Verdict:
     radii = measured["radius"].values
     k = next((k for k, radius in enumerate(radii) if radius >= 1), len(radii) - 1)
-    (permuted,) = base.by_image(measured, ("symmetry_log_odds",), lambda values: (score_range(values),))
+    (permuted,) = per_image(measured, (symmetry.SCORES.log_odds_range,), scales_of(measured))
     floor = measured["log_odds_noise_floor"].values
     above = share(np.where(np.isnan(permuted[:, k]), np.nan, permuted[:, k] > 2 * floor))
     figures: tuple[Figure, ...] = (Figure(f"symmetry_above_noise_floor_share@{radius_text(radii[k])}", above),)
-    heard = _bounds(above)
-    if heard is None:
+    bounds = _bounds(above)
+    if bounds is None:
         return figures, UNKNOWN, _few("the log-odds range", above)
-    said = (
+    text = (
         f"at radius {radius_text(radii[k])}, reordering moves the log-odds by more than twice the noise floor "
         f"in {above.value:.0%} of the images"
     )
-    if heard[0] <= 0.5:
-        return figures, FAILS if heard[1] < 0.5 else UNKNOWN, said
-    if "isotropy_log_odds" not in measured:
-        return figures, HOLDS, f"{said}; isotropy was not measured, to compare it with fresh noise"
-    (relative,) = base.by_image(
-        measured, ("symmetry_log_odds", "isotropy_log_odds"), lambda one, other: (relative_excess(one, other),)
-    )
-    excess = over_images(base.mean_of_known(relative), np.mean)
-    figures += (Figure("symmetry_relative_excess_mean", excess),)
+    if bounds[0] <= 0.5:
+        return figures, FAILS if bounds[1] < 0.5 else UNKNOWN, text
+    if not symmetry.RELATIVE_EXCESS.measured_in(measured):
+        return figures, HOLDS, f"{text}; isotropy was not measured, to compare it with fresh noise"
+    (relative,) = per_image(measured, (symmetry.RELATIVE_EXCESS,), scales_of(measured))
+    excess = over_images(mean_of_known(relative), np.mean)
+    figures += (Figure(f"{symmetry.RELATIVE_EXCESS.name}_mean", excess),)
     between = _bounds(excess)
     if between is None:
-        return figures, HOLDS, f"{said}; {_few('the difference from fresh noise', excess)}"
+        return figures, HOLDS, f"{text}; {_few('the difference from fresh noise', excess)}"
     interval = f"{between[0]:+.1%} to {between[1]:+.1%} of the range, paired over images"
     if max(-between[0], between[1]) < SAME_RANGE:
-        return figures, NO_MORE, f"{said}, within {SAME_RANGE:.0%} of what fresh noise does ({interval})"
+        return figures, NO_MORE, f"{text}, within {SAME_RANGE:.0%} of what fresh noise does ({interval})"
     if between[0] <= 0 <= between[1]:
-        return figures, HOLDS, f"{said}; it cannot be told from fresh noise ({interval})"
-    return figures, HOLDS, f"{said}; reordered and fresh noise differ ({interval})"
+        return figures, HOLDS, f"{text}; it cannot be told from fresh noise ({interval})"
+    return figures, HOLDS, f"{text}; reordered and fresh noise differ ({interval})"
 
 
 def _topology(measured: Any, *, layer: int) -> Verdict:
@@ -209,7 +194,7 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     r, linear = (measured[variable].values[:, 0, layer] for variable in ("mantel_r", "mantel_r_linear"))
     mean, expected, difference = (over_images(values, np.mean) for values in (r, linear, r - linear))
     low = share(np.where(np.isnan(r), np.nan, np.abs(r) < LOW_MANTEL))
-    where = f"@{radius_text(radii[0])}" + (f"/{name}" if measured.sizes["layer"] > 1 else "")
+    where = name_of("", radius=radii[0], suffix=layer_suffix(name, measured.sizes["layer"]))
     figures = (
         Figure(f"mantel_r_below_{LOW_MANTEL:g}_share{where}", low),
         Figure(f"mantel_r_mean{where}", mean),
@@ -219,38 +204,38 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     around, apart = _bounds(low), _bounds(difference)
     if around is None or apart is None:
         return figures, UNKNOWN, _few("r", mean)
-    said = (
+    text = (
         f"|r| < {LOW_MANTEL:g} in {low.value:.0%} of the images at radius {radius_text(radii[0])} (layer {name}, mean "
         f"{mean.value:+.3f}); a linear map of equal participation ratio has {expected.value:+.3f}, the difference "
         f"is {apart[0]:+.3f} to {apart[1]:+.3f}"
     )
     if around[0] <= 0.5:
-        return figures, FAILS if around[1] < 0.5 else UNKNOWN, said
+        return figures, FAILS if around[1] < 0.5 else UNKNOWN, text
     # What a linear map has is no evidence of anything else.
-    return figures, AS_LINEAR if abs(expected.value) < LOW_MANTEL else HOLDS, said
+    return figures, AS_LINEAR if abs(expected.value) < LOW_MANTEL else HOLDS, text
 
 
 def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str) -> Verdict:
     name = str(measured["layer"].values[layer])
-    input_range, (width,) = lipschitz.ranges(json.loads(measured.attrs["calibration"]), [name])
+    scales = scales_of(measured)
 
     def below(moved: Any, added: Any) -> tuple[NDArray[Any]]:
-        ratios = lipschitz.ratio(moved[..., layer], added, input_range=input_range, feature_range=width)
+        ratios = lipschitz.ratio(moved[..., layer], added, input_range=scales.h, feature_range=scales.g[layer])
         return (lipschitz.share_below(ratios.reshape(len(ratios), -1), 1.0),)
 
-    (shares,) = base.by_image(measured, ("feature_distance", "input_distance_l2"), below)
+    (shares,) = by_image(measured, lipschitz.RAW.reads, below)
     most = mean_share(shares)
     figures: tuple[Figure, ...]
-    figures = (Figure("lipschitz_below_one_share" + (f"/{name}" if measured.sizes["layer"] > 1 else ""), most),)
+    figures = (Figure(f"{lipschitz.BELOW_ONE.name}_share{layer_suffix(name, measured.sizes['layer'])}", most),)
     around = _bounds(most)
     if around is None:
         return figures, UNKNOWN, _few("the ratio", most)
-    said = f"{most.value:.1%} of the perturbations have L_x < 1 (layer {name}); random noise sees a lower bound"
+    text = f"{most.value:.1%} of the perturbations have L_x < 1 (layer {name}); random noise sees a lower bound"
     if bound is None:
-        said += f"; the global bound {no_bound}"
+        text += f"; the global bound {no_bound}"
     else:
         figures += (Figure("global_bound_normalised", Estimate(bound, np.nan, np.nan, 1)),)
-        said += f"; by the same ranges of g and h, the global bound is {bound:.3g}"
+        text += f"; by the same ranges of g and h, the global bound is {bound:.3g}"
     if around[1] < 0.5 or (bound is not None and bound <= 1):
-        return figures, FAILS, said
-    return figures, HOLDS if around[0] > 0.5 and bound is not None else UNKNOWN, said
+        return figures, FAILS, text
+    return figures, HOLDS if around[0] > 0.5 and bound is not None else UNKNOWN, text

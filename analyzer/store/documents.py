@@ -1,0 +1,106 @@
+"""The JSON documents of a run, by their keys."""
+
+from typing import NotRequired, TypedDict
+
+
+class Coordinates(TypedDict):
+    """The axes of a run's results, and the names of the variables it holds, where these are not all."""
+
+    radius: list[float]
+    trial: int
+    layer: list[str]
+    variables: NotRequired[list[str]]
+
+
+class Identity(TypedDict):
+    """What decides a number. `model`, `card` and `labels` are SHA-256; the rest is the protocol."""
+
+    model: str
+    card: str
+    labels: str | None
+    radii: list[float]
+    trials: int
+    limit: int
+    min_confidence: float
+    norm: str
+    clip: bool
+    round: bool
+    seed: int
+    measures: list[str]
+    layers: list[str]
+    permutations: int
+
+
+class Context(TypedDict):
+    """What a run ran on: names and paths as given, device, versions. `feature`: the layer before the classification."""
+
+    model: str
+    images: str
+    card: str
+    provider: str
+    device: str
+    precision: str
+    batch_size: int
+    feature: str | None
+    threads: int | None
+    classes: int
+    pixel_shape: list[int]
+    notes: list[str]
+    versions: dict[str, str]
+    platform: str
+
+
+class Change(TypedDict):
+    """An entry of the history: when, and {dotted key: [old value, new value]}."""
+
+    time: str
+    changes: dict[str, list[object]]
+
+
+class Manifest(TypedDict):
+    """manifest.json."""
+
+    schema: int
+    identity: Identity
+    context: Context
+    coordinates: Coordinates
+    history: list[Change]
+    created: str
+
+
+class Candidate(TypedDict):
+    """An image that the selection pass looked at; `outcome` says which of the other keys it has."""
+
+    id: str
+    outcome: str
+    sha256: NotRequired[str]
+    label: NotRequired[int | None]
+    predicted: NotRequired[int]
+    confidence: NotRequired[float | None]
+    notes: NotRequired[list[str]]
+    reason: NotRequired[str]
+
+
+class SelectedImage(TypedDict):
+    """An image that a run measures. `key`: the name of its unit."""
+
+    id: str
+    sha256: str
+    label: int
+    key: str
+
+
+class Calibration(TypedDict):
+    """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied."""
+
+    input_range: float | None
+    feature_range: dict[str, float | None]
+    minimum: dict[str, float]
+    maximum: dict[str, float]
+    calibration_images: int
+    found: int
+    unlabelled: int
+    counts: dict[str, int]
+    candidates: list[Candidate]
+    limit: int
+    selected: list[SelectedImage]

@@ -1,0 +1,142 @@
+"""What the network answers to one image's rows, reduced as it comes, and the variables that a run stores of it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.measures import REGISTRY, Observation, geometry
+from analyzer.measures.scores import TrueClass
+from analyzer.perturbations import derived_key
+from analyzer.store import ImageStatus, LogOddsStatus
+from analyzer.study.model import Model
+from analyzer.study.packing import Piece
+from analyzer.study.protocol import Protocol
+from analyzer.study.rows import Perturbed
+
+
+class LabelledImage(NamedTuple):
+    """One image to be measured: (C, H, W) float32 pixels 0..255, RGB or L; its file's SHA-256; its class index."""
+
+    pixels: NDArray[np.float32]
+    sha256: str
+    label: int
+
+
+class Answers:
+    """Scores reduced to those of the true class, features to distances and Gram matrices once a radius is complete."""
+
+    def __init__(self, model: Model, image: LabelledImage, protocol: Protocol) -> None:
+        self.model, self.image, self.protocol = model, image, protocol
+        self.reduced = model.session.reduces
+        shape = (len(protocol.radii), protocol.trials)
+        self.scores = {family: TrueClass.undefined(shape) for family in protocol.families}
+        self.layers = len(model.session.feature_sizes) if protocol.needs_features else 0
+        self.clean_scores: list[TrueClass] = []
+        self.resolution = 0.0
+        self.clean_features: list[NDArray[np.float32]] = []
+        self.feature_floor = np.zeros(self.layers)
+        self.rows: list[NDArray[np.float32]] = []
+        self.feature_gram = np.full((shape[0], self.layers, shape[1], shape[1]), np.nan)
+        self.feature_distance = np.full((*shape, self.layers), np.nan)
+        self.input_gram = np.full((*shape, shape[1]), np.nan)
+        self.input_l2, self.input_linf = np.full(shape, np.nan), np.full(shape, np.nan)
+
+    def take(self, pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
+        """Take the scores (rows, K) and the layers of one batch, whose rows are those of `pieces`."""
+        seen = self.model.true_class(scores, label=self.image.label)
+        start = 0
+        for source, trials in pieces:
+            rows = slice(start, start + len(trials))
+            start = rows.stop
+            piece = seen.at(rows)
+            kept = [f[rows, rows] if self.reduced else f[rows] for f in features[: self.layers]]
+            if isinstance(source, Perturbed):
+                self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
+            else:
+                if self.model.prepared.kind == "logits":  # the difference of two float32 logits moves in such steps
+                    self.resolution = 2 * float(np.spacing(np.abs(scores[rows]).max().astype(np.float32)))
+                self._clean(piece, kept)
+
+    def _clean(self, seen: TrueClass, features: list[NDArray[np.float32]]) -> None:
+        self.clean_scores.append(seen)
+        if not self.clean_features:
+            self.clean_features = [f[0].copy() for f in features]
+        for k, (rows, first) in enumerate(zip(features, self.clean_features, strict=True)):
+            distance = geometry.lengths(rows) if self.reduced else geometry.distance_from(rows, first)
+            self.feature_floor[k] = max(self.feature_floor[k], distance.max())
+
+    def _perturbed(
+        self, source: Perturbed, trials: slice, seen: TrueClass, features: list[NDArray[np.float32]]
+    ) -> None:
+        self.scores[source.family].put((source.radius, trials), seen)
+        if source.family != "noise":
+            return
+        if self.reduced:
+            self._inputs(source)
+            for layer, gram in enumerate(features):
+                self.feature_gram[source.radius, layer] = geometry.recentred(gram)
+                self.feature_distance[source.radius, :, layer] = geometry.lengths(gram)
+            return
+        if not self.rows:
+            self.rows = [np.empty((source.count, f.shape[1]), np.float32) for f in features]
+        for rows, values in zip(self.rows, features, strict=True):
+            rows[trials] = values
+        if trials.stop == source.count:
+            self._radius_complete(source)
+
+    def _inputs(self, source: Perturbed) -> None:
+        k = source.radius
+        self.input_gram[k], self.input_l2[k], self.input_linf[k] = source.distances()
+
+    def _radius_complete(self, source: Perturbed) -> None:
+        k = source.radius
+        self._inputs(source)
+        for layer, (rows, clean) in enumerate(zip(self.rows, self.clean_features, strict=True)):
+            self.feature_gram[k, layer] = geometry.centred_gram(rows)
+            self.feature_distance[k, :, layer] = geometry.distance_from(rows, clean)
+
+    def variables(self) -> dict[str, NDArray[Any]]:
+        """Everything a run stores about the image, by variable name, once every batch was taken."""
+        clean = self.clean_scores[0]
+        clean_log_odds = np.concatenate([seen.log_odds for seen in self.clean_scores])
+        image_status, log_odds_status = self._status()
+        result: dict[str, Any] = {
+            "label": np.int32(self.image.label),
+            "clean_predicted": clean.predicted[0],
+            "clean_score": clean.score[0],
+            "clean_log_odds": clean.log_odds[0],
+            "log_odds_noise_floor": max(np.ptp(clean_log_odds), self.resolution),
+            "image_status": np.int8(image_status),
+            "log_odds_status": np.int8(log_odds_status),
+        }
+        if self.layers:
+            result["feature_noise_floor"] = self.feature_floor
+        if "noise" in self.protocol.families:
+            result |= {"input_distance_l2": self.input_l2, "input_distance_linf": self.input_linf}
+        around = self._observation()
+        for name in self.protocol.measures:
+            result |= REGISTRY[name].observe(around)
+        return {name: np.asarray(value) for name, value in result.items()}
+
+    def _status(self) -> tuple[ImageStatus, LogOddsStatus]:
+        everything = [*self.clean_scores, *self.scores.values()]
+        if not all((seen.predicted >= 0).all() for seen in everything):
+            return ImageStatus.NON_FINITE_MODEL_OUTPUT, LogOddsStatus.NON_FINITE_MODEL_OUTPUT
+        if not all(np.isfinite(seen.log_odds).all() for seen in everything):
+            return ImageStatus.MEASURED, LogOddsStatus.PROBABILITY_ROUNDED_TO_ZERO_OR_ONE
+        return ImageStatus.MEASURED, LogOddsStatus.DEFINED
+
+    def _observation(self) -> Observation:
+        protocol, features = self.protocol, self.layers > 0
+        return Observation(
+            scores=self.scores,
+            input_gram=self.input_gram if features else None,
+            feature_gram=self.feature_gram if features else None,
+            feature_distance=self.feature_distance if features else None,
+            feature_floor=self.feature_floor if features else None,
+            dimension=int(np.prod(self.model.shape)),
+            norm=protocol.norm,
+            permutations=protocol.permutations,
+            key=derived_key("mantel", protocol.seed, self.image.sha256, protocol.trials),
+        )

@@ -1,0 +1,114 @@
+"""A network made ready to be asked: its graph, the session that runs it, its card, and how pixels become its input."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer import graph
+from analyzer.card import Card
+from analyzer.errors import InputError
+from analyzer.measures.scores import TrueClass, true_class
+from analyzer.session import Session, device_of
+from analyzer.study.preprocessing import Preprocessing
+from analyzer.study.protocol import Protocol
+
+FLOOR_ROWS = 8
+"""Copies of the clean image that show the noise floor."""
+_HELD_FEATURES = 2**28  # bytes of one radius's features that are held on the host; beyond, the graph reduces them
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """One network. reduces: whether images are measured with its layers reduced to Gram matrices inside the graph.
+
+    That takes the session of `reduced`; until then `session` gives whole layers.
+    """
+
+    prepared: graph.Prepared
+    session: Session
+    card: Card
+    reduces: bool = False
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Pixels to network input."""
+        return Preprocessing(self.card, self.prepared.input_type)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The tapped layers, as the user knows them."""
+        return self.prepared.layers
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Canonical (C, H, W) of one image."""
+        return self.card.pixel_shape
+
+    def true_class(self, scores: NDArray[np.floating], *, label: int) -> TrueClass:
+        """Score, log-odds and predicted class of the session's scores, (..., K)."""
+        return true_class(scores, label=label, kind=self.prepared.kind)
+
+    def reduced(self, protocol: Protocol, *, threads: int | None = None) -> "Model":
+        """The same network with its layers reduced inside the graph; the session it had is closed first."""
+        prepared, provider = graph.reduced(self.prepared), self.session.provider
+        self.session.close()
+        size = reduced_batch(protocol)
+        session = Session(prepared, pixel_shape=self.shape, provider=provider, threads=threads, batch_size=size)
+        return Model(prepared, session, self.card, True)
+
+
+def open_model(
+    model: Path,
+    *,
+    card: Card,
+    protocol: Protocol,
+    provider: str = "auto",
+    threads: int | None = None,
+    batch_size: int | None = None,
+) -> Model:
+    """Prepare `model` with the protocol's layers tapped, open a session, choose a batch size unless one is given.
+
+    Raises InputError where model and card do not fit together, or model and protocol; UsageError for a provider that
+    cannot be had.
+    """
+    prepared = graph.prepare(model, card=card, layers=protocol.layers, device=device_of(provider))
+    protocol.check_layers(len(prepared.layers))
+    if prepared.input_type == "uint8" and not (protocol.clip and protocol.round):
+        raise InputError(
+            f"{model}: its input is uint8, so perturbed pixels must be whole numbers inside 0..255\n"
+            "add `clip` and `round`"
+        )
+    session = Session(prepared, pixel_shape=card.pixel_shape, provider=provider, threads=threads, batch_size=batch_size)
+    if card.labels is not None and len(card.labels) != session.classes:
+        raise InputError(
+            f"{model}: the card has {len(card.labels)} labels, the model {session.classes} classes; "
+            "correct or remove output.labels"
+        )
+    opened = Model(prepared, session, card, _is_reduced(prepared, session, protocol))
+    if batch_size is None and not opened.reduces:
+        session.choose_batch_size(rows_of(protocol, 1))
+    return opened
+
+
+def _is_reduced(prepared: graph.Prepared, session: Session, protocol: Protocol) -> bool:
+    """Whether a radius's features would take much, and more than a batch of all its trials does inside the graph."""
+    features = 4 * sum(session.feature_sizes)
+    held = features * protocol.trials
+    inside = (prepared.row_bytes - features) * reduced_batch(protocol)
+    return protocol.needs_features and session.independent and held > max(_HELD_FEATURES, inside)
+
+
+def rows_of(protocol: Protocol, batch_size: int, *, reduced: bool = False) -> int:
+    """Forward passes of one image, the padding of its batches included."""
+    sources = len(protocol.families) * len(protocol.radii)
+    if reduced:
+        return (sources + 1) * batch_size
+    return -(-(1 + FLOOR_ROWS + sources * protocol.trials) // batch_size) * batch_size
+
+
+def reduced_batch(protocol: Protocol) -> int:
+    """Rows of a reduced graph's batch: the clean image and all trials of a radius, or the rows of the noise floor."""
+    return 1 + max(protocol.trials, FLOOR_ROWS)

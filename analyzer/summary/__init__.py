@@ -1,0 +1,208 @@
+"""From a run's dataset to the numbers and sentences that a person is shown; prints nothing.
+
+The document is flat: every `<quantity>_<statistic>[@radius][/layer]` is a key of its own with value, low and high (95 %
+interval) and n (images behind it). The layer suffix is there only where a run has several layers. Beside the numbers
+stand `schema`, `run` (what ran, on which images), `sentences` and `warnings`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from analyzer import store
+from analyzer.measures import NUMBERS, tables_of
+from analyzer.statistics import Estimate
+from analyzer.store import ImageStatus, Problem, Run, scales_of
+from analyzer.store.documents import Calibration, Context
+from analyzer.store.files import plain
+from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_text
+from analyzer.summary.rows import numbers
+from analyzer.summary.sentences import sentences
+from analyzer.summary.warnings import warnings
+
+__all__ = [
+    "SCHEMA",
+    "ImageCounts",
+    "by_radius",
+    "estimates",
+    "layer_suffix",
+    "layer_suffixes",
+    "measured_images",
+    "name_of",
+    "of_run",
+    "parts",
+    "radius_text",
+    "reads",
+    "summarise",
+    "verify",
+]
+
+SCHEMA = 1
+
+
+class BadImage(TypedDict):
+    """An image that could not be read."""
+
+    id: str
+    reason: str
+
+
+class ImageCounts(TypedDict):
+    """How many images were found, read, left out and why, measured."""
+
+    asked: int
+    found: int
+    read: int
+    bad: int
+    bad_images: list[BadImage]
+    wrong: int
+    below_confidence: int
+    non_finite: int
+    duplicate: int
+    eligible: int
+    selected: int
+    finished: int
+    measured: int
+    unreadable: int
+    unlabelled: int
+    calibration: int
+
+
+class About(TypedDict):
+    """What a summary is of: its key "run"."""
+
+    model: str
+    images: ImageCounts
+    protocol: dict[str, Any]
+    context: Context
+
+
+def summarise(dataset: Any) -> dict[str, Any]:
+    """The summary document of an `xarray.Dataset` as `analyzer.open_run` gives it. NaN stands for undefined."""
+    manifest, calibration = (json.loads(dataset.attrs[name]) for name in ("manifest", "calibration"))
+    measures = manifest["identity"]["measures"]
+    measured = measured_images(dataset)
+    rows: dict[str, Estimate] = {}
+    if measured.sizes["image"]:
+        scales = scales_of(measured)
+        for table in tables_of(measures):
+            rows |= dict(numbers(table, measured, scales))
+    layers = [str(layer) for layer in dataset["layer"].values]
+    suffixes = [layer_suffix(layer, len(layers)) for layer in layers] if len(layers) > 1 else [""]
+    about: About = {
+        "model": manifest["context"]["model"],
+        "images": _images(dataset, calibration, manifest["identity"]["limit"]),
+        "protocol": {k: v for k, v in manifest["identity"].items() if k not in ("model", "card")},
+        "context": manifest["context"],
+    }
+    return {
+        "schema": SCHEMA,
+        "run": about,
+        "sentences": list(sentences(measures, rows, suffixes)),
+        "warnings": list(warnings(dataset, measured, rows, calibration, manifest)),
+        **{name: {**estimate._asdict()} for name, estimate in rows.items()},
+    }
+
+
+def measured_images(dataset: Any) -> Any:
+    """The part of a run's data set whose images were measured."""
+    return dataset.isel(image=np.flatnonzero(dataset["image_status"].values == ImageStatus.MEASURED))
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    """The summary of a run: that of summary.json, or of the images that are finished, NaN or None for undefined.
+
+    Of a run with results whose units were damaged since, the warnings say so. Raises IncompleteError where no image is
+    finished, or where results or summary are damaged.
+    """
+    state = run.state
+    if state.written:
+        document = run.read_summary()
+        if state.lost:
+            document["warnings"].append(f"{state.lost}.")
+        return document
+    if not state.finished:
+        raise run.nothing_finished()
+    with run.open() as dataset:
+        return summarise(dataset)
+
+
+def verify(run: Path) -> list[Problem]:
+    """Everything that is wrong with a run on disk, its summary included; nothing is changed. Prints nothing.
+
+    Args:
+        run: the run directory.
+
+    Returns:
+        What is wrong, with which file, and how to mend it: checksums, shapes and missing images (see `store.verify`),
+        results that are not those of the units, a summary that is not that of the results.
+
+    Raises:
+        InputError: there is no run.
+
+    Example:
+        >>> verify(Path("runs/a"))  # doctest: +SKIP
+        []
+    """
+    problems = store.verify(run)
+    reader = Run(run) if not problems else None
+    if reader and reader.has_results and reader.read_summary() != _recomputed(reader):
+        mend = "delete it, then run the same command again"
+        problems.append(Problem("not what the results give", str(run / "summary.json"), mend))
+    return problems
+
+
+def _recomputed(run: Run) -> dict[str, Any]:
+    """The summary of a finished run from its results.nc, as its summary.json should have it."""
+    with run.open(derive=False) as dataset:
+        document: dict[str, Any] = plain(summarise(dataset))
+    return document
+
+
+def estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The numbers of a summary document, None read as NaN."""
+    result = {}
+    for name, entry in document.items():
+        if isinstance(entry, dict) and entry.keys() == {"value", "low", "high", "n"}:
+            value, low, high = (np.nan if entry[k] is None else entry[k] for k in ("value", "low", "high"))
+            result[name] = Estimate(value, low, high, entry["n"])
+    return result
+
+
+def reads(name: str) -> tuple[str, ...]:
+    """The variables that a number of a summary follows from; none for an unknown name."""
+    number = NUMBERS.get(parts(name).stem)
+    return number.quantity.reads if number else ()
+
+
+def layer_suffixes(document: Mapping[str, Any]) -> list[str]:
+    """The layer parts of the names in a summary document: [""] with one layer."""
+    return sorted({name[name.index("/") :] for name in estimates(document) if "/" in name}) or [""]
+
+
+def _images(dataset: Any, calibration: Calibration, limit: int) -> ImageCounts:
+    status = dataset["image_status"].values
+    counts = calibration["counts"]
+    return {
+        "asked": limit,
+        "found": calibration["found"],
+        "read": len(calibration["candidates"]) - counts["bad"],
+        "bad": counts["bad"],
+        "bad_images": [
+            {"id": c["id"], "reason": c["reason"]} for c in calibration["candidates"] if c["outcome"] == "bad"
+        ],
+        "wrong": counts["wrong"],
+        "below_confidence": counts["below_confidence"],
+        "non_finite": counts["non_finite"],
+        "duplicate": counts["duplicate"],
+        "eligible": counts["good"],
+        "selected": len(calibration["selected"]),
+        "finished": int(status.size),
+        "measured": int((status == ImageStatus.MEASURED).sum()),
+        "unreadable": int((status == ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION).sum()),
+        "unlabelled": calibration["unlabelled"],
+        "calibration": calibration["calibration_images"],
+    }

@@ -1,0 +1,49 @@
+"""The names of a summary's numbers: `<quantity>_<statistic>[@radius][/layer]`."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from analyzer.statistics import Estimate
+
+
+class Name(NamedTuple):
+    """A name in its parts. stem: as measures declare it; suffix: "/" and the layer, empty where there is none."""
+
+    stem: str
+    radius: float | None
+    suffix: str
+
+
+def radius_text(radius: float) -> str:
+    """1 for 1.0, 0.5, and every digit where fewer would name another radius."""
+    return f"{radius:g}" if float(f"{radius:g}") == radius else repr(radius)
+
+
+def name_of(stem: str, *, radius: float | None = None, suffix: str = "") -> str:
+    """The name of a number."""
+    return f"{stem}{'' if radius is None else f'@{radius_text(radius)}'}{suffix}"
+
+
+def parts(name: str) -> Name:
+    """The parts of a name; of one that cannot be a summary's, whatever comes before the first "/" is its stem."""
+    head, slash, layer = name.partition("/")
+    stem, at, radius = head.partition("@")
+    try:
+        return Name(stem, float(radius) if at else None, slash + layer)
+    except ValueError:
+        return Name(head, None, slash + layer)
+
+
+def layer_suffix(layer: str, layers: int) -> str:
+    """The end of the names of a layer's numbers: empty where the run has one layer only."""
+    return f"/{layer}" if layers > 1 else ""
+
+
+def by_radius(rows: Mapping[str, Estimate], stem: str, suffix: str = "") -> dict[float, Estimate]:
+    """The numbers `stem@radius` + suffix, by radius."""
+    start = f"{stem}@"
+    return {
+        float(key[len(start) : len(key) - len(suffix)]): rows[key]
+        for key in rows
+        if key.startswith(start) and key.endswith(suffix) and "/" not in key[len(start) : len(key) - len(suffix)]
+    }

@@ -1,0 +1,128 @@
+"""What the numbers of a summary say, in plain words: one sentence a measure and layer."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from analyzer.measures import REGISTRY, Measure
+from analyzer.statistics import FEW_IMAGES, Estimate
+from analyzer.summary.names import by_radius
+from analyzer.text import short
+
+Rows = Mapping[str, Estimate]
+
+
+def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str]) -> Iterator[str]:
+    """The sentences of a run's measures; of one that is not among SENTENCES, its first column at both ends."""
+    if not rows:
+        yield "Nothing could be measured: no image had finite outputs throughout."
+        return
+    for name in measures:
+        measure = REGISTRY[name]
+        say = SENTENCES.get(name) or _by_its_table(measure)
+        for suffix in suffixes if measure.layered else [""]:
+            sentence = say(rows, suffix)
+            if sentence:
+                yield sentence if not suffix else f"{suffix[1:]}: {sentence}"
+
+
+def _by_its_table(measure: Measure) -> Callable[[Rows, str], str]:
+    def say(rows: Rows, suffix: str) -> str:
+        for number in measure.columns:
+            at = by_radius(rows, number.name, suffix)
+            defined = {radius: at[radius] for radius in sorted(at) if np.isfinite(at[radius].value)}
+            if defined:
+                ends = sorted({min(defined), max(defined)})
+                each = [f"{short(defined[r].value, number.form)} at radius {r:g}" for r in ends]
+                return f"{measure.title}: {number.heading} {' and '.join(each)}."
+        return ""
+
+    return say
+
+
+def _isotropy(rows: Rows, suffix: str) -> str:
+    wrong = by_radius(rows, "misclassified_share")
+    flips = [radius for radius, estimate in wrong.items() if estimate.value > 0]
+    flipped = (
+        f"noise first misclassified an image at radius {min(flips):g}"
+        if flips
+        else "no perturbation changed the predicted class"
+    )
+    return f"Isotropy: {_spread(rows, 'isotropy')}; {flipped}."
+
+
+def _symmetry(rows: Rows, suffix: str) -> str:
+    start = f"Symmetry: reordering one noise vector, {_spread(rows, 'symmetry')}"
+    relative = rows.get("symmetry_relative_excess_mean")
+    if relative is None or relative.n == 0:
+        return f"{start}; isotropy was not measured, or has no log-odds, to compare it with fresh noise."
+    if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
+        return f"{start}; {relative.n} image(s) are too few to compare it with fresh noise."
+    interval = f"{relative.low:+.0%} to {relative.high:+.0%}, paired over images"
+    if relative.low <= 0 <= relative.high:
+        return f"{start}; it cannot be told from fresh noise ({interval}), so it adds nothing to isotropy here."
+    return f"{start}; that differs from fresh noise by {relative.value:+.0%} ({interval})."
+
+
+def _spread(rows: Rows, prefix: str) -> str:
+    """The range at the smallest and largest radius, in nat where log-odds are defined, else as a probability."""
+    for name, what, unit in (
+        ("log_odds_range_median", "log-odds of the true class spread", " nat"),
+        ("range_median", "true-class probability spreads", ""),
+    ):
+        ranges = {radius: e for radius, e in by_radius(rows, f"{prefix}_{name}").items() if np.isfinite(e.value)}
+        if ranges:
+            each = [f"{ranges[r].value:.2g}{unit} at radius {r:g}" for r in sorted({min(ranges), max(ranges)})]
+            return f"the {what} over {' and '.join(each)} (median of {ranges[max(ranges)].n} images)"
+    return "the range is undefined"
+
+
+def _topology(rows: Rows, suffix: str) -> str:
+    """Mantel's r beside its linear reference, over all radii: one comparison, not one a radius."""
+    r, linear, difference, significant = (
+        rows[f"mantel_{name}{suffix}"]
+        for name in ("r_mean", "r_linear_mean", "r_minus_linear_mean", "p_below_05_share")
+    )
+    if not np.isfinite(r.value):
+        return "Topology: Mantel's r is undefined at every radius; `mantel_status` in the results says why."
+    chance = f", with p ≤ 0.05 in {significant.value:.0%} of the cases (5 % by chance)" if significant.n else ""
+    start = (
+        f"Topology: Mantel's r averages {r.value:+.3f} over the radii{chance}; a linear map of the same participation "
+        f"ratio would have {linear.value:+.3f}"
+    )
+    if difference.n < FEW_IMAGES or not np.isfinite(difference.low):
+        return f"{start}; {difference.n} image(s) cannot tell them apart."
+    # The reference itself errs by up to a quarter (sensitivity that is local, few directions).
+    allowed = 0.25 * abs(linear.value)
+    if difference.low <= allowed and difference.high >= -allowed:
+        return f"{start}: it cannot be told from a linear map, so this is no evidence of non-linearity."
+    return (
+        f"{start}: the difference, {difference.low:+.3f} to {difference.high:+.3f}, is more than the reference errs by."
+    )
+
+
+def _lipschitz(rows: Rows, suffix: str) -> str:
+    below = rows[f"lipschitz_below_one_share{suffix}"]
+    median = rows[f"lipschitz_median{suffix}"]
+    if not np.isfinite(median.value):
+        return "Lipschitz: the ratio is undefined: nothing was added, or the features do not vary over the image set."
+    radii = by_radius(rows, "lipschitz_median", suffix)
+    growth = rows[f"lipschitz_growth_median{suffix}"].value
+    changes = (
+        f" It changes by a factor of {growth:.2g} from radius {min(radii):g} to {max(radii):g}: not locally linear."
+        if len(radii) > 1 and not 0.8 <= growth <= 1.25
+        else ""
+    )
+    return (
+        f"Lipschitz: {below.value:.1%} of the perturbations have a normalised ratio below 1 (median "
+        f"{median.value:.2g}), measured by the ranges of the image set.{changes} Random noise sees a lower bound of "
+        "the local constant."
+    )
+
+
+SENTENCES: dict[str, Callable[[Rows, str], str]] = {
+    "isotropy": _isotropy,
+    "symmetry": _symmetry,
+    "topology": _topology,
+    "lipschitz": _lipschitz,
+}

@@ -1,0 +1,109 @@
+"""What a reader of a summary has to know besides its numbers, in sentences."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from analyzer.measures import REGISTRY
+from analyzer.statistics import Estimate
+from analyzer.store import ImageStatus, LogOddsStatus
+from analyzer.store.documents import Calibration, Manifest
+from analyzer.summary.names import by_radius, radius_text
+
+
+def warnings(
+    dataset: Any, measured: Any, rows: Mapping[str, Estimate], calibration: Calibration, manifest: Manifest
+) -> Iterator[str]:
+    """The warnings about a run. dataset: of its finished images; measured: of those that were measured."""
+    n = measured.sizes["image"]
+    identity = manifest["identity"]
+    selected, asked = len(calibration["selected"]), identity["limit"]
+    if dataset.sizes["image"] < selected:
+        yield f"Partial: {dataset.sizes['image']} of {selected} images."
+    if selected < asked:
+        yield f"{selected} images count, {asked} were asked for; none is used twice."
+    if n == 1:
+        yield "One image: no bootstrap intervals."
+    yield from _left_out(calibration)
+    if identity["trials"] < 10:
+        yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
+    if "input_distance_l2" in measured and n:
+        lost = (measured["input_distance_l2"].values == 0).mean(axis=(0, 2))
+        gone = [f"{radius_text(r)} ({s:.0%})" for r, s in zip(measured["radius"].values, lost, strict=True) if s > 0]
+        if gone:
+            yield f"Rounding left nothing of some perturbations, at radius {', '.join(gone)}: choose larger radii."
+    yield from _images(dataset, measured)
+    yield from _normalised(identity["measures"], calibration)
+    if n:
+        yield from _undefined(identity["measures"], measured)
+    yield from _rounding(rows)
+    yield from manifest["context"].get("notes", [])
+
+
+def _left_out(calibration: Calibration) -> Iterator[str]:
+    """Of the selection pass."""
+    duplicates = calibration["counts"]["duplicate"]
+    if duplicates:
+        yield f"{duplicates} images left out: the same file as another one."
+    converted = Counter(note for candidate in calibration["candidates"] for note in candidate.get("notes", []))
+    for note, count in converted.items():
+        yield f"{count} image{'s' * (count != 1)}: {note}."
+
+
+def _images(dataset: Any, measured: Any) -> Iterator[str]:
+    """Of images that were selected, and of their log-odds."""
+    status = dataset["image_status"].values
+    not_finite = (status == ImageStatus.NON_FINITE_MODEL_OUTPUT).sum()
+    if not_finite:
+        yield f"{not_finite} images left out: the model's output was not finite for some perturbation."
+    unreadable = (status == ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION).sum()
+    if unreadable:
+        yield f"{unreadable} images left out: removed or changed since they were selected."
+    rounded = int((measured["log_odds_status"].values == LogOddsStatus.PROBABILITY_ROUNDED_TO_ZERO_OR_ONE).sum())
+    if rounded:
+        yield (
+            f"{rounded} images: some log-odds are undefined, since the graph gives probabilities only and they round "
+            "to 0 or 1; an exported graph with logits would have them."
+        )
+
+
+def _normalised(measures: Sequence[str], calibration: Calibration) -> Iterator[str]:
+    """Where numbers depend on the ranges of g and h."""
+    if not any(number.quantity.normalised for name in measures for number in REGISTRY[name].numbers):
+        return
+    if calibration["calibration_images"] < 100:
+        yield (
+            f"The ranges of g and h come from {calibration['calibration_images']} images; below 100 the "
+            "normalised Lipschitz ratio depends on which images those are."
+        )
+    for layer, width in calibration["feature_range"].items():
+        if width == 0:
+            yield f"Layer {layer} does not vary over the calibration images: its Lipschitz ratio is undefined."
+
+
+def _undefined(measures: Sequence[str], measured: Any) -> Iterator[str]:
+    """Where a measure's own status says that something is undefined."""
+    for variable in (v for name in measures for v in REGISTRY[name].variables if v.status):
+        undefined = measured[variable.name].values != 0
+        if undefined.any():
+            what = variable.long_name.removeprefix("why ").removesuffix(" is undefined")
+            yield (
+                f"{WORDS.get(what, what)} is undefined in {undefined.sum()} of {undefined.size} cases (image, radius, "
+                f"layer): `{variable.name}` says why."
+            )
+
+
+WORDS = {"mantel_r": "Mantel's r"}
+"""A variable as a sentence names it."""
+
+
+def _rounding(rows: Mapping[str, Estimate]) -> Iterator[str]:
+    """Where the ranges of the log-odds are not above the noise floor, of the first family that was measured."""
+    families = [measure.scores for measure in REGISTRY.values() if measure.scores]
+    below = by_radius(rows, f"{families[0].below_floor.name}_share")
+    radii = [radius_text(radius) for radius, estimate in below.items() if estimate.value >= 0.5]
+    if radii:
+        yield (
+            f"Not above twice the noise floor: log-odds ranges at radius {', '.join(radii)}, for half of the images or "
+            "more; they are rounding, not response."
+        )

@@ -1,0 +1,254 @@
+"""Which of several runs is more robust: paired differences over the images they share; prints nothing.
+
+Every number is a mean over the common images, a difference is the mean of the paired differences, its interval a
+bootstrap over images, its p a sign-flip test, corrected after Holm for the number of pairs. Each measure declares the
+quantities that are compared, and which direction is the more robust one, if any: topology has none, since a low Mantel
+r is no evidence of anything by itself.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import InputError, UsageError
+from analyzer.measures import REGISTRY, Quantity
+from analyzer.measures.quantities import Array, mean_of_known
+from analyzer.statistics import FEW_IMAGES
+from analyzer.store import Run
+from analyzer.summary import radius_text
+from analyzer.verdicts import pairing
+from analyzer.verdicts.compare.paired import Difference, Entry, Judged, Pair, compared
+from analyzer.verdicts.compare.sentences import ordered, sentence, winner
+from analyzer.verdicts.pairing import OpenRun
+
+SCHEMA = 1
+FAINT = "below the noise floor"
+"""Why no verdict: ranges not above twice what the log-odds of the clean image vary by are rounding, not response."""
+
+__all__ = ["FAINT", "SCHEMA", "Comparison", "compare", "compare_opened"]
+
+
+class ComparedRun(TypedDict):
+    """One of the runs."""
+
+    name: str
+    path: str
+    model: str
+    layers: list[str]
+    finished: int
+    selected: int
+    complete: bool
+
+
+class Ranked(TypedDict):
+    """A run in a ranking, with the runs that it is distinguishably more robust than."""
+
+    name: str
+    value: float
+    more_robust_than: list[str]
+
+
+class Property(TypedDict):
+    """One compared quantity: by the text of each radius, and of each image's mean over the radii."""
+
+    title: str
+    unit: str
+    more_robust: str | None
+    sentence: str
+    radii: dict[str, Entry]
+    overall: Entry
+    ranking: list[Ranked] | None
+
+
+class Comparison(TypedDict):
+    """What `compare` returns; numbers are NaN where undefined."""
+
+    schema: int
+    runs: list[ComparedRun]
+    images: int
+    pairing: str
+    notes: list[str]
+    properties: dict[str, Property]
+
+
+def compare(runs: Sequence[Path]) -> Comparison:
+    """Compare two or more runs of one protocol on the images they share. Prints nothing.
+
+    Args:
+        runs: run directories, finished or not.
+
+    Returns:
+        "images": how many are common to all; "pairing": "perturbation" (every run saw the same ones), or "image" where
+        the input sizes differ; "properties": by quantity[/layer], the mean of each run and every pair's difference
+        (second - first) with interval, n (images), p, and whether they are distinguishable: true, false, or null where
+        the images are too few to tell or the ranges that normalise come from different images. `reason` says why there
+        is no verdict. `ranking` is null where no direction is the more robust one.
+
+    Raises:
+        UsageError: fewer than two different runs, or different protocols.
+        InputError: there is no run, no common image or no common measure.
+        IncompleteError: a run is damaged or has no image yet.
+
+    Example:
+        >>> document = compare([Path("runs/a"), Path("runs/b")])  # doctest: +SKIP
+        >>> document["properties"]["isotropy_log_odds_range"]["sentence"]  # doctest: +SKIP
+    """
+    paths = [Path(path) for path in runs]
+    if len({path.resolve() for path in paths}) < max(2, len(paths)):
+        raise UsageError(f"compare needs two or more different runs, got {', '.join(map(str, paths)) or 'none'}")
+    names, readers = pairing.names_of(paths), [Run(path) for path in paths]
+    pairing.check_protocols(readers, names)
+    with ExitStack() as stack:
+        return compare_opened(
+            [stack.enter_context(pairing.opened(run, name)) for run, name in zip(readers, names, strict=True)]
+        )
+
+
+def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
+    """`compare` of runs that are open and of one protocol."""
+    places = pairing.matched(runs)
+    layers = pairing.paired_layers(runs)
+    properties: dict[str, Property] = {}
+    for quantity in _quantities():
+        if not all(quantity.measured_in(run.dataset) for run in runs):
+            continue
+        for suffix, where in layers.items() if quantity.layered else [("", [0] * len(runs))]:
+            values = [run.by_radius(quantity, layer)[at] for run, layer, at in zip(runs, where, places, strict=True)]
+            properties[quantity.name + suffix] = _property(quantity, runs, values, places)
+    if not properties:
+        raise InputError(
+            f"no measure is common to {' and '.join(run.name for run in runs)}\n"
+            "measure one of them again with the `measures` and `layers` of the other"
+        )
+    return {
+        "schema": SCHEMA,
+        "runs": [_described(run) for run in runs],
+        "images": len(places[0]),
+        "pairing": "perturbation" if pairing.same_perturbations(runs) else "image",
+        "notes": [
+            *pairing.unfinished(runs),
+            *pairing.notes(runs, places),
+            *_missing(runs),
+            *_few(len(places[0])),
+        ],
+        "properties": properties,
+    }
+
+
+def _quantities() -> list[Quantity]:
+    return [quantity for measure in REGISTRY.values() for quantity in measure.compared]
+
+
+def _described(run: OpenRun) -> ComparedRun:
+    return {
+        "name": run.name,
+        "path": str(run.run.path),
+        "model": run.run.context["model"],
+        "layers": run.run.layers,
+        "finished": run.dataset.sizes["image"],
+        "selected": run.state.selected,
+        "complete": run.state.complete,
+    }
+
+
+def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
+    for run in runs:
+        absent = [quantity.name for quantity in _quantities() if not quantity.measured_in(run.dataset)]
+        if absent:
+            yield f"{run.name} did not measure what these need: {', '.join(absent)}."
+
+
+def _few(images: int) -> Iterator[str]:
+    if images < FEW_IMAGES:
+        yield f"{images} common image(s) cannot tell runs apart: {FEW_IMAGES} are needed for a verdict."
+    else:
+        yield (
+            "Not distinguishable is no proof of equality; p is not corrected for the number of radii, properties and "
+            "layers."
+        )
+
+
+def _property(
+    quantity: Quantity, runs: Sequence[OpenRun], values: Sequence[Array], places: Sequence[NDArray[np.intp]]
+) -> Property:
+    """One property from (image, radius) of each run; a cell that one lacks counts for none."""
+    everywhere = np.isfinite(np.stack(values)).all(axis=0)
+    used = [np.where(everywhere, each, np.nan) for each in values]
+    columns = [np.column_stack([each, mean_of_known(each)]) for each in used]
+    names = [run.name for run in runs]
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    faint = np.array(
+        [_buried(quantity, run, column, at) for run, column, at in zip(runs, columns, places, strict=True)]
+    )
+    entries: list[Entry] = []
+    for k, differences in enumerate(compared(columns, pairs)):
+        labelled: list[Pair] = [
+            {
+                "first": names[a],
+                "second": names[b],
+                **_with_verdict(
+                    one,
+                    faint=bool(faint[a, k] or faint[b, k]),
+                    other_ranges=quantity.normalised and not pairing.same_calibration([runs[a], runs[b]]),
+                ),
+            }
+            for (a, b), one in zip(pairs, differences, strict=True)
+        ]
+        means = {name: float(mean_of_known(column[None, :, k])[0]) for name, column in zip(names, columns, strict=True)}
+        entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": means, "pairs": labelled})
+    radii = [radius_text(float(radius)) for radius in runs[0].dataset["radius"].values]
+    overall = entries[-1]
+    return {
+        "title": quantity.title,
+        "unit": quantity.unit,
+        "more_robust": quantity.more_robust,
+        "sentence": sentence(quantity.title, overall, quantity.more_robust),
+        "radii": dict(zip(radii, entries[:-1], strict=True)),
+        "overall": overall,
+        "ranking": _ranking(overall, quantity.more_robust) if quantity.more_robust else None,
+    }
+
+
+def _buried(quantity: Quantity, run: OpenRun, column: Array, places: NDArray[np.intp]) -> list[bool]:
+    """For each radius, and at last for their mean, whether the median is not above twice the quantity's noise floor.
+
+    column: (image, radius + 1). The mean is buried too where every radius is.
+    """
+    if not quantity.floor:
+        return [False] * column.shape[1]
+    floor = np.asarray(run.dataset[quantity.floor].values[places], dtype=np.float64)
+    defined = floor[np.isfinite(floor)]
+    limit = 2 * float(np.median(defined)) if defined.size else np.nan
+    medians = [float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else np.nan for c in column.T]
+    below = [median <= limit for median in medians]
+    return [*below[:-1], below[-1] or all(below[:-1])]
+
+
+def _with_verdict(difference: Difference, *, faint: bool, other_ranges: bool) -> Judged:
+    """A difference with the `reason` why nothing is said of it, null where its verdict stands."""
+    if faint and difference["distinguishable"] is not None:
+        return {**difference, "distinguishable": False, "reason": FAINT}
+    if other_ranges:
+        return {**difference, "distinguishable": None, "reason": pairing.OTHER_RANGES}
+    return {**difference, "reason": None}
+
+
+def _ranking(overall: Entry, more_robust: str) -> list[Ranked]:
+    """The more robust first, undefined last; each with the runs that it is distinguishably more robust than."""
+    return [
+        {"name": name, "value": overall["values"][name], "more_robust_than": _beaten(overall, name, more_robust)}
+        for name in ordered(overall, more_robust)
+    ]
+
+
+def _beaten(overall: Entry, name: str, more_robust: str) -> list[str]:
+    return [
+        pair["second"] if winner(pair, more_robust) == pair["first"] else pair["first"]
+        for pair in overall["pairs"]
+        if pair["distinguishable"] and winner(pair, more_robust) == name
+    ]

@@ -1,0 +1,138 @@
+"""How a number of a run changed against a baseline, resampled over the images that both measured."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import IncompleteError
+from analyzer.measures import NUMBERS, Number
+from analyzer.measures.quantities import contributions
+from analyzer.statistics import (
+    FEW_IMAGES,
+    LEVEL,
+    QUANTILES,
+    Estimate,
+    quantile_grid,
+    resample_counts,
+    resampled_quantiles,
+)
+from analyzer.summary import parts
+from analyzer.verdicts.gate.conditions import Change, Condition
+from analyzer.verdicts.pairing import OTHER_RANGES, Array, OpenRun, paired_layers, same_calibration
+
+
+def paired_number(name: str) -> Number | None:
+    """The number of this name, None where it does not follow from one number or some points of each image."""
+    number = NUMBERS.get(parts(name).stem)
+    return number if number is not None and isinstance(number.statistic, str) else None
+
+
+def change(
+    condition: Condition,
+    runs: tuple[OpenRun, OpenRun],
+    places: tuple[NDArray[np.intp], NDArray[np.intp]],
+    whole: tuple[Estimate, Estimate],
+) -> Change:
+    """Run minus baseline of a REGRESSION condition.
+
+    runs, whole: the run and the baseline, and what their summaries say; places: the common images on their axes.
+    Value and interval (percentile bootstrap, both resampled alike) are those on the common images. Where the number
+    is not one that images contribute to singly, or the runs share no image, the summaries' values stand, without an
+    interval.
+    """
+    number = paired_number(condition.name)
+    declared = NUMBERS.get(parts(condition.name).stem)
+    if declared is not None and declared.quantity.normalised and not same_calibration(runs):
+        return _of_summaries(condition, whole, OTHER_RANGES)
+    layers = paired_layers(runs)
+    suffix = parts(condition.name).suffix
+    if number is None or suffix not in layers:
+        return _of_summaries(condition, whole, "no paired interval for this number")
+    if not len(places[0]):
+        return _of_summaries(condition, whole, "no image is shared")
+    first, second = (
+        _points(run, number, condition.name, layer)[where]
+        for run, layer, where in zip(runs, layers[suffix], places, strict=True)
+    )
+    return _paired(condition, number, first, second, [len(run.positions) for run in runs])
+
+
+def _of_summaries(condition: Condition, whole: tuple[Estimate, Estimate], why: str) -> Change:
+    values = (whole[0].value, whole[1].value)
+    return Change(_unbounded(_difference(*values, condition.relative), whole[0].n), *values, why)
+
+
+def _paired(condition: Condition, number: Number, first: Array, second: Array, counts: list[int]) -> Change:
+    """The change from what each common image contributes to either run, (image, point); counts: images of each."""
+    quantile = QUANTILES.get(str(number.statistic))
+    if first.shape[1] == 1 or quantile is None:  # pooled points of the two need not be the same ones
+        both = np.isfinite(first) & np.isfinite(second)
+        first, second = np.where(both, first, np.nan), np.where(both, second, np.nan)
+    used = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
+    first, second = first[used], second[used]
+    n = len(first)
+    note = "" if counts == [n, n] else f"on {n} shared images (run: {counts[0]}, baseline: {counts[1]})"
+    if not n:
+        return Change(Estimate(math.nan, math.nan, math.nan, 0), math.nan, math.nan, note)
+    values = (_statistic(first, quantile), _statistic(second, quantile))
+    if condition.relative and values[1] == 0 != values[0]:
+        note = "; ".join(filter(None, ("the baseline is 0: allow an absolute number, not a percentage", note)))
+    estimate = _unbounded(_difference(*values, condition.relative), n)
+    if number.statistic == "share" and np.ptp(first - second) == 0:
+        # As a share of 0 or 1 has no bootstrap interval: no image tells how much the others may differ.
+        return Change(estimate, *values, "; ".join(filter(None, ("all paired differences are equal", note))))
+    if n >= FEW_IMAGES and math.isfinite(estimate.value):
+        one, other = (_resampled(points, quantile) for points in (first, second))
+        resampled = _difference(one, other, condition.relative)
+        if np.isfinite(resampled).all():
+            low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            estimate = estimate._replace(low=float(low), high=float(high))
+    return Change(estimate, *values, note)
+
+
+def _points(run: OpenRun, number: Number, name: str, layer: int) -> Array:
+    """What each image contributes: (image, point), one point unless points are pooled."""
+    quantity = number.quantity
+    if not quantity.measured_in(run.dataset):
+        raise IncompleteError(
+            f"{run.run.path}: damaged: its summary has {quantity.name}, its results do not\nsee `analyzer verify`"
+        )
+    radius = parts(name).radius
+    place = None if radius is None else list(run.dataset["radius"].values).index(radius)
+    scale = run.scale(layer) if quantity.layered else 1.0
+    points: NDArray[Any] = contributions(quantity, run.values(quantity, layer), radius=place, scale=scale)
+    points = points.astype(np.float64) * (scale if quantity.scaled else 1.0)
+    return points if points.ndim == 2 else points[:, None]
+
+
+def _statistic(points: Array, quantile: float | None) -> float:
+    """As the summary computes it: pooled quantiles by the empirical distribution, others between neighbours."""
+    defined = points[np.isfinite(points)]
+    if quantile is None:
+        return float(defined.mean())
+    return float(np.quantile(defined, quantile, method="linear" if points.shape[1] == 1 else "inverted_cdf"))
+
+
+def _resampled(points: Array, quantile: float | None) -> Array:
+    """The statistic of each bootstrap resample of the images, the same resamples for equal numbers of images."""
+    defined = np.isfinite(points)
+    if quantile is None:
+        total, sums = defined.sum(axis=1), np.where(defined, points, 0.0).sum(axis=1)
+        return np.concatenate([weights @ sums / (weights @ total) for weights in resample_counts(len(points))])
+    grid = quantile_grid(np.sort(points[defined])).astype(np.float64)
+    return np.asarray(resampled_quantiles(points, grid, (quantile,))[0])
+
+
+def _difference(value: Array | float, baseline: Array | float, relative: bool) -> Array:
+    """Run minus baseline; as a fraction of the baseline's value infinite where that is 0 and the run's is not."""
+    change = np.asarray(value, dtype=np.float64) - baseline
+    if not relative:
+        return change
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(change == 0, 0.0, change / np.abs(baseline))
+
+
+def _unbounded(value: Array, n: int) -> Estimate:
+    return Estimate(float(value), math.nan, math.nan, n)
