@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from analyzer import card as cards
 from analyzer import graph
 from analyzer.errors import InputError
-from analyzer.graph import files, opset, process, safety
+from analyzer.graph import files, opset, safety
+from analyzer.system import run_child
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
@@ -151,7 +152,7 @@ def test_check_reports_what_the_child_found(tmp_path):
         ("import time; time.sleep(30)", 0.5, r"more than 0\.5 s"),
         ("print('no json')", 60, "crashed"),
         (
-            "from analyzer.graph.process import limit_memory; limit_memory(2**30); b = bytearray(2**31)",
+            "from analyzer.system import limit_memory; limit_memory(2**30); b = bytearray(2**31)",
             60,
             "crashed .status 1",
         ),
@@ -161,7 +162,7 @@ def test_a_child_that_dies_is_an_input_error(tmp_path, monkeypatch, code, second
     (tmp_path / "dying.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(InputError, match=says) as caught:
-        process.run_child("dying", [], seconds=seconds, model="m.onnx", doing="checking")
+        run_child("dying", [], seconds=seconds, model="m.onnx", doing="checking")
     assert str(caught.value).startswith("m.onnx")
 
 

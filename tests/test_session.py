@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from analyzer import graph, session
 from analyzer.errors import InputError, UsageError
-from analyzer.graph import safety
-from analyzer.session import Session, batching, core, providers, runtime, trial
+from analyzer.session import Session, batching, core, guarded, providers, runtime
+from analyzer.system import physical_memory
 
 
 @pytest.fixture(autouse=True)
@@ -423,7 +423,7 @@ def test_a_loop_that_ends_works(tmp_path):
 
 
 def test_an_endless_loop_meets_the_time_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "SECONDS", 1.5)
+    monkeypatch.setattr(guarded, "SECONDS", 1.5)
     with pytest.raises(InputError, match=r"pixel_mean\.onnx: trying its Loop on one image, .* more than 1\.5 s"):
         open_session(looping(tmp_path, endless=True))
 
@@ -443,7 +443,7 @@ def test_a_tensor_of_unknown_size_is_tried_under_a_memory_limit(tmp_path):
 
     edit(path, change)
     assert graph.prepare(path, card=card).unbounded == ("ConstantOfShape",)
-    assert safety.physical_memory() < 4 * 2**44
+    assert physical_memory() < 4 * 2**44
     with pytest.raises(InputError, match=r"pixel_mean\.onnx"):
         open_session((path, card))
 

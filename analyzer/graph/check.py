@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from analyzer.errors import InputError
-from analyzer.graph.process import run_child
+from analyzer.system import run_child
 
 
 def check(model: Path, *, seconds: float = 60) -> None:
@@ -14,4 +14,4 @@ def check(model: Path, *, seconds: float = 60) -> None:
     """
     answer = run_child("analyzer.graph.child", [str(model)], seconds=seconds, model=str(model), doing="checking")
     if "error" in answer:
-        raise InputError(str(answer["error"]))
+        raise InputError(answer["error"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
 from analyzer.graph import Prepared, composed
-from analyzer.session import batching, feeding, providers, runtime, trial
+from analyzer.session import batching, feeding, guarded, providers, runtime
 from analyzer.session.feeding import Feed, Words
 
 DEFAULT_BATCH = 16
@@ -61,7 +61,7 @@ class Session:
         self.notes = []
         self.precision = prepared.precision
         if prepared.unbounded and not prepared.reduced:  # that one was tried as it was
-            trial.attempt(prepared, pixel_shape)
+            guarded.attempt(prepared, pixel_shape)
         self._choose_provider(provider)
         self.device = providers.device_name(self.provider)
         # A reduced graph relates the rows of a batch to each other, so the batch is one of a kind.
