@@ -1,4 +1,4 @@
-"""Refusals that need no inference: operators from elsewhere, and tensors larger than this machine."""
+"""Refusing models that are not safe to run: foreign operators, malformed tensors, and tensors larger than memory."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from analyzer.graph.external import Located
 from analyzer.graph.index import Index
 from analyzer.system import physical_memory
 
-# What the runtime brings itself. Anything else would need a library that comes with the model.
+# The operators that the runtime has. Others would need a library that comes with the model.
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"})
 _LOADS_FILES = frozenset({"EPContext"})
 LARGEST_CONSTANT = 4 * 2**30  # bytes that a tensor computed from constants may take
 
 
 def inspect(model: ModelProto, path: Path) -> Located:
-    """All refusals that look at the stored model only; returns its external files. Raises InputError."""
+    """Raise InputError where the stored model is not safe to run; return its external files."""
     _refuse_foreign_operators(model, path)
     _refuse_malformed_tensors(model, path)
     return external.locate(model, path)
