@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ def convolution_and_transpose(
     left = [
         (size[i] + pads[i] + pads[count + i] - (dilations[i] * (kernel[i] - 1) + 1)) % strides[i] for i in range(count)
     ]
-    layer: dict[str, int | list[int]] = {
+    layer: dict[str, Any] = {
         "kernel_shape": list(kernel),
         "strides": list(strides),
         "pads": list(pads),
