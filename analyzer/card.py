@@ -62,13 +62,13 @@ def beside(model: Path) -> Path:
 
 def locate(model: Path, card: Path | None) -> Path:
     """`card` where one is given, else the one beside `model`. Raises InputError where the model has none there."""
-    found = card or beside(model)
-    if card is None and model.is_file() and not found.exists():
+    path = card or beside(model)
+    if card is None and model.is_file() and not path.exists():
         raise InputError(
-            f"{model}: no card {found.name} beside it\n"
-            f"`analyzer inspect {shlex.quote(str(model))} --write-card` writes one to fill in, or give --card"
+            f"{model}: no card {path.name} beside it\n"
+            f"`analyzer inspect {shlex.quote(str(model))}` with `write_card` writes one to fill in, or give `card`"
         )
-    return found
+    return path
 
 
 def read(path: Path) -> Card:
@@ -76,7 +76,9 @@ def read(path: Path) -> Card:
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such card; `analyzer inspect MODEL --write-card` writes one to fill in") from None
+        raise InputError(
+            f"{path}: no such card; `analyzer inspect MODEL` with `write_card` writes one to fill in"
+        ) from None
     except (OSError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, not JSON, too long a number
         raise InputError(f"{path}: cannot be read as a JSON card: {e}") from e
     return parse(document, where=str(path))

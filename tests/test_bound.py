@@ -593,5 +593,5 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="no layer 'nothing'"):
         bounds.bound(path, layers=("nothing",))
     beside(path).unlink()
-    with pytest.raises(InputError, match="--write-card"):
+    with pytest.raises(InputError, match="`write_card`"):
         bounds.bound(path)

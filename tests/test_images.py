@@ -389,7 +389,7 @@ def test_folders_refused(folder, name, labels, says):
     with pytest.raises(InputError) as e:
         images.find(folder, card=card(labels=labels))
     assert says in str(e.value)
-    assert "--labels" in str(e.value)
+    assert "`labels`" in str(e.value)
     assert len(str(e.value).splitlines()) == 2
 
 

@@ -71,7 +71,7 @@ def from_folders(images: Collection[str], *, card: Card, where: Path) -> dict[st
     """Class index of every image from the first part of its id."""
     names = _names(card)
     folders = sorted({key.partition("/")[0] for key in images})
-    mend = "give --labels a CSV, or put the images directly into the folder"
+    mend = "give `labels` a CSV, or put the images directly into the folder"
     classes: dict[str, int] = {}
     for folder in folders:
         try:
