@@ -3,10 +3,10 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 from onnx import TensorProto, ValueInfoProto
 
+from analyzer.document import CardDocument, OutputDocument, ResizeDocument
 from analyzer.errors import InputError
 from analyzer.graph import files, safety, walk
 from analyzer.graph.dtypes import FLOATS, type_name
@@ -84,7 +84,7 @@ def describe(model: Path) -> Description:
 _QUANTISED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 
 
-def draft_card(model: Path) -> dict[str, Any]:
+def draft_card(model: Path) -> CardDocument:
     """A card for `model` with what the graph tells; `source.fill_in` lists what is guessed or left open.
 
     Raises InputError where the model has several inputs or an input that is no image.
@@ -103,16 +103,16 @@ def draft_card(model: Path) -> dict[str, Any]:
         todo.append("RGB is a guess: it may be BGR")
     todo.append("resize and its interpolation are a guess")
     square = size[0] == size[1]
-    resize: dict[str, Any] = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
+    resize: ResizeDocument = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
     resize["interpolation"] = "bilinear"
-    output: dict[str, Any] = {"kind": "probabilities" if description.softmax else "logits"}
+    output: OutputDocument = {"kind": "probabilities" if description.softmax else "logits"}
     if len(description.outputs) == 1:
         output = {"name": description.outputs[0][0], **output}
     else:
         todo.append(f"add output.name, one of: {', '.join(entry[0] for entry in description.outputs)}")
     if not description.softmax:
         todo.append("output.kind is a guess: no Softmax ends the graph")
-    return {
+    document: CardDocument = {
         "schema": 1,
         "input": {
             "name": name,
@@ -124,9 +124,11 @@ def draft_card(model: Path) -> dict[str, Any]:
             "std": [1] * count,
         },
         "output": output,
-        **({"feature": {"name": description.features[0][0]}} if description.features else {}),
-        "source": {"sha256": files.sha256(model), "fill_in": todo},
     }
+    if description.features:
+        document["feature"] = {"name": description.features[0][0]}
+    document["source"] = {"sha256": files.sha256(model), "fill_in": todo}
+    return document
 
 
 def _guess(
