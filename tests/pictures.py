@@ -88,5 +88,5 @@ def refusal(tmp_path, data, **options):
     return message
 
 
-def pairs(found):
-    return [(image.id, image.label) for image in found]
+def pairs(listed):
+    return [(image.id, image.label) for image in listed]

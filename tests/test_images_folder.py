@@ -26,10 +26,10 @@ def folder(tmp_path):
 
 def test_find_is_recursive_and_sorted_by_id(folder):
     put(folder, "b/x.png", "a.JPG", "b/c/y.TiFf", "Z.webp", "a.txt", "png", "x.png.bak")
-    found = images.find(folder, card=CARD)
-    assert [image.id for image in found] == ["Z.webp", "a.JPG", "b/c/y.TiFf", "b/x.png"]
-    assert found[3].path == folder / "b" / "x.png"
-    assert {(image.label, image.roi) for image in found} == {(None, None)}
+    listed = images.find(folder, card=CARD)
+    assert [image.id for image in listed] == ["Z.webp", "a.JPG", "b/c/y.TiFf", "b/x.png"]
+    assert listed[3].path == folder / "b" / "x.png"
+    assert {(image.label, image.roi) for image in listed} == {(None, None)}
 
 
 @pytest.mark.parametrize("suffix", images.SUFFIXES)
@@ -76,9 +76,9 @@ def test_find_undecodable_names(folder):
         path = os.fsdecode(os.fsencode(folder) + b"/" + name)
         with open(path, "wb") as file:  # noqa: PTH123
             file.write(png())
-    found = images.find(folder, card=CARD)
-    assert [image.id for image in found] == [r"\\xff.png", r"\xff.png", "é.png"]
-    for image in found:
+    listed = images.find(folder, card=CARD)
+    assert [image.id for image in listed] == [r"\\xff.png", r"\xff.png", "é.png"]
+    for image in listed:
         image.id.encode()
         assert images.read(image, card=CARD).values.shape == (3, 4, 6)
 
@@ -264,8 +264,8 @@ def test_gtsrb_refused(folder, text, names):
 
 def test_folders_named_by_label(folder):
     put(folder, "dog/a.png", "dog/deeper/b.png", "cat/a.png")
-    found = images.find(folder, card=LABELLED)
-    assert pairs(found) == [("cat/a.png", 0), ("dog/a.png", 2), ("dog/deeper/b.png", 2)]
+    listed = images.find(folder, card=LABELLED)
+    assert pairs(listed) == [("cat/a.png", 0), ("dog/a.png", 2), ("dog/deeper/b.png", 2)]
 
 
 def test_folders_named_by_index(folder):
@@ -311,16 +311,16 @@ def test_folders_refused(folder, name, labels, says):
 
 def test_seeded_order_is_a_property_of_id_and_seed(folder):
     put(folder, *(f"{n:03}.png" for n in range(60)))
-    found = images.find(folder, card=CARD)
-    order = images.seeded_order(found, seed=5)
-    assert sorted(order, key=lambda image: image.id) == found
-    assert order != found
-    shuffled = list(found)
+    listed = images.find(folder, card=CARD)
+    order = images.seeded_order(listed, seed=5)
+    assert sorted(order, key=lambda image: image.id) == listed
+    assert order != listed
+    shuffled = list(listed)
     random.Random(0).shuffle(shuffled)
     assert images.seeded_order(shuffled, seed=5) == order
-    half = [image for image in found if image.id < "030"]
+    half = [image for image in listed if image.id < "030"]
     assert images.seeded_order(half, seed=5) == [image for image in order if image in half]
-    assert images.seeded_order(found, seed=6) != order
+    assert images.seeded_order(listed, seed=6) != order
 
 
 def test_seeded_order_is_the_documented_one(folder):

@@ -80,8 +80,8 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
     if declared is not None:
         batch.free_reshapes(proto, index, declared, prefix=prefix)
         notes.append(f"Batch dimension {declared} made free.")
-    made = surgery.rebuild(proto, index, image, card, scores.tensor, taps, prefix)
-    _refuse_other_inputs(proto, made.input, model)
+    interface = surgery.rebuild(proto, index, image, card, scores.tensor, taps, prefix)
+    _refuse_other_inputs(proto, interface.input, model)
     operators = {node.op_type for node in walk.nodes(proto)}
     if drawn := sorted(operators & _RANDOM):
         notes.append(f"The graph draws random numbers ({', '.join(drawn)}); expect a large noise floor.")
@@ -90,8 +90,8 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
     return Prepared(
         model=_serialised(proto, model),
         folder=folder,
-        input=made.input,
-        outputs=made.outputs,
+        input=interface.input,
+        outputs=interface.outputs,
         kind=scores.kind,
         layers=names,
         notes=tuple(notes),
