@@ -5,15 +5,22 @@ errors that name the key, so that a misspelt ``mean`` never silently becomes a d
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analyzer.document import (
+    CardDocument,
+    InputDocument,
+    Keys,
+    OutputDocument,
+    ResizeDocument,
+    is_finite,
+    refuse_repeated_keys,
+)
 from analyzer.errors import InputError, UsageError
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
@@ -34,7 +41,14 @@ class Resize:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """A validated card. `size` is (height, width); `mean` and `std` act on 0..255 pixels in `channels` order."""
+    """A validated card.
+
+    layout: "NCHW" or "NHWC". size: (height, width) of the input, in pixels. channels: "RGB", "BGR" or "L".
+    mean, std: one number a channel, in grey levels and in the order of `channels`; the input is (pixel - mean) / std,
+    pixels being 0..255. kind: what the output holds, "logits" or "probabilities". input_name, output_name,
+    feature_name: tensors of the graph, None where they are to be found. labels: names of the classes, in order.
+    source: where the network comes from, free text.
+    """
 
     layout: str
     size: tuple[int, int]
@@ -61,29 +75,71 @@ def beside(model: Path) -> Path:
 
 
 def locate(model: Path, card: Path | None) -> Path:
-    """`card` where one is given, else the one beside `model`. Raises InputError where the model has none there."""
-    found = card or beside(model)
-    if card is None and model.is_file() and not found.exists():
+    """Where the card of a model is: `card` where it is given, else the file beside `model`.
+
+    Args:
+        model: The .onnx file.
+        card: The card's file, None for the one beside the model.
+
+    Raises:
+        InputError: No card is given, and the model has none beside it.
+
+    >>> locate(Path("net.onnx"), None).name
+    'net.json'
+    """
+    path = card or beside(model)
+    if card is None and model.is_file() and not path.exists():
         raise InputError(
-            f"{model}: no card {found.name} beside it\n"
-            f"`analyzer inspect {shlex.quote(str(model))} --write-card` writes one to fill in, or give --card"
+            f"{model}: no card {path.name} beside it\n"
+            f"`analyzer inspect {shlex.quote(str(model))}` with `write_card` writes one to fill in, or give `card`"
         )
-    return found
+    return path
 
 
 def read(path: Path) -> Card:
-    """Read and validate a card file. Raises InputError naming the file and the key."""
+    """Read and validate a card file.
+
+    Args:
+        path: The JSON file.
+
+    Raises:
+        InputError: The file cannot be read, or is no valid card; the message names the file and the key at fault.
+
+    >>> import tempfile
+    >>> card = Card("NCHW", (32, 48), "L", Resize("none"), (0.0,), (255.0,), "logits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(card, Path(folder) / "net.json")
+    ...     read(Path(folder) / "net.json") == card
+    True
+    """
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=refuse_repeated_keys)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such card; `analyzer inspect MODEL --write-card` writes one to fill in") from None
+        raise InputError(
+            f"{path}: no such card; `analyzer inspect MODEL` with `write_card` writes one to fill in"
+        ) from None
     except (OSError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, not JSON, too long a number
         raise InputError(f"{path}: cannot be read as a JSON card: {e}") from e
     return parse(document, where=str(path))
 
 
 def write(card: Card, path: Path) -> None:
-    """Write `card` as indented JSON that `read` gives back unchanged. Raises UsageError where it cannot be written."""
+    """Write a card as indented JSON, from which `read` gives the same card.
+
+    Args:
+        card: Any card.
+        path: The JSON file; one that is there is replaced.
+
+    Raises:
+        UsageError: The file cannot be written.
+
+    >>> import tempfile
+    >>> card = Card("NCHW", (32, 48), "L", Resize("none"), (0.0,), (255.0,), "logits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(card, Path(folder) / "net.json")
+    ...     (Path(folder) / "net.json").read_text().splitlines()[:2]
+    ['{', ' "schema": 1,']
+    """
     text = json.dumps(to_document(card), indent=1, ensure_ascii=False) + "\n"
     try:
         # Only a lone surrogate cannot be encoded, and its backslash escape is the one that JSON has for it.
@@ -93,22 +149,35 @@ def write(card: Card, path: Path) -> None:
 
 
 def parse(document: object, *, where: str = "card") -> Card:
-    """Validate a decoded JSON document. Raises InputError naming `where` and the key at fault."""
-    top = _Keys(document, where, "")
+    """Validate a decoded JSON document.
+
+    Args:
+        document: What `json.loads` gives for a card.
+        where: What messages call the document, such as its file.
+
+    Raises:
+        InputError: A key is missing, unknown or of the wrong type; the message names it, and `where`.
+
+    >>> pixels = {"layout": "NCHW", "size": [32, 48], "channels": "RGB", "resize": {"stretch": True}}
+    >>> pixels |= {"mean": [127.5, 127.5, 127.5], "std": [64, 64, 64]}
+    >>> parse({"schema": 1, "input": pixels, "output": {"kind": "logits"}}).pixel_shape
+    (3, 32, 48)
+    """
+    top = Keys(document, where, "")
     schema = top.take("schema", int)
     if schema != 1:
         raise InputError(f"{where}: schema is {schema!r:.60}; this version reads schema 1")
-    pixels = _Keys(top.take("input", dict), where, "input.")
+    pixels = Keys(top.take("input", dict), where, "input.")
     layout = pixels.choice("layout", ("NCHW", "NHWC"))
     channels = pixels.choice("channels", tuple(CHANNELS))
     height, width = pixels.numbers("size", 2, kind=int, above=0)
-    resize = _resize(_Keys(pixels.take("resize", dict), where, "input.resize."))
+    resize = _resize(Keys(pixels.take("resize", dict), where, "input.resize."))
     mean = pixels.numbers("mean", CHANNELS[channels])
     std = pixels.numbers("std", CHANNELS[channels], above=0)
     input_name = pixels.take("name", str, None)
     pixels.finish()
 
-    output = _Keys(top.take("output", dict), where, "output.")
+    output = Keys(top.take("output", dict), where, "output.")
     kind = output.choice("kind", ("logits", "probabilities"))
     output_name = output.take("name", str, None)
     labels = output.take("labels", list, None)
@@ -116,11 +185,11 @@ def parse(document: object, *, where: str = "card") -> Card:
         raise InputError(f"{where}: output.labels must be a list of strings, one a class; leave it out if unknown")
     output.finish()
 
-    feature = _Keys(top.take("feature", dict, {}), where, "feature.")
+    feature = Keys(top.take("feature", dict, {}), where, "feature.")
     feature_name = feature.take("name", str, None)
     feature.finish()
     source = top.take("source", dict, {})
-    if not _is_finite(source):
+    if not is_finite(source):
         raise InputError(f"{where}: source must not contain NaN or Infinity")
     top.finish()
     return Card(
@@ -140,35 +209,50 @@ def parse(document: object, *, where: str = "card") -> Card:
 
 
 def digest(card: Card) -> str:
-    """SHA-256 of what a card says, whatever its file looks like."""
+    """SHA-256 of what a card says, whatever its file looks like: 64 hexadecimal digits.
+
+    Args:
+        card: Any card.
+
+    >>> digest(Card("NCHW", (32, 48), "L", Resize("none"), (0.0,), (255.0,), "logits"))[:16]
+    '2730a6b4b4f5bef7'
+    """
     return hashlib.sha256(json.dumps(to_document(card), sort_keys=True).encode()).hexdigest()
 
 
-def to_document(card: Card) -> dict[str, Any]:
-    """The JSON document of a card; optional parts that are absent stay absent."""
-    resize: dict[str, Any]
-    if card.resize.kind == "shorter_side":
-        resize = {"shorter_side": card.resize.side, "crop": "centre"}
+def to_document(card: Card) -> CardDocument:
+    """The JSON document of a card, from which `parse` gives the same card. Parts that the card leaves out stay out.
+
+    Args:
+        card: Any card.
+
+    >>> card = Card("NCHW", (32, 48), "L", Resize("none"), (0.0,), (255.0,), "logits", labels=("cat", "dog"))
+    >>> to_document(card)["output"]
+    {'kind': 'logits', 'labels': ['cat', 'dog']}
+    """
+    how = card.resize
+    resize: ResizeDocument
+    if how.kind == "shorter_side":
+        resize = {"shorter_side": how.side, "crop": "centre"}
     else:
-        resize = {card.resize.kind: True}
-    if card.resize.kind != "none" or card.resize.interpolation != "bilinear":
-        resize["interpolation"] = card.resize.interpolation
-    document: dict[str, Any] = {
+        resize = {"stretch": True} if how.kind == "stretch" else {"none": True}
+    if how.kind != "none" or how.interpolation != "bilinear":
+        resize["interpolation"] = how.interpolation
+    pixels: InputDocument = {
+        "layout": card.layout,
+        "size": list(card.size),
+        "channels": card.channels,
+        "resize": resize,
+        "mean": list(card.mean),
+        "std": list(card.std),
+    }
+    output: OutputDocument = {"kind": card.kind}
+    if card.labels is not None:
+        output["labels"] = list(card.labels)
+    document: CardDocument = {
         "schema": 1,
-        "input": {
-            **({"name": card.input_name} if card.input_name is not None else {}),
-            "layout": card.layout,
-            "size": list(card.size),
-            "channels": card.channels,
-            "resize": resize,
-            "mean": list(card.mean),
-            "std": list(card.std),
-        },
-        "output": {
-            **({"name": card.output_name} if card.output_name is not None else {}),
-            "kind": card.kind,
-            **({"labels": list(card.labels)} if card.labels is not None else {}),
-        },
+        "input": pixels if card.input_name is None else {"name": card.input_name, **pixels},
+        "output": output if card.output_name is None else {"name": card.output_name, **output},
     }
     if card.feature_name is not None:
         document["feature"] = {"name": card.feature_name}
@@ -177,25 +261,7 @@ def to_document(card: Card) -> dict[str, Any]:
     return document
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ; `json` alone keeps the last of two."""
-    document: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in document:
-            raise ValueError(f"key {key!r:.60} is given twice")
-        document[key] = value
-    return document
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _resize(keys: "_Keys") -> Resize:
+def _resize(keys: Keys) -> Resize:
     interpolation = keys.choice("interpolation", INTERPOLATIONS, "bilinear")
     side = keys.take("shorter_side", int, None)
     if side is not None:
@@ -214,53 +280,3 @@ def _resize(keys: "_Keys") -> Resize:
         )
     keys.finish()
     return resize
-
-
-_REQUIRED = object()
-_TYPE_NAMES = {dict: "an object", list: "a list", str: "a string", int: "an integer", bool: "true or false"}
-
-
-class _Keys:
-    """Takes the keys of one JSON object one by one; what is left over at the end is unknown."""
-
-    def __init__(self, document: object, where: str, prefix: str) -> None:
-        if not isinstance(document, dict):
-            raise InputError(f"{where}: {prefix.rstrip('.') or 'the card'} must be an object")
-        self.left, self.where, self.prefix = dict(document), where, prefix
-
-    def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
-        if key not in self.left:
-            if default is _REQUIRED:
-                near = difflib.get_close_matches(key, self.left, n=1, cutoff=0.85)
-                hint = f"; is {self.prefix}{near[0]} meant to be it?" if near else ""
-                raise InputError(f"{self.where}: {self.prefix}{key} is missing{hint}")
-            return default
-        value = self.left.pop(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise InputError(f"{self.where}: {self.prefix}{key} must be {_TYPE_NAMES[kind]}, not {value!r:.60}")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...], default: Any = _REQUIRED) -> str:
-        value: str = self.take(key, str, default)
-        if value not in allowed:
-            raise InputError(f"{self.where}: {self.prefix}{key} must be one of {', '.join(allowed)}, not {value!r:.60}")
-        return value
-
-    def numbers(self, key: str, count: int, *, kind: type = float, above: float | None = None) -> tuple[float, ...]:
-        given: list[Any] = self.take(key, list)
-        allowed = (int,) if kind is int else (int, float)
-        try:
-            values = tuple(float(v) for v in given if isinstance(v, allowed) and not isinstance(v, bool))
-        except OverflowError:  # an integer of more than 308 digits
-            values = ()
-        right = all(math.isfinite(v) and (above is None or v > above) for v in values)
-        if not (right and len(values) == len(given) == count):
-            name = "integers" if kind is int else "finite numbers"
-            bound = f" above {above:g}" if above is not None else ""
-            raise InputError(f"{self.where}: {self.prefix}{key} must be {count} {name}{bound}, not {given!r:.60}")
-        return values
-
-    def finish(self) -> None:
-        if self.left:
-            unknown = ", ".join(f"{self.prefix}{key}" for key in sorted(self.left))
-            raise InputError(f"{self.where}: unknown key {unknown:.200}")

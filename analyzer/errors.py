@@ -1,12 +1,13 @@
 """Everything the analyzer raises on purpose, each with the exit code the command line gives it.
 
 AnalyzerError            1
-├── UsageError           2   a flag, a provider that cannot be had, a refused resume, an output that cannot be written
+├── UsageError           2   an argument, a provider that cannot be had, a refused resume, an unwritable output
 ├── GateError            3   a gate that did not pass
 ├── InputError           4   a model, card, layer, label or image set that cannot be used
 └── IncompleteError      5   a run that stopped, is incomplete or damaged, and can be resumed
 
-A message is one or two lines: what was given, what was expected, how to mend it.
+A message is one or two lines: what was given, what was expected, how to mend it. It names parameters as Python does, in
+backticks; the command line writes them as its flags. A UsageError is a ValueError too.
 """
 
 
@@ -16,7 +17,7 @@ class AnalyzerError(Exception):
     exit_code = 1
 
 
-class UsageError(AnalyzerError):
+class UsageError(AnalyzerError, ValueError):
     """The request itself cannot be carried out."""
 
     exit_code = 2

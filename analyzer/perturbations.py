@@ -2,11 +2,11 @@
 
 A perturbation depends only on (seed, SHA-256 of the image file, pixel shape, family, radius, trial). Its integer
 words are bits of numpy's Philox4x64-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy
-as 1, 2, 3", SC 2011), read by `random_raw`, the stream that numpy promises to keep; they do not depend on the
+as 1, 2, 3", SC 2011). They are read by `random_raw`, whose stream numpy promises to keep. They do not depend on the
 network, its layout, the norm, the batch, or on which other radii and trials are asked for.
 
-Element order is C, H, W with RGB channels. The words are odd integers in -32767..32767, so that nu = word / 32768
-is uniform on 32,768 levels exactly symmetric about zero. What is added to the pixels is
+Element order is C, H, W with RGB channels. The words are odd integers in -32767..32767, so nu = word / 32768 is uniform
+on 32,768 levels that are exactly symmetric about zero. What is added to the pixels is
 
     delta = radius * nu / ||nu||        in grey levels, ||.|| the L-infinity or the L2 norm
 
@@ -38,7 +38,15 @@ def key(*, seed: int, sha256: str, shape: Sequence[int], family: str, radius: fl
 
 
 def derived_key(purpose: str, *parts: int | float | str) -> int:
-    """A 128-bit key from labelled parts: equal only where purpose, types and values of all parts are equal."""
+    """A 128-bit Philox key. It is the same only where purpose, types and values of all parts are.
+
+    Args:
+        purpose: What the random bits are for; keeps the streams of different uses apart.
+        parts: What they depend on.
+
+    >>> derived_key("noise", 1, 2.0) == derived_key("noise", 1, 2)
+    False
+    """
     digest = hashlib.sha256(f"convnet-analyzer/1/{purpose}".encode())
     for part in parts:
         data = struct.pack("<d", part) if isinstance(part, float) else str(part).encode()
@@ -47,13 +55,24 @@ def derived_key(purpose: str, *parts: int | float | str) -> int:
 
 
 def random_words(philox_key: int, count: int, *, counter: int = 0) -> NDArray[np.uint64]:
-    """`count` 64-bit words of the Philox stream of `philox_key`, from the given 256-bit counter on. Shape (count,)."""
+    """Words of a Philox stream, the same on every machine. Shape (count,), uint64.
+
+    Args:
+        philox_key: 128 bits, such as `derived_key` gives.
+        count: How many words.
+        counter: Where in the stream they begin, in steps of four words.
+
+    >>> hex(random_words(0, 1)[0])
+    '0x2f4ba6408e4d89b'
+    >>> bool(random_words(0, 8)[4] == random_words(0, 1, counter=1)[0])
+    True
+    """
     raw: Any = np.random.Philox(key=philox_key, counter=counter).random_raw(count)
     return np.asarray(raw, dtype=np.uint64)
 
 
 class Perturbations:
-    """The perturbations of one image, family and radius: `trials` rows of `size` integer words and their scales.
+    """The perturbations of one image, family and radius: rows of D = C * H * W integer words, and their scales.
 
     Noise family: row i is its own stretch of the Philox stream, so rows can be had in any number and order.
 
@@ -61,9 +80,28 @@ class Perturbations:
 
         row_i[k] = nu[(tau[k] + tau[i]) mod D]
 
-    tau being a permutation of 0..D-1 drawn once from (seed, shape). Each row is a bijection of nu, and the reorderings
-    of the first D trials all differ. They are not drawn uniformly from all D! permutations; since nu is i.i.d. and tau
-    has no spatial structure, no translation-equivariant layer can tell them from such a draw.
+    where tau is a permutation of 0..D-1, drawn once from (seed, shape). Each row has the elements of nu, and the
+    reorderings of the first D trials all differ. They are not drawn uniformly from all D! permutations. But nu is
+    i.i.d. and tau has no spatial structure, so no translation-equivariant layer can tell them from such a draw.
+
+    Args:
+        seed: Of the whole run.
+        sha256: Of the image's file, in hex.
+        shape: (C, H, W) of the image's pixels.
+        family: "noise" or "permutation".
+        radius: Length of each perturbation, in grey levels.
+        trials: How many perturbations.
+        norm: Which length: "linf" or "l2".
+
+    Raises:
+        UsageError: The family or the norm is unknown.
+
+    >>> drawn = Perturbations(seed=0, sha256="ab", shape=(3, 2, 2), family="noise", radius=5, trials=4)
+    >>> words = drawn.words(range(2))
+    >>> words.shape, drawn.scales(words).shape
+    ((2, 12), (2,))
+    >>> float(abs(words[0] * drawn.scales(words)[0]).max())
+    5.0
     """
 
     def __init__(
@@ -100,7 +138,7 @@ class Perturbations:
         return rows
 
     def scales(self, words: NDArray[np.int16]) -> NDArray[np.float64]:
-        """radius / ||row|| of rows that `words` gave, shape (len(words),): delta = word * scale."""
+        """radius / ||row|| of each row that `words` returned, shape (len(words),): delta = word * scale."""
         if self.family == "permutation":
             return np.broadcast_to(self.radius / self._length, len(words))
         return np.asarray(self.radius / _lengths(words, self.norm))
@@ -110,7 +148,7 @@ class Perturbations:
 def index(seed: int, shape: tuple[int, ...]) -> NDArray[np.intp]:
     """tau: a permutation of range(D), D = prod(shape), drawn from (seed, shape) by sorting random words. Shape (D,).
 
-    Read-only, and drawn once for all images.
+    It is read-only, and kept for the next image.
     """
     words = random_words(derived_key("tau", seed, *shape), int(np.prod(shape)))
     order = np.argsort(words, kind="stable")
@@ -128,9 +166,23 @@ def deltas(
     trials: int,
     norm: str = "linf",
 ) -> NDArray[np.float32]:
-    """Perturbations in grey levels, materialised. Shape (trials, *shape), float32.
+    """What is added to the pixels of an image, in grey levels. Shape (trials, C, H, W), float32.
 
-    Raises UsageError for an unknown family or norm.
+    Args:
+        seed: Of the whole run.
+        sha256: Of the image's file, in hex.
+        shape: (C, H, W) of the image's pixels.
+        family: "noise" or "permutation".
+        radius: Length of each perturbation, in grey levels.
+        trials: How many perturbations.
+        norm: Which length: "linf" or "l2".
+
+    Raises:
+        UsageError: The family or the norm is unknown.
+
+    >>> noise = deltas(seed=0, sha256="ab", shape=(3, 4, 5), family="noise", radius=2, trials=7)
+    >>> noise.shape, bool(np.allclose(abs(noise).max(axis=(1, 2, 3)), 2))
+    ((7, 3, 4, 5), True)
     """
     drawn = Perturbations(seed=seed, sha256=sha256, shape=shape, family=family, radius=radius, trials=trials, norm=norm)
     words = drawn.words(range(trials))

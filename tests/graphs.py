@@ -1,13 +1,14 @@
 """Tiny ONNX models whose answers are known in closed form; each function writes one, with its card beside it.
 
-Every function returns (path of the model, Card). Inputs are (N, 3, 8, 8) float32 unless a size is given, cards have
-mean 0 and std 1 unless said otherwise, and all tensors are named so that tests can tap them.
+Each of these functions returns (path of the model, Card). Inputs are (N, 3, 8, 8) float32 unless a size is given. Cards
+have mean 0 and std 1 unless said otherwise, and all tensors are named so that tests can tap them.
 """
 
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.reference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -260,3 +261,26 @@ def refer(item: onnx.TensorProto, **entries) -> None:
     del item.external_data[:]
     for key, content in entries.items():
         item.external_data.add(key=key, value=str(content))
+
+
+def edit(path, change):
+    """Apply `change(model)` to the model file in place."""
+    model = onnx.load(path, load_external_data=False)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def evaluate(content, feeds):
+    """All outputs of a serialised model by onnx's own evaluator."""
+    return onnx.reference.ReferenceEvaluator(onnx.load_from_string(content)).run(None, feeds)
+
+
+def pixels(count=3, size=16, seed=1):
+    """Whole grey levels 0..255, (count, 3, size, size) float32."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, size, size)).astype(np.float32)
+
+
+def normalise(images, card):
+    """Network input of `images` for a card whose channels share mean and std."""
+    return (images - np.float32(card.mean[0])) / np.float32(card.std[0])

@@ -22,7 +22,7 @@ PLACES = {
     "PIL": "images",
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
-ORDER = ["errors", "text"]
+ORDER = ["errors", "text", "system", "document"]
 ORDER += ["card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
 ORDER += ["claims", "study", "bound", "gradients", "frequency", "landscape", "bundled", "doctor"]
 ORDER += ["compare", "gate", "export", "plots", "report", "cli"]

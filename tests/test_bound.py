@@ -16,10 +16,10 @@ from analyzer.bound.propagate import propagate
 from analyzer.card import beside, read
 from analyzer.cli import bounding, commands
 from analyzer.errors import InputError, UsageError
+from analyzer.graph.convolution import convolution_and_transpose
 from analyzer.graph.operators import Network, Operator, operators
-from analyzer.graph.single import convolution_and_transpose
 from analyzer.session import Session
-from analyzer.session.single import as_function
+from analyzer.session.function import as_function
 from tests import graphs
 from tests.graphs import node, tensor, value
 from tests.runs import measure, write_images
@@ -593,5 +593,5 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="no layer 'nothing'"):
         bounds.bound(path, layers=("nothing",))
     beside(path).unlink()
-    with pytest.raises(InputError, match="--write-card"):
+    with pytest.raises(InputError, match="`write_card`"):
         bounds.bound(path)

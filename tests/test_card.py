@@ -216,7 +216,7 @@ def test_key_given_twice_is_named(tmp_path):
 
 
 def test_missing_file_says_how_to_write_one(tmp_path):
-    with pytest.raises(InputError, match=r"inspect MODEL --write-card"):
+    with pytest.raises(InputError, match=r"inspect MODEL` with `write_card`"):
         cards.read(tmp_path / "net.json")
 
 

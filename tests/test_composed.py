@@ -52,11 +52,11 @@ def identity_graph(folder, **card):
 def test_rows_and_results_have_the_same_bits(tmp_path, changed):
     model, card = identity_graph(tmp_path, mean=(100.0, 110.0, 120.0), std=(50.0, 60.0, 70.0))
     on_host, expected = observed(model, card, composes=False, protocol=runs.protocol(**changed))
-    on_device, found = observed(model, card, composes=True, protocol=runs.protocol(**changed))
+    on_device, composed = observed(model, card, composes=True, protocol=runs.protocol(**changed))
     np.testing.assert_array_equal(np.concatenate(on_device.seen), np.concatenate(on_host.seen))
-    assert found.keys() == expected.keys()
+    assert composed.keys() == expected.keys()
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
+        np.testing.assert_array_equal(composed[name], values, err_msg=name)
 
 
 def test_only_batches_with_finished_rows_carry_a_base_of_their_own(tmp_path):
@@ -69,9 +69,9 @@ def test_only_batches_with_finished_rows_carry_a_base_of_their_own(tmp_path):
 def test_a_convnet_gives_the_same_either_way(tmp_path):
     model, card = graphs.convnet(tmp_path, size=8)
     _, expected = observed(model, card, composes=False)
-    _, found = observed(model, card, composes=True)
+    _, composed = observed(model, card, composes=True)
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(composed[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_finished_rows_and_words_can_be_given_in_any_number(tmp_path):

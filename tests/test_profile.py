@@ -29,13 +29,13 @@ def test_patterns_keep_the_order_of_the_graph_and_each_name_once(tmp_path):
 
 
 def test_a_pattern_that_matches_nothing_lists_tensors(tmp_path):
-    with pytest.raises(InputError, match=r"--layers 'block\*' matches no tensor before the scores; .* e\.g\. .*fc2"):
+    with pytest.raises(InputError, match=r"`layers` 'block\*' matches no tensor before the scores; .* e\.g\. .*fc2"):
         layers(tmp_path, "block*")
 
 
 def test_a_graph_without_activations_has_no_all(tmp_path):
     model, card = graphs.linear(tmp_path, np.eye(2, 192))
-    with pytest.raises(InputError, match="--layers 'all' finds no activation; name tensors or a pattern"):
+    with pytest.raises(InputError, match="`layers` 'all' finds no activation; name tensors or a pattern"):
         graph.prepare(model, card=card, layers=("all",))
 
 

@@ -16,9 +16,9 @@ from analyzer.bound import local
 from analyzer.bound.base import NoRule, placement
 from analyzer.bound.power import Estimate, iterate
 from analyzer.bound.propagate import Bounds, Step, propagate
+from analyzer.graph.convolution import convolution_and_transpose
 from analyzer.graph.operators import Network, Operator, operators
-from analyzer.graph.single import convolution_and_transpose
-from analyzer.session.single import as_function
+from analyzer.session.function import as_function
 
 SCHEMA = 1
 CERTIFIED = (

@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except AnalyzerError as e:
         if debug:
             traceback.print_exc()
-        _print_error(f"error: {e}")
+        from analyzer.cli.flags import flags
+
+        _print_error(f"error: {flags(str(e))}")
         _leave(e.exit_code)
     except OSError as e:
         if e.errno not in (errno.EPIPE, errno.ENOSPC, errno.EBADF):

@@ -10,8 +10,8 @@ from analyzer.graph.index import Index
 def free_reshapes(model: ModelProto, index: Index, batch: int, *, prefix: str) -> int:
     """Rewrite the constant targets of Reshapes so that their first entry follows the batch; returns how many.
 
-    At the declared `batch` every rewritten Reshape gives what it gave before: a -1 takes the place of the first entry
-    where the target has none, else a 0 ("as in the input") where the input's first dimension is the batch.
+    The first entry becomes -1 ("what is left"). A target that has a -1 elsewhere gets a 0 ("as in the input") instead,
+    where the input's first dimension is the batch. So at the declared `batch` nothing changes.
     """
     constants = _constant_shapes(model)
     count = 0
@@ -33,15 +33,15 @@ def free_reshapes(model: ModelProto, index: Index, batch: int, *, prefix: str) -
 
 
 def _constant_shapes(model: ModelProto) -> dict[str, np.ndarray]:
-    found = {t.name: numpy_helper.to_array(t).reshape(-1) for t in model.graph.initializer if _is_shape(t)}
+    shapes = {t.name: numpy_helper.to_array(t).reshape(-1) for t in model.graph.initializer if _is_shape(t)}
     for node in model.graph.node:
         if node.op_type == "Constant":
             for attribute in node.attribute:
                 if attribute.name == "value" and _is_shape(attribute.t):
-                    found[node.output[0]] = numpy_helper.to_array(attribute.t).reshape(-1)
+                    shapes[node.output[0]] = numpy_helper.to_array(attribute.t).reshape(-1)
                 elif attribute.name == "value_ints":
-                    found[node.output[0]] = np.array(attribute.ints, np.int64)
-    return found
+                    shapes[node.output[0]] = np.array(attribute.ints, np.int64)
+    return shapes
 
 
 def _is_shape(tensor: TensorProto) -> bool:

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from analyzer.errors import InputError
-from analyzer.graph.process import run_child
+from analyzer.system import run_child
 
 
 def check(model: Path, *, seconds: float = 60) -> None:
     """Parse `model`, check its structure, operators, sizes and external data, all in a child process.
 
-    The child may take `seconds` and about 2 GiB plus twelve times the file's size. Raises InputError with the child's
-    finding, or saying that the child crashed, ran out of memory or out of time.
+    The child may take `seconds`, and 2 GiB of memory plus twelve times the file's size. Raises InputError with what the
+    child reports, or saying that it crashed, ran out of memory or out of time.
     """
     answer = run_child("analyzer.graph.child", [str(model)], seconds=seconds, model=str(model), doing="checking")
     if "error" in answer:
-        raise InputError(str(answer["error"]))
+        raise InputError(answer["error"])

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from analyzer.errors import InputError
-from analyzer.graph.process import limit_memory
+from analyzer.system import Answer, limit_memory
 
 ROOM = 2 * 2**30  # bytes of address space for Python and its libraries
 
@@ -36,7 +36,7 @@ def inspect(path: Path) -> None:
 def main() -> None:
     """Check the file named on the command line."""
     path = Path(sys.argv[1])
-    answer: dict[str, str] = {}
+    answer: Answer = {}
     try:
         size = path.stat().st_size if path.exists() else 0
         limit_memory(ROOM + 12 * size)

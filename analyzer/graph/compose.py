@@ -23,8 +23,8 @@ def composed(prepared: Prepared) -> Prepared:
         input = float32(words) * scales + base
 
     words (n, C, H, W) int16, scales (n, C, 1, 1) and base (n or 1, C, H, W) float32; words and scales may have one
-    row where base has n. Cast, one product and one sum, each rounded to float32, are what numpy does on the host: the
-    same bits.
+    row where base has n. The cast, the product and the sum are each rounded to float32, as numpy does on the host, so
+    the bits are the same.
     """
     model = ModelProto.FromString(prepared.model)
     (entry,) = [value for value in model.graph.input if value.name == prepared.input]

@@ -16,7 +16,7 @@ from analyzer.graph.external import Located
 
 Array = NDArray[np.generic]
 
-# What exporters leave between a stored weight and its layer; none makes a tensor larger than what goes in.
+# Operators that exporters leave between a stored weight and its layer. None makes a tensor larger than its inputs.
 _FOLDED = frozenset(
     {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Slice", "Gather"}
     | {"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "DequantizeLinear"}
@@ -24,10 +24,11 @@ _FOLDED = frozenset(
 
 
 def reader(model: ModelProto, located: Located, path: Path) -> Callable[[str], Array | None]:
-    """A function: tensor name -> its value, None where the tensor is not constant or takes more than simple steps.
+    """A function from a tensor's name to its value.
 
-    located: the external files of `model`, already checked. The function raises InputError where one of these has
-    become shorter since.
+    It gives None where the tensor is not constant, or is computed by operators other than the simple ones listed here.
+    located: the external files of `model`, already checked. The function raises InputError where one of them has become
+    shorter since.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output if name}
@@ -78,7 +79,7 @@ def _evaluate(
     try:
         results: Any = ReferenceEvaluator(node, opsets=opsets).run(None, given)
         result = results[0]
-    except Exception:  # whatever the evaluator makes of attributes that do not fit: the value is then not known
+    except Exception:  # whatever the evaluator makes of attributes that do not fit: the value then stays unknown
         return None
     return np.asarray(result) if isinstance(result, np.ndarray | np.generic) else None
 

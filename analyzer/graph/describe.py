@@ -3,13 +3,17 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 from onnx import TensorProto, ValueInfoProto
 
+from analyzer.document import CardDocument, OutputDocument, ResizeDocument
 from analyzer.errors import InputError
-from analyzer.graph import ends, files, index, safety, walk
+from analyzer.graph import files, safety, walk
+from analyzer.graph.dtypes import FLOATS, type_name
+from analyzer.graph.index import build, image_inputs
+from analyzer.graph.layers import weight_layers
 from analyzer.graph.prepare import inline
+from analyzer.graph.scores import ends_in_softmax, find_scores
 
 _CANDIDATES = 8
 _UNKNOWN_SIZE = 224
@@ -21,9 +25,11 @@ Named = tuple[str, str, tuple[int | str | None, ...] | None]
 class Description:
     """A model at a glance.
 
-    inputs, outputs: (name, type, shape), free dimensions by their symbol or None, None for an unknown rank.
-    features: (name, shape, operator that makes it), best first. logits: the tensor before a final Softmax, or the
-    output itself, None where several outputs leave it open. parameters: number of weights.
+    inputs, outputs: (name, type, shape). In a shape, a free dimension is its symbol or None; the shape is None where
+    even the rank is unknown. parameters: number of weights. features: candidates for the feature layer as (name, shape,
+    operator that makes it), the last layer's input first. logits: the tensor before a final Softmax, else the output
+    itself; None where there are several outputs. softmax: whether a Softmax ends the graph. external_files: locations
+    of weights outside the file. notes: sentences for the user.
     """
 
     inputs: tuple[Named, ...]
@@ -43,26 +49,26 @@ def describe(model: Path) -> Description:
     proto = files.read(model)
     located = safety.inspect(proto, model)
     parameters = sum(
-        math.prod(t.dims) for t in walk.tensors(proto) if t.data_type in ends.FLOATS or t.data_type in _QUANTISED
+        math.prod(t.dims) for t in walk.tensors(proto) if t.data_type in FLOATS or t.data_type in _QUANTISED
     )
     proto = inline(proto, model)
-    found = index.build(proto, model)
+    index = build(proto, model)
     outputs = [value.name for value in proto.graph.output]
     notes = list(located.notes)
     logits, softmax = None, False
     features: list[tuple[str, tuple[int | None, ...] | None, str]] = []
     if len(outputs) == 1:
         try:
-            scores = ends.find_scores(found, outputs[0], walk.opset(proto), model)
-            logits, softmax = scores.tensor, ends.ends_in_softmax(found, scores, outputs[0])
+            scores = find_scores(index, outputs[0], walk.opset(proto), model)
+            logits, softmax = scores.tensor, ends_in_softmax(index, scores)
         except InputError as e:
             notes.append(str(e))
-    for name, _ in ends.weight_layers(found, logits or outputs[0]):
-        node = found.producer.get(name)
-        if found.elem_type(name) in (None, *ends.FLOATS) and all(name != f[0] for f in features):
-            features.append((name, found.shape(name), node.op_type if node is not None else "input"))
+    for name, _ in weight_layers(index, logits or outputs[0]):
+        node = index.producer.get(name)
+        if index.elem_type(name) in (None, *FLOATS) and all(name != f[0] for f in features):
+            features.append((name, index.shape(name), node.op_type if node is not None else "input"))
     return Description(
-        inputs=tuple(_named(value) for value in index.image_inputs(proto)),
+        inputs=tuple(_named(value) for value in image_inputs(proto)),
         outputs=tuple(_named(value) for value in proto.graph.output),
         opset=walk.opset(proto),
         producer=" ".join(t for t in (proto.producer_name, proto.producer_version) if t and t != "None") or "unknown",
@@ -78,16 +84,16 @@ def describe(model: Path) -> Description:
 _QUANTISED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 
 
-def draft_card(model: Path) -> dict[str, Any]:
-    """A card document for `model` with what the graph tells; mean, std and the rest are left to fill in.
+def draft_card(model: Path) -> CardDocument:
+    """A card for `model` with what the graph tells; `source.fill_in` lists what is guessed or left open.
 
     Raises InputError where the model has several inputs or an input that is no image.
     """
-    shown = describe(model)
-    if len(shown.inputs) != 1:
-        listed = ", ".join(name for name, _, _ in shown.inputs) or "none"
+    description = describe(model)
+    if len(description.inputs) != 1:
+        listed = ", ".join(name for name, _, _ in description.inputs) or "none"
         raise InputError(f"{model}: inputs: {listed}; a card can be drafted for a model with one image input only")
-    name, _, shape = shown.inputs[0]
+    name, _, shape = description.inputs[0]
     layout, count, size = _guess(model, name, shape)
     todo = ["mean and std are placeholders: give those the network was trained with, for 0..255 pixels"]
     if size is None:
@@ -97,16 +103,16 @@ def draft_card(model: Path) -> dict[str, Any]:
         todo.append("RGB is a guess: it may be BGR")
     todo.append("resize and its interpolation are a guess")
     square = size[0] == size[1]
-    resize: dict[str, Any] = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
+    resize: ResizeDocument = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
     resize["interpolation"] = "bilinear"
-    output: dict[str, Any] = {"kind": "probabilities" if shown.softmax else "logits"}
-    if len(shown.outputs) == 1:
-        output = {"name": shown.outputs[0][0], **output}
+    output: OutputDocument = {"kind": "probabilities" if description.softmax else "logits"}
+    if len(description.outputs) == 1:
+        output = {"name": description.outputs[0][0], **output}
     else:
-        todo.append(f"add output.name, one of: {', '.join(entry[0] for entry in shown.outputs)}")
-    if not shown.softmax:
+        todo.append(f"add output.name, one of: {', '.join(entry[0] for entry in description.outputs)}")
+    if not description.softmax:
         todo.append("output.kind is a guess: no Softmax ends the graph")
-    return {
+    document: CardDocument = {
         "schema": 1,
         "input": {
             "name": name,
@@ -118,9 +124,11 @@ def draft_card(model: Path) -> dict[str, Any]:
             "std": [1] * count,
         },
         "output": output,
-        **({"feature": {"name": shown.features[0][0]}} if shown.features else {}),
-        "source": {"sha256": files.sha256(model), "fill_in": todo},
     }
+    if description.features:
+        document["feature"] = {"name": description.features[0][0]}
+    document["source"] = {"sha256": files.sha256(model), "fill_in": todo}
+    return document
 
 
 def _guess(
@@ -133,14 +141,14 @@ def _guess(
         count = shape[channel]
         if count in (1, 3) and isinstance(count, int):
             height, width = sides
-            known = isinstance(height, int) and isinstance(width, int)
-            return layout, count, (height, width) if known else None  # type: ignore[return-value]
+            size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+            return layout, count, size
     raise InputError(f"{model}: input {name!r:.80} of shape {list(shape)} has no dimension of 1 or 3 channels")
 
 
 def _named(value: ValueInfoProto) -> Named:
     tensor = value.type.tensor_type
-    kind = ends.type_name(tensor.elem_type) if value.type.HasField("tensor_type") else "no tensor"
+    kind = type_name(tensor.elem_type) if value.type.HasField("tensor_type") else "no tensor"
     if not tensor.HasField("shape"):
         return value.name, kind, None
     dims = (

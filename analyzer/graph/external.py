@@ -1,4 +1,4 @@
-"""External data: weights beside the model file. Locations are untrusted text that must stay in the model's folder."""
+"""External data: weights in files beside the model. Their locations are untrusted, and must stay in its folder."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Reading a model file as untrusted bytes: what it is, its protobuf, and its hash. Nothing is ever unpickled."""
+"""Reading a model file as untrusted bytes: its format, its protobuf and its hash. Nothing is ever unpickled."""
 
 import hashlib
 import stat
@@ -57,7 +57,7 @@ def looks_like(content: bytes) -> str | None:
 
 
 def _refuse_broken_text(message: Any) -> None:
-    """Raise UnicodeDecodeError for any string that is not UTF-8: protobuf itself only stumbles when it is read."""
+    """Raise UnicodeDecodeError for any string that is not UTF-8; protobuf itself does only when it is read."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
             for text in (value,) if isinstance(value, str | bytes) else value:
@@ -85,11 +85,11 @@ def _content(path: Path) -> bytes:
 
 
 def sha256(model: Path) -> str:
-    """Hex SHA-256 of what decides the model's weights and graph.
+    """Hex SHA-256 of the model's graph and weights, whatever its file is called.
 
-    Without external data that of the file itself; with external data that of the file's hash followed by each
-    external file's location and hash, in the order of their locations. The model's own name does not enter.
-    Raises InputError like `read`, and where an external file is missing or outside the model's folder.
+    Without external data it is that of the file. With external data it is that of the file's hash followed by the
+    location and hash of each external file, sorted by location. Raises InputError like `read`, and where an external
+    file is missing or outside the model's folder.
     """
     from analyzer.graph import external
 

@@ -17,7 +17,11 @@ _SMALL = 4096  # elements; larger tensors decide no shapes and stay out of shape
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """A graph made searchable. `live` tensors depend on the graph's inputs; `types`: (element type, shape) or None."""
+    """A graph made searchable by the names of its tensors.
+
+    nodes: in the order of the graph. producer: the node that computes a tensor. consumers: the nodes that read it.
+    live: the tensors that depend on the graph's inputs. types: (element type, shape), each None where unknown.
+    """
 
     nodes: tuple[NodeProto, ...]
     producer: Mapping[str, NodeProto]
@@ -30,7 +34,7 @@ class Index:
         return self.types.get(name, (None, None))[0]
 
     def shape(self, name: str) -> Shape | None:
-        """Dimensions of a tensor, None for each one that is free or unknown, None for an unknown rank."""
+        """Dimensions of a tensor, each None where it is free or unknown; None where even the rank is unknown."""
         return self.types.get(name, (None, None))[1]
 
     def live_inputs(self, node: NodeProto) -> list[str]:
@@ -43,30 +47,30 @@ def build(model: ModelProto, path: Path) -> Index:
     graph = model.graph
     constants = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     inputs = {i.name for i in graph.input} - constants
-    known = constants | inputs
+    defined = constants | inputs
     live = set(inputs)
     producer: dict[str, NodeProto] = {}
     consumers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         sources = list(walk.reads(node))
         for name in sources:
-            if name not in known:
+            if name not in defined:
                 raise InputError(
                     f"{path}: nothing computes tensor {name!r:.80} before {node.op_type} reads it; damaged"
                 )
             consumers.setdefault(name, []).append(node)
         for name in filter(None, node.output):
-            if name in known:
+            if name in defined:
                 raise InputError(
                     f"{path}: tensor {name!r:.80} is computed twice; the graph is damaged, export it again"
                 )
-            known.add(name)
+            defined.add(name)
             producer[name] = node
             # Shapes may carry the batch size but never the image.
             if node.op_type not in ("Shape", "Size") and not live.isdisjoint(sources):
                 live.add(name)
     for output in graph.output:
-        if output.name not in known:
+        if output.name not in defined:
             raise InputError(f"{path}: nothing computes the output {output.name!r:.80}; the graph is damaged")
     return Index(
         nodes=tuple(graph.node),

@@ -1,4 +1,4 @@
-"""Where a card meets a graph: which input takes the image, which output holds the scores, which tensors to tap."""
+"""What a card means in a graph: which input takes the image, which tensor holds the scores, which tensors to tap."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,12 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from analyzer.card import CHANNELS, Card
 from analyzer.errors import InputError
-from analyzer.graph import depth, ends, index, walk
+from analyzer.graph import walk
+from analyzer.graph.dtypes import FLOATS, type_name
+from analyzer.graph.index import Index, image_inputs, shape_of
+from analyzer.graph.layers import find_feature, resolve_layer
+from analyzer.graph.patterns import expand
+from analyzer.graph.scores import Scores, ends_in_softmax, find_scores
 
 INPUT_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -19,7 +24,7 @@ INPUT_TYPES: dict[int, str] = {
 
 def choose_input(model: ModelProto, name: str | None, path: Path) -> ValueInfoProto:
     """The graph input that takes the image. Raises InputError listing the inputs where that is not clear."""
-    candidates = index.image_inputs(model)
+    candidates = image_inputs(model)
     listed = ", ".join(repr(value.name) for value in candidates) or "none"
     if name is not None:
         for value in candidates:
@@ -52,13 +57,13 @@ def fit_input(image: ValueInfoProto, card: Card, path: Path) -> int | None:
     """Give the image input the card's size, with the batch size as declared, which is returned."""
     tensor = image.type.tensor_type
     if tensor.elem_type not in INPUT_TYPES:
-        given = ends.type_name(tensor.elem_type) if tensor.elem_type else "no tensor"
+        given = type_name(tensor.elem_type) if tensor.elem_type else "no tensor"
         raise InputError(
             f"{path}: input {image.name!r:.80} takes {given}; one of {', '.join(INPUT_TYPES.values())} works"
         )
     channels, (height, width) = CHANNELS[card.channels], card.size
     wanted = (channels, height, width) if card.layout == "NCHW" else (height, width, channels)
-    shape = index.shape_of(image)
+    shape = shape_of(image)
     if shape is None:
         tensor.shape.SetInParent()
         for _ in range(4):
@@ -76,56 +81,57 @@ def fit_input(image: ValueInfoProto, card: Card, path: Path) -> int | None:
     return shape[0]
 
 
-def scores(model: ModelProto, found: index.Index, card: Card, path: Path) -> ends.Scores:
+def scores(model: ModelProto, index: Index, card: Card, path: Path) -> Scores:
     """The tensor to read the scores from: logits where the graph has them, else what the card calls its output.
 
     Raises InputError where card and graph contradict each other.
     """
     output = choose_output(model, card.output_name, path)
-    elem_type = found.elem_type(output)
-    if elem_type is not None and elem_type not in ends.FLOATS:
+    elem_type = index.elem_type(output)
+    if elem_type is not None and elem_type not in FLOATS:
         raise InputError(
-            f"{path}: output {output!r:.80} holds {ends.type_name(elem_type)}, not floats; "
+            f"{path}: output {output!r:.80} holds {type_name(elem_type)}, not floats; "
             "name the class scores in the card's output.name"
         )
-    scores = ends.find_scores(found, output, walk.opset(model), path)
+    scores = find_scores(index, output, walk.opset(model), path)
     if card.kind == "probabilities":
         return scores
-    if ends.ends_in_softmax(found, scores, output):
+    if ends_in_softmax(index, scores):
         raise InputError(
             f"{path}: output {output!r:.80} ends in a Softmax but the card says logits; set output.kind to "
             f'"probabilities" (the logits before it are then used), or output.name to {scores.tensor!r:.80}'
         )
-    return ends.Scores(output, "logits")
+    return Scores(output, "logits")
 
 
-def feature(found: index.Index, card: Card, scores: str, path: Path) -> str | None:
-    """The layer just before the classification: the card's, else the one found, None where there is none."""
+def feature(index: Index, card: Card, scores: str, path: Path) -> str | None:
+    """The layer just before the classification: the card's, else `find_feature`'s, None where there is none."""
     if card.feature_name is not None:
         return card.feature_name
     try:
-        return ends.find_feature(found, scores, path)
+        return find_feature(index, scores, path)
     except InputError:
         return None
 
 
 def layers(
-    found: index.Index, card: Card, asked: Sequence[str], scores: str, path: Path, notes: list[str]
+    index: Index, card: Card, asked: Sequence[str], scores: str, path: Path, notes: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(names as the user knows them, their tensors) of the layers `asked` for, else the card's, else the one found.
+    """(names as the user knows them, their tensors) of the layers to measure.
 
-    "all" and patterns stand for many (see `depth.expand`).
-    Remarks on them are added to `notes`. Raises InputError for layers that do not exist or hold no floats.
+    These are the layers `asked` for, else the card's feature, else `find_feature`'s. "all" and patterns stand for many
+    layers, see `patterns.expand`. Remarks are added to `notes`. Raises InputError for layers that do not exist or hold
+    no floats.
     """
-    names = depth.expand(found, asked, scores, path) or ([card.feature_name] if card.feature_name is not None else [])
+    names = expand(index, asked, scores, path) or ([card.feature_name] if card.feature_name is not None else [])
     if len(set(names)) != len(names):
         raise InputError(f"{path}: a layer is named twice: {', '.join(names)}; name each once")
     if not names:
-        names = [ends.find_feature(found, scores, path)]
+        names = [find_feature(index, scores, path)]
         notes.append(f"Feature layer found: {names[0]}.")
     taps = []
     for name in names:
-        tensor, remarks = ends.resolve_layer(found, name, path)
+        tensor, remarks = resolve_layer(index, name, path)
         taps.append(tensor)
         notes += remarks
     return tuple(names), tuple(taps)

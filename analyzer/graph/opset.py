@@ -13,8 +13,8 @@ _WITHOUT_CUDA_KERNEL = frozenset({"MaxPool", "InstanceNormalization", "Dropout",
 def lower_for_cuda(model: ModelProto) -> tuple[str, ...]:
     """Bring `model` (local functions already inlined) to opset 21 in place where it is newer; returns notes.
 
-    Where an operator has no older form the graph stays, and the note says which operators are left to the CPU.
-    Weights take no part, so external data stays unloaded.
+    Where an operator has no older form the graph stays as it is, and the note says which operators run on the CPU.
+    External data is not loaded.
     """
     version = walk.opset(model)
     if version <= CUDA_OPSET:

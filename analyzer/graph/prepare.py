@@ -1,4 +1,4 @@
-"""From a model file and its card to one graph that the session can run: canonical input, scores, taps."""
+"""From a model file and its card to one graph that the session can run: one input, and taps on scores and layers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from onnx import ModelProto, TensorProto, inliner
 
 from analyzer.card import Card
 from analyzer.errors import InputError
-from analyzer.graph import batch, ends, external, files, index, match, opset, safety, surgery, walk
+from analyzer.graph import batch, external, files, match, opset, safety, surgery, walk
+from analyzer.graph.dtypes import FLOATS
+from analyzer.graph.index import Index, build
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -19,14 +21,18 @@ _RANDOM = frozenset(
 class Prepared:
     """A graph ready for the session. Its input is always float32 (N, C, H, W), RGB or L, normalised by the caller.
 
-    outputs: scores (N, K) first, then one tensor for each of `layers` (names as the user knows them).
-    kind: "logits" or "probabilities", what the scores are. declared_batch: the size the file itself fixes, None where
-    it leaves it free. input_type: the model's own; for "uint8" the caller gives whole numbers 0..255. precision: what
-    the scores are computed in. row_bytes: estimated activation memory of one image. unbounded: operators whose time or
-    memory the graph does not tell, to be tried under limits first. source: the file, for messages. parts: the inputs of
-    a graph that computes its input itself (see `composed`), else empty. reduced: whether each layer's output is a Gram
-    matrix of the batch (see `graph.reduced`). feature: the layer just before the classification, whether measured or
-    not, None where none is found.
+    model: the serialised graph. folder: where its external data lies. input: name of the input.
+    outputs: scores (N, K) first, then one tensor for each of `layers`.
+    kind: what the scores are, "logits" or "probabilities".
+    layers: names as the user knows them. notes: sentences for the user.
+    input_type: the model's own element type; for "uint8" the caller gives whole numbers 0..255.
+    declared_batch: the batch size that the file fixes, None where it leaves it free.
+    precision: element type of the scores. row_bytes: estimated activation memory of one image.
+    unbounded: operators whose time or memory the graph does not tell, to be tried under limits first.
+    source: the file, for messages.
+    parts: the inputs of a graph that computes its input itself (see `graph.composed`), else empty.
+    reduced: whether each layer's output is a Gram matrix of the batch (see `graph.reduced`).
+    feature: the layer just before the classification, measured or not; None where there is none.
     """
 
     model: bytes
@@ -51,8 +57,8 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
     """Rebuild the graph of `model` around one canonical input and taps on the scores and on `layers`.
 
     Without `layers`, the card's feature; without that, the input of the last layer with weights. For "cuda" a newer
-    opset is lowered to 21 where possible. External data is not loaded. Raises InputError naming the file for anything
-    in the model, the card or the layers that cannot work; run `check` first on files that nobody vouches for.
+    opset is lowered to 21 where possible. External data is not loaded. Raises InputError naming the file where model,
+    card and layers cannot work together. Run `check` first on files from people you do not know.
     """
     proto = files.read(model)
     located = safety.inspect(proto, model)
@@ -62,39 +68,39 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
         notes += opset.lower_for_cuda(proto)
     image = match.choose_input(proto, card.input_name, model)
     declared = match.fit_input(image, card, model)
-    found = index.build(proto, model)
-    safety.refuse_huge_results(found, model)
-    scores = match.scores(proto, found, card, model)
+    index = build(proto, model)
+    safety.refuse_huge_results(index, model)
+    scores = match.scores(proto, index, card, model)
     notes += scores.notes
-    names, taps = match.layers(found, card, layers, scores.tensor, model, notes)
+    names, taps = match.layers(index, card, layers, scores.tensor, model, notes)
 
     prefix = "analyzer_"
-    while any(name.startswith(prefix) for name in (*found.types, *found.producer)):
+    while any(name.startswith(prefix) for name in (*index.types, *index.producer)):
         prefix += "_"
     if declared is not None:
-        batch.free_reshapes(proto, found, declared, prefix=prefix)
+        batch.free_reshapes(proto, index, declared, prefix=prefix)
         notes.append(f"Batch dimension {declared} made free.")
-    made = surgery.rebuild(proto, found, image, card, scores.tensor, taps, prefix)
-    _refuse_other_inputs(proto, made.input, model)
+    interface = surgery.rebuild(proto, index, image, card, scores.tensor, taps, prefix)
+    _refuse_other_inputs(proto, interface.input, model)
     operators = {node.op_type for node in walk.nodes(proto)}
     if drawn := sorted(operators & _RANDOM):
         notes.append(f"The graph draws random numbers ({', '.join(drawn)}); expect a large noise floor.")
     folder = external.relocate(proto, located, model)
-    elem_type = found.elem_type(scores.tensor)
+    elem_type = index.elem_type(scores.tensor)
     return Prepared(
         model=_serialised(proto, model),
         folder=folder,
-        input=made.input,
-        outputs=made.outputs,
+        input=interface.input,
+        outputs=interface.outputs,
         kind=scores.kind,
         layers=names,
         notes=tuple(notes),
         input_type=match.INPUT_TYPES[image.type.tensor_type.elem_type],
         declared_batch=declared,
-        precision=ends.FLOATS.get(elem_type or TensorProto.FLOAT, "float32"),
-        row_bytes=_row_bytes(found, declared or 1, taps),
-        unbounded=_unbounded(proto, found),
-        feature=match.feature(found, card, scores.tensor, model),
+        precision=FLOATS.get(elem_type or TensorProto.FLOAT, "float32"),
+        row_bytes=_row_bytes(index, declared or 1, taps),
+        unbounded=_unbounded(proto, index),
+        feature=match.feature(index, card, scores.tensor, model),
         source=str(model),
     )
 
@@ -117,26 +123,26 @@ def _refuse_other_inputs(model: ModelProto, own: str, path: Path) -> None:
         )
 
 
-def _unbounded(model: ModelProto, found: index.Index) -> tuple[str, ...]:
+def _unbounded(model: ModelProto, index: Index) -> tuple[str, ...]:
     operators = {node.op_type for node in walk.nodes(model)} & walk.CONTROL_FLOW
     for node in model.graph.node:
-        if node.op_type in walk.GROWING and node.output[0] not in found.live:
-            shape = found.shape(node.output[0])
+        if node.op_type in walk.GROWING and node.output[0] not in index.live:
+            shape = index.shape(node.output[0])
             if shape is None or None in shape:
                 operators.add(node.op_type)
     return tuple(sorted(operators))
 
 
-def _row_bytes(found: index.Index, batch_size: int, taps: Sequence[str]) -> int:
+def _row_bytes(index: Index, batch_size: int, taps: Sequence[str]) -> int:
     """The largest operator's inputs and outputs, and the taps, which all have to be kept until the pass ends."""
 
     def size(name: str) -> int:
-        elem_type, shape = found.types.get(name, (None, None))
-        if name not in found.live or elem_type is None or shape is None:
+        elem_type, shape = index.types.get(name, (None, None))
+        if name not in index.live or elem_type is None or shape is None:
             return 0
         return walk.size_of(elem_type, [d for d in shape if d is not None])
 
-    largest = max((sum(map(size, {*node.input, *node.output})) for node in found.nodes), default=0)
+    largest = max((sum(map(size, {*node.input, *node.output})) for node in index.nodes), default=0)
     return -(-(largest + sum(map(size, taps))) // batch_size)
 
 

@@ -12,9 +12,9 @@ from analyzer.graph.prepare import Prepared
 def reduced(prepared: Prepared) -> Prepared:
     """`prepared` with each layer's output f, (n, ...), replaced by G = F F^T, F = flatten(f) - flatten(f)[0], (n, n).
 
-    Row 0 of the batch is to be the clean image: centred by it, a float32 product keeps seven digits where the raw one
-    keeps none. The runtime frees each layer's features as soon as its product is taken, so memory does not grow with
-    layers x features.
+    Row 0 of the batch must be the clean image. The features of perturbed images hardly differ from its features, so
+    float32 products of the raw features would lose the differences; products of the differences keep them. The runtime
+    frees a layer's features once their product is taken, so memory does not grow with layers x features.
     """
     model = ModelProto.FromString(prepared.model)
     scores, *layers = prepared.outputs

@@ -1,6 +1,5 @@
-"""Refusals that need no inference: operators from elsewhere, and tensors larger than this machine."""
+"""Refusing models that are not safe to run: foreign operators, malformed tensors, and tensors larger than memory."""
 
-import os
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
@@ -9,27 +8,19 @@ from analyzer.errors import InputError
 from analyzer.graph import external, walk
 from analyzer.graph.external import Located
 from analyzer.graph.index import Index
+from analyzer.system import physical_memory
 
-# What the runtime brings itself. Anything else would need a library that comes with the model.
+# The operators that the runtime has. Others would need a library that comes with the model.
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"})
 _LOADS_FILES = frozenset({"EPContext"})
 LARGEST_CONSTANT = 4 * 2**30  # bytes that a tensor computed from constants may take
-_ASSUMED_MEMORY = 16 * 2**30  # where the system does not tell
 
 
 def inspect(model: ModelProto, path: Path) -> Located:
-    """All refusals that look at the stored model only; returns its external files. Raises InputError."""
+    """Raise InputError where the stored model is not safe to run; return its external files."""
     _refuse_foreign_operators(model, path)
     _refuse_malformed_tensors(model, path)
     return external.locate(model, path)
-
-
-def physical_memory() -> int:
-    """Bytes of this machine's memory."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return _ASSUMED_MEMORY
 
 
 def refuse_huge_results(index: Index, path: Path) -> None:

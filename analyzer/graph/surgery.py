@@ -1,4 +1,4 @@
-"""Giving every model the same two ends: one canonical float32 NCHW input, and outputs for scores and layers."""
+"""Giving every model the same interface: one canonical float32 NCHW input, and outputs for scores and layers."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ BATCH = "analyzer_batch"
 
 
 @dataclasses.dataclass(frozen=True)
-class Ends:
+class Interface:
     """Names of the canonical input and of the outputs, scores first."""
 
     input: str
@@ -24,8 +24,8 @@ class Ends:
 
 def rebuild(
     model: ModelProto, index: Index, image: ValueInfoProto, card: Card, scores: str, taps: tuple[str, ...], prefix: str
-) -> Ends:
-    """Change `model` in place: new ends, and nothing left that the new outputs do not need.
+) -> Interface:
+    """Give `model` new inputs and outputs, in place, and remove what the new outputs do not need.
 
     The canonical input is (batch, C, H, W) float32 in RGB or L; channel order, layout and element type are adapted
     inside the graph. Scores become (N, K) float32 or float64, each tap float32. `prefix` starts every new name.
@@ -57,7 +57,7 @@ def rebuild(
     for stale in (graph.value_info, graph.quantization_annotation, model.training_info, model.metadata_props):
         del stale[:]
     model.ir_version = max(model.ir_version, 4)  # before 4 every weight had to be listed as an input
-    return Ends(entry.name, tuple(output.name for output in outputs))
+    return Interface(entry.name, tuple(output.name for output in outputs))
 
 
 def _adapters(

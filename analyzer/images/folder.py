@@ -18,9 +18,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".t
 class ImageFile:
     """One image of the set, not yet read.
 
-    `id` is the POSIX path relative to the folder, UTF-8, bytes that are not UTF-8 as ``\\xNN`` and backslashes
-    doubled; it is unique in the set and names the image in results, never an output file. `label` is a class
-    index, None where the set has no labels. `roi` is (x1, y1, x2, y2), the corners both inside the region.
+    id: its name in results, unique in the set: the POSIX path relative to the folder, as `files.identifier` writes it.
+    label: class index, None where the set has no labels. roi: region of interest (x1, y1, x2, y2) in pixels, both
+    corners inside; None for the whole image.
     """
 
     id: str
@@ -30,7 +30,7 @@ class ImageFile:
 
 
 def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageFile]:
-    """The images of `folder` and of its sub-folders, sorted by id; no image is opened.
+    """The images of a folder and of its sub-folders, sorted by id; no image is opened.
 
     An image is a regular file (or a link to one) with one of `SUFFIXES`, in any case. Hidden files and folders,
     linked folders, FIFOs, devices and sockets are left out. Labels come from the first of these that applies:
@@ -43,8 +43,23 @@ def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageF
        class index where the card has no labels.
     4. None: `label` is None.
 
-    Raises InputError for a folder that is missing, unreadable or without images, and for labels that name no
-    class, two classes, no file, or two things for one file.
+    Args:
+        folder: Where the images are.
+        card: The model's card, for the names of the classes.
+        labels: The CSV, None where there is none.
+
+    Raises:
+        InputError: The folder is missing, unreadable or without images. Or a line of a table names an image that is not
+            there, contradicts an earlier line, or has a label that stands for no class or for two.
+
+    >>> import tempfile
+    >>> from analyzer.card import Resize
+    >>> card = Card("NCHW", (32, 48), "L", Resize("none"), (0.0,), (255.0,), "logits", labels=("cat", "dog"))
+    >>> with tempfile.TemporaryDirectory() as made:
+    ...     (Path(made) / "dog").mkdir()
+    ...     (Path(made) / "dog" / "rex.png").touch()
+    ...     [(image.id, image.label) for image in find(Path(made), card=card)]
+    [('dog/rex.png', 1)]
     """
     images, tables = _walk(folder)
     if not images:
@@ -68,10 +83,18 @@ def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageF
 
 
 def seeded_order(images: Sequence[ImageFile], *, seed: int) -> list[ImageFile]:
-    """`images` in the order of SHA-256(seed, id).
+    """The images in the order of SHA-256(seed, id).
 
-    Two images keep their order whatever else is in the set, on every file system and in every locale, so that
-    the first n of a set stay the first n when n grows.
+    Whether one image comes before another depends on these two only, not on the rest of the set, the file system or the
+    locale.
+
+    Args:
+        images: In any order.
+        seed: Of the whole run; another seed gives another order.
+
+    >>> images = [ImageFile(name, Path(name), label=None) for name in ("a.png", "b.png", "c.png")]
+    >>> [image.id for image in seeded_order(images, seed=0)]
+    ['c.png', 'b.png', 'a.png']
     """
 
     def key(image: ImageFile) -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""Labels of an image set, resolved to class indices at the door: a CSV, GTSRB's tables, or one folder per class."""
+"""Labels of an image set as class indices, from a CSV, from GTSRB's tables, or from one folder per class."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ def from_gtsrb(
 
     A table without ClassId (the test set as first published) gives None, until another table knows the class.
     """
-    known: dict[str, tuple[int | None, Roi]] = {}
+    listed: dict[str, tuple[int | None, Roi]] = {}
     for prefix, path in tables:
         rows = _rows(path, delimiter=";")
         header = [cell.strip() for cell in next(rows, (1, []))[1]]
@@ -60,18 +60,18 @@ def from_gtsrb(
             label = None
             if "ClassId" in row:
                 label = _in_range(_integer(row["ClassId"], "ClassId", where), card=card, where=where)
-            before, roi = known.setdefault(key, (label, (x1, y1, x2, y2)))
+            before, roi = listed.setdefault(key, (label, (x1, y1, x2, y2)))
             if roi != (x1, y1, x2, y2) or (before != label and None not in (before, label)):
                 raise InputError(f"{where}: {key!r:.200} is listed above with another class or region")
-            known[key] = (label if before is None else before, roi)
-    return known
+            listed[key] = (label if before is None else before, roi)
+    return listed
 
 
 def from_folders(images: Collection[str], *, card: Card, where: Path) -> dict[str, int]:
     """Class index of every image from the first part of its id."""
     names = _names(card)
     folders = sorted({key.partition("/")[0] for key in images})
-    mend = "give --labels a CSV, or put the images directly into the folder"
+    mend = "give `labels` a CSV, or put the images directly into the folder"
     classes: dict[str, int] = {}
     for folder in folders:
         try:

@@ -61,8 +61,8 @@ class ImageError(Exception):
 class Pixels:
     """One image, ready to be perturbed.
 
-    `values` is float32 (C, H, W) as in `Card.pixel_shape`, 0..255, RGB or L whatever the card's channel order.
-    `sha256` is that of the file's bytes, in hex. `notes` are the conversions that happened.
+    values: float32 (C, H, W) as in `Card.pixel_shape`, grey levels 0..255, RGB or L whatever the card's channel order.
+    sha256: of the file's bytes, in hex. notes: the conversions that happened.
     """
 
     values: np.ndarray
@@ -73,8 +73,25 @@ class Pixels:
 def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
     """Read, decode, convert, crop and resize one image as this module's docstring says.
 
-    The file is read once, so that the pixels and the hash are of the same bytes. Raises ImageError for a file
-    that is gone, too large, truncated, damaged or of a format, size or colour mode that cannot be used.
+    The file is read once, so the pixels and the hash are of the same bytes.
+
+    Args:
+        image: What `find` returned.
+        card: The model's card: which channels and size are wanted, and how to resize.
+
+    Raises:
+        ImageError: The file is gone, too large, truncated, damaged, or of a format, size or colour mode that cannot be
+            used.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from analyzer.card import Resize
+    >>> from analyzer.images import ImageFile as File
+    >>> card = Card("NCHW", (2, 2), "L", Resize("stretch"), (0.0,), (255.0,), "logits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (4, 6), (9, 9, 9)).save(Path(folder) / "a.png")
+    ...     read(File("a.png", Path(folder) / "a.png", label=None), card=card).values.tolist()
+    [[[9.0, 9.0], [9.0, 9.0]]]
     """
     try:
         data = regular_bytes(image.path)

@@ -2,6 +2,7 @@
 
 from analyzer.session.core import Session
 from analyzer.session.feeding import Feed, Words
-from analyzer.session.providers import available, device_of
+from analyzer.session.interface import Runner
+from analyzer.session.providers import ProviderStatus, available, device_of
 
-__all__ = ["Feed", "Session", "Words", "available", "device_of"]
+__all__ = ["Feed", "ProviderStatus", "Runner", "Session", "Words", "available", "device_of"]

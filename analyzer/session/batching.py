@@ -21,10 +21,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def best_size(rates: Mapping[int, float], rows: int | None = None, share: float = 0.05) -> int:
-    """The largest size within `share` of the most useful rows a second, the padding of the last batch not counted.
+    """The largest size that is at most `share` slower than the fastest, counting useful rows a second.
 
-    rates: rows/s by size. rows: how many are packed into batches at a time, unknown if None. Of equally fast sizes the
-    larger leaves more work between two passes to be shared among the cores.
+    rates: rows/s by size. rows: how many are packed into batches at a time, None if unknown; padding of the last batch
+    is not useful. The largest is taken since it leaves the host more work between two passes to share among the cores.
     """
 
     def useful(size: int) -> float:
@@ -38,8 +38,8 @@ def measure(seconds: Callable[[int], float], limit: int) -> dict[int, float]:
     """Rates (rows/s) of growing sizes up to `limit`; stops when larger ones bring nothing, or memory runs out.
 
     `seconds` runs one batch of a size and returns how long it took; MemoryError from it ends the search. Sizes below 8
-    are left out: they leave the host too little to do between two passes. They are tried for models so large that
-    eight rows do not fit, or that one row takes more than half a second.
+    leave the host too little to do between two passes. They are tried only where eight rows do not fit into memory, or
+    where one row takes more than half a second.
     """
     began, idle = time.perf_counter(), 0
     try:
@@ -70,9 +70,10 @@ def measure(seconds: Callable[[int], float], limit: int) -> dict[int, float]:
 
 
 def rows_agree(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:
-    """Whether a batch's outputs (each (n, ...)) match those of its rows run one by one, to 1e-3 of each row's largest.
+    """Whether a batch's outputs, each (n, ...), match those of its rows run one by one.
 
-    NaN and infinities must be the same ones. False where the shapes do not correspond.
+    They may differ by 1e-3 of the row's largest value; NaN and infinities must be in the same places. False where the
+    shapes do not correspond.
     """
     for number, batch in enumerate(together):
         if len(batch) != len(alone):

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
 from analyzer.graph import Prepared, composed
-from analyzer.session import batching, feeding, providers, runtime, trial
+from analyzer.session import batching, feeding, guarded, providers, runtime
 from analyzer.session.feeding import Feed, Words
+from analyzer.session.interface import InferenceSession
 
 DEFAULT_BATCH = 16
 _ACTIVATIONS = 2**30  # bytes that one batch's activations should stay within
@@ -19,12 +20,13 @@ _HOPELESS = 4  # failures in a row, with the smallest batch and a fresh session
 
 
 class Session:
-    """Runs a `Prepared` graph. Whatever batch the caller gives, the runtime always sees `batch_size` rows.
+    """Runs a `Prepared` graph. However many rows the caller gives, the runtime always gets `batch_size` of them.
 
-    provider: the runtime's name of the one in use. device: for people. precision: what the graph computes in.
-    classes: K of the scores. feature_sizes: elements of each layer for one image. composes: whether rows are best given
-    as `Words`, to be computed on the device while the host makes the next ones. reduces: whether layers come back as
-    Gram matrices (see `graph.reduced`), whose batch is fixed. notes: sentences for the user.
+    provider: full name of the one in use. device: its name for people. precision: element type of the scores.
+    classes: K of the scores. feature_sizes: elements of each layer for one image.
+    composes: whether rows are best given as `Words`. The device then computes them while the host makes the next ones.
+    reduces: whether layers come back as Gram matrices (see `graph.reduced`); the batch size is then fixed.
+    notes: sentences for the user.
     """
 
     provider: str
@@ -49,8 +51,8 @@ class Session:
     ) -> None:
         """Open the graph for images of canonical `pixel_shape` (C, H, W) and prove provider and batch behaviour.
 
-        Without `batch_size`, 16 rows; `choose_batch_size` measures a better one. `composes`: whether perturbed rows are
-        computed in the graph; if None, on CUDA. Raises UsageError where the named provider is not really used,
+        Without `batch_size` it is 16; `choose_batch_size` measures a better one. `composes`: whether perturbed rows are
+        computed in the graph; None means on CUDA only. Raises UsageError where the named provider is not really used,
         InputError where the runtime cannot load or run the model.
         """
         if batch_size is not None and batch_size < 1:
@@ -60,11 +62,11 @@ class Session:
         self._lean, self._failures = False, 0
         self.notes = []
         self.precision = prepared.precision
-        if prepared.unbounded and not prepared.reduced:  # that one was tried as it was
-            trial.attempt(prepared, pixel_shape)
+        if prepared.unbounded and not prepared.reduced:  # it passed before it was reduced
+            guarded.attempt(prepared, pixel_shape)
         self._choose_provider(provider)
         self.device = providers.device_name(self.provider)
-        # A reduced graph relates the rows of a batch to each other, so the batch is one of a kind.
+        # Gram matrices relate the rows of a batch to each other, so the batch cannot be cut.
         self.reduces = prepared.reduced
         self._fixed: int | None = batch_size if prepared.reduced else None
         sizes = self._sizes_of(batch_size or 1) if prepared.reduced else self._sizes_of_independent_rows()
@@ -159,7 +161,7 @@ class Session:
         if not used:
             raise UsageError(
                 f"provider {providers.short(name)!r}: onnxruntime placed all of {self._prepared.source}'s work on the "
-                "CPU; use --provider cpu"
+                "CPU; use `provider` cpu"
             )
         self.provider = name
         self.notes += [note for note in notes if note not in self.notes]
@@ -230,11 +232,11 @@ class Session:
         if self.reduces:
             return UsageError(
                 f"{self._prepared.source}: too little memory on {self.device} for {batch} images at once, which that "
-                f"many layers ask for: {error}; use fewer --trials or --layers"
+                f"many layers ask for: {error}; use fewer `trials` or `layers`"
             )
         return UsageError(
             f"{self._prepared.source}: too little memory on {self.device} for {batch} image(s): {error}; free some, or "
-            "use --provider cpu"
+            "use `provider` cpu"
         )
 
     def _random_rows(self, count: int) -> NDArray[np.float32]:
@@ -248,7 +250,6 @@ class Session:
         return max(1, _ACTIVATIONS // max(1, self._prepared.row_bytes))
 
 
-def call(session: Any, prepared: Prepared, batch: Feed) -> list[NDArray[Any]]:
+def call(session: InferenceSession, prepared: Prepared, batch: Feed) -> list[NDArray[Any]]:
     """The one call into the runtime; its exceptions pass through."""
-    outputs: list[NDArray[Any]] = session.run(list(prepared.outputs), feeding.tensors(batch, prepared))
-    return outputs
+    return session.run(list(prepared.outputs), feeding.tensors(batch, prepared))

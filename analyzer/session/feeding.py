@@ -1,4 +1,4 @@
-"""What a forward pass is fed: finished network input, or the integer words it is to be computed from on the device."""
+"""What a forward pass is fed: finished network input, or integer words from which the device computes it."""
 
 from typing import Any, NamedTuple
 

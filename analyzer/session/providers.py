@@ -8,13 +8,14 @@ import platform
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from analyzer.errors import UsageError
 from analyzer.graph import Prepared, probe
 from analyzer.session import runtime
+from analyzer.session.interface import InferenceSession
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {
@@ -69,8 +70,8 @@ def short(name: str) -> str:
     return next((key for key, full in NAMES.items() if full == name), name.removesuffix("ExecutionProvider").lower())
 
 
-def open_session(prepared: Prepared, name: str, *, threads: int | None = None, lean: bool = False) -> Any:
-    """An InferenceSession of the runtime on provider `name`, or UsageError where the runtime quietly took another.
+def open_session(prepared: Prepared, name: str, *, threads: int | None = None, lean: bool = False) -> InferenceSession:
+    """A session of the runtime on provider `name`. Raises UsageError where the runtime quietly took another.
 
     `lean` keeps CUDA's convolution workspace small. Exceptions of the runtime pass through.
     """
@@ -78,7 +79,7 @@ def open_session(prepared: Prepared, name: str, *, threads: int | None = None, l
     order = {CPU: [CPU], TENSORRT: [TENSORRT, CUDA, CPU]}.get(name, [name, CPU])
     if name != CPU:
         _preload()
-    session = module.InferenceSession(
+    session: InferenceSession = module.InferenceSession(
         prepared.model,
         runtime.options(folder=str(prepared.folder), threads=threads),
         providers=[(each, _options(each, lean=lean)) for each in order],
@@ -89,34 +90,37 @@ def open_session(prepared: Prepared, name: str, *, threads: int | None = None, l
     if used != name:
         raise UsageError(
             f"provider {short(name)!r}: onnxruntime fell back to {short(used)}{_reason(name)}; see `analyzer doctor`, "
-            f"or use --provider {short(used)}"
+            f"or use `provider` {short(used)}"
         )
     return session
 
 
-def placement(session: Any) -> Placement | None:
+def placement(session: InferenceSession) -> Placement | None:
     """Operator -> how many of its nodes each provider runs; None where this runtime does not record it."""
     try:
         assigned = session.get_provider_graph_assignment_info()
     except (AttributeError, RuntimeError):
         return None
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for part in assigned:
         for node in part.get_nodes():
-            found.setdefault(node.op_type, Counter())[part.ep_name] += 1
-    return found
+            counts.setdefault(node.op_type, Counter())[part.ep_name] += 1
+    return counts
 
 
-def judge(found: Placement | None, name: str) -> tuple[bool, list[str]]:
-    """(whether provider `name` really does the work, notes about nodes that are left to the CPU)."""
+def judge(nodes: Placement | None, name: str) -> tuple[bool, list[str]]:
+    """(whether provider `name` really does the work, notes about nodes that are left to the CPU).
+
+    nodes: what `placement` returned.
+    """
     if name == CPU:
         return True, []
-    if found is None:
+    if nodes is None:
         return True, [f"This onnxruntime does not tell where nodes run; {short(name)} is taken on trust."]
     work = Counter[str]()
-    for operator in found.keys() & _WORK if found.keys() & _WORK else found.keys():
-        work += found[operator]
-    left = {operator: counts[CPU] for operator, counts in found.items() if counts[CPU] and operator not in _SHAPE_WORK}
+    for operator in nodes.keys() & _WORK if nodes.keys() & _WORK else nodes.keys():
+        work += nodes[operator]
+    left = {operator: counts[CPU] for operator, counts in nodes.items() if counts[CPU] and operator not in _SHAPE_WORK}
     notes = []
     if left:
         listed = ", ".join(f"{count} {operator}" for operator, count in sorted(left.items()))
@@ -141,11 +145,21 @@ def proof(name: str) -> tuple[bool, str]:
     return True, ""
 
 
-def available() -> list[dict[str, object]]:
-    """For each known provider: {"name", "provider", "compiled", "works", "reason"}, tried on a small convolution."""
+class ProviderStatus(TypedDict):
+    """One provider: short name, full name, whether it is part of the installed runtime, whether it works, why not."""
+
+    name: str
+    provider: str
+    compiled: bool
+    works: bool
+    reason: str
+
+
+def available() -> list[ProviderStatus]:
+    """The state of CPU, CUDA and all other providers of the installed runtime, each tried on a small convolution."""
     compiled = _compiled()
     names = list(dict.fromkeys([CPU, CUDA, *compiled]))
-    rows: list[dict[str, object]] = []
+    rows: list[ProviderStatus] = []
     for name in names:
         inside = name in compiled
         works, reason = proof(name) if inside else (False, "not part of the installed onnxruntime")
@@ -195,12 +209,12 @@ def _options(name: str, *, lean: bool) -> dict[str, str]:
 @functools.cache
 def _preload() -> str:
     """Let the runtime find CUDA's libraries in their Python packages; returns what it complained about."""
-    said = io.StringIO()
+    messages = io.StringIO()
     preload = getattr(runtime.load(), "preload_dlls", None)
     if preload is not None:
-        with contextlib.redirect_stdout(said), contextlib.suppress(OSError, RuntimeError):
+        with contextlib.redirect_stdout(messages), contextlib.suppress(OSError, RuntimeError):
             preload()
-    return said.getvalue()
+    return messages.getvalue()
 
 
 def _reason(name: str) -> str:

@@ -11,7 +11,7 @@ from analyzer.errors import AnalyzerError, InputError, UsageError
 # All of these install the same Python module and overwrite each other's files.
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed", "bad allocation")
-_FATAL = 4  # the only severity at which the runtime writes nothing to stderr for errors that are reported here
+_FATAL = 4  # below this severity the runtime also writes to stderr the errors that are reported here
 
 
 @functools.cache
@@ -59,20 +59,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 def load_error(error: Exception, source: str) -> AnalyzerError:
     """What to tell the user when the runtime refuses the model named `source`."""
     text, version = str(error), load().__version__
-    if found := re.search(r"Opset (\d+) is under development.*till opset (\d+)", text, re.DOTALL):
-        asked, known = found.groups()
+    if match := re.search(r"Opset (\d+) is under development.*till opset (\d+)", text, re.DOTALL):
+        asked, newest = match.groups()
         return InputError(
-            f"{source}: uses opset {asked}, but onnxruntime {version} knows opsets up to {known}; export it with "
-            f"opset {known} or lower, or upgrade onnxruntime"
+            f"{source}: uses opset {asked}, but onnxruntime {version} knows opsets up to {newest}; export it with "
+            f"opset {newest} or lower, or upgrade onnxruntime"
         )
-    if found := re.search(r"IR version: (\d+), max supported IR version: (\d+)", text):
-        asked, known = found.groups()
+    if match := re.search(r"IR version: (\d+), max supported IR version: (\d+)", text):
+        asked, newest = match.groups()
         return InputError(
-            f"{source}: has ONNX IR version {asked}, but onnxruntime {version} knows versions up to {known}; export it "
-            "for an older one, or upgrade onnxruntime"
+            f"{source}: has ONNX IR version {asked}, but onnxruntime {version} knows versions up to {newest}; export "
+            "it for an older one, or upgrade onnxruntime"
         )
     if is_out_of_memory(error):
-        return UsageError(f"{source}: not enough memory to load it: {brief(error)}; free some, or use --provider cpu")
+        return UsageError(f"{source}: not enough memory to load it: {brief(error)}; free some, or use `provider` cpu")
     return InputError(f"{source}: onnxruntime {version} cannot load it: {brief(error)}; export it again")
 
 

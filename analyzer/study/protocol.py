@@ -108,6 +108,8 @@ def parse_radii(text: str) -> tuple[float, ...]:
                 radii.extend(map(float, range(int(low), int(high) + 1)))
             else:
                 radii.append(float(low))
+    except UsageError:
+        raise
     except ValueError:
         raise UsageError(f"`radii` {text!r}: expected numbers and ranges such as 0.5,1:20") from None
     return tuple(radii)

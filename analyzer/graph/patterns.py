@@ -1,4 +1,4 @@
-"""Layers asked for all at once: every activation on the way to the scores, or the tensors that a pattern names."""
+"""Many layers asked for by one name: "all" activations on the way to the scores, or the tensors that a pattern fits."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -6,19 +6,21 @@ from pathlib import Path
 
 from analyzer.errors import InputError
 from analyzer.graph import walk
-from analyzer.graph.ends import ACTIVATIONS, FLOATS, RESHAPING, find_feature
+from analyzer.graph.dtypes import FLOATS
 from analyzer.graph.index import Index
+from analyzer.graph.layers import ACTIVATIONS, find_feature
+from analyzer.graph.scores import RESHAPING
 
 ALL = "all"
 _GATES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "Tanh"})
 
 
 def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[str]:
-    """Layer names with "all" and patterns (`*`, `?`, `[...]`) replaced by tensors.
+    """The layers `asked` for, with "all" and patterns (`*`, `?`, `[...]`) replaced by the tensors they stand for.
 
-    Where there are any, the result is in the order of the graph, each tensor once; else it is `asked`. A name that is a
-    tensor's own stands for itself, whatever it looks like. Raises InputError for a pattern that matches nothing, and
-    for "all" where no activation is found.
+    Where "all" or a pattern is among them, the result is in the order of the graph, each tensor once; else it is
+    `asked`. The exact name of a tensor is never taken for a pattern. Raises InputError for a pattern that matches
+    nothing, and for "all" where the graph has no activation.
     """
     names: dict[str, None] = {}
     needed = _needed(index, scores)
@@ -28,16 +30,16 @@ def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[
             names[_tensor(index, name)] = None
             continue
         many = True
-        found = (
+        tensors = (
             _activations(index, needed, scores, path)
             if name == ALL
             else [tensor for tensor in needed if fnmatch.fnmatchcase(tensor, name)]
         )
-        if not found:
+        if not tensors:
             what = "finds no activation" if name == ALL else "matches no tensor before the scores"
             listed = ", ".join(needed[-5:]) or "none"
-            raise InputError(f"{path}: --layers {name!r:.120} {what}; name tensors or a pattern, e.g. {listed}")
-        names.update(dict.fromkeys(found))
+            raise InputError(f"{path}: `layers` {name!r:.120} {what}; name tensors or a pattern, e.g. {listed}")
+        names.update(dict.fromkeys(tensors))
     place = {name: number for number, name in enumerate(needed)}
     return sorted(names, key=lambda name: place.get(name, len(place))) if many else list(asked)
 
@@ -66,19 +68,19 @@ def _needed(index: Index, scores: str) -> list[str]:
 
 
 def _activations(index: Index, needed: Sequence[str], scores: str, path: Path) -> list[str]:
-    """What follows each activation operator; of a gate (a Sigmoid that multiplies) the product; and the feature.
+    """The output of each activation operator, and the feature layer.
 
-    Swish, HardSwish and Mish written as products are gates too.
+    Where an activation is a gate, that is, where its output only multiplies (as in Swish, HardSwish and Mish written
+    out), the product is taken instead.
     """
-    inside = set(needed)
-    found: set[str] = set()
+    activations: set[str] = set()
     for name in needed:
         node = index.producer[name]
         if node.op_type not in ACTIVATIONS:
             continue
         readers = index.consumers.get(name, ())
         gate = node.op_type in _GATES and readers and all(reader.op_type == "Mul" for reader in readers)
-        found.update(output for reader in readers for output in reader.output) if gate else found.add(name)
-    if found:
-        found.add(find_feature(index, scores, path))
-    return [name for name in needed if name in found & inside]
+        activations.update(output for reader in readers for output in reader.output) if gate else activations.add(name)
+    if activations:
+        activations.add(find_feature(index, scores, path))
+    return [name for name in needed if name in activations]

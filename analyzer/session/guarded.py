@@ -1,6 +1,6 @@
-"""One forward pass in a child process, for graphs that may never end or take all memory.
+"""A first forward pass in a child process with limits, for graphs that may never end or may take all memory.
 
-Run as a module it is the child.
+`attempt` starts the child; run as a module, this file is the child.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer.errors import AnalyzerError, InputError
 from analyzer.graph import Prepared
-from analyzer.graph.process import limit_memory, run_child
+from analyzer.system import Answer, limit_memory, physical_memory, run_child
 
 SECONDS = 60.0
 
@@ -27,14 +27,13 @@ def attempt(prepared: Prepared, pixel_shape: tuple[int, int, int]) -> None:
         (Path(folder) / "model").write_bytes(prepared.model)
         (Path(folder) / "request").write_text(json.dumps(request), encoding="utf-8")
         doing = f"trying its {operators} on one image,"
-        answer = run_child("analyzer.session.trial", [folder], seconds=SECONDS, model=prepared.source, doing=doing)
+        answer = run_child("analyzer.session.guarded", [folder], seconds=SECONDS, model=prepared.source, doing=doing)
     if "error" in answer:
-        raise InputError(str(answer["error"]))
+        raise InputError(answer["error"])
 
 
 def main() -> None:
     """The child: load and run once, and print {} or {"error": message}."""
-    from analyzer.graph.safety import physical_memory
     from analyzer.session import providers, runtime
 
     folder = Path(sys.argv[1])
@@ -42,7 +41,7 @@ def main() -> None:
     shape = request.pop("shape")
     request["folder"] = Path(request["folder"])
     prepared = Prepared(model=(folder / "model").read_bytes(), **request)
-    answer: dict[str, str] = {}
+    answer: Answer = {}
     try:
         runtime.load()
         limit_memory(physical_memory() // 2)

@@ -1,0 +1,132 @@
+"""The card as a JSON document: which keys it has, and reading them with errors that name the key at fault."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+from analyzer.errors import InputError
+
+
+class ResizeDocument(TypedDict, total=False):
+    """`input.resize`: `shorter_side` with `crop`, or `stretch`, or `none`; each with an `interpolation` or without."""
+
+    shorter_side: int | None
+    crop: str
+    stretch: bool
+    none: bool
+    interpolation: str
+
+
+class InputDocument(TypedDict):
+    """`input`; see `Card` for what the values mean."""
+
+    name: NotRequired[str]
+    layout: str
+    size: Sequence[int]
+    channels: str
+    resize: ResizeDocument
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+class OutputDocument(TypedDict):
+    """`output`; without `labels` the classes have no names."""
+
+    name: NotRequired[str]
+    kind: str
+    labels: NotRequired[Sequence[str]]
+
+
+class FeatureDocument(TypedDict):
+    """`feature`: the tensor to measure."""
+
+    name: str
+
+
+class CardDocument(TypedDict):
+    """A whole card."""
+
+    schema: int
+    input: InputDocument
+    output: OutputDocument
+    feature: NotRequired[FeatureDocument]
+    source: NotRequired[Mapping[str, Any]]
+
+
+_REQUIRED = object()
+_TYPE_NAMES = {dict: "an object", list: "a list", str: "a string", int: "an integer", bool: "true or false"}
+
+
+class Keys:
+    """Takes the keys of one JSON object one by one; a key left over at the end is unknown.
+
+    where: the file, for messages. prefix: where in the document the object stands, such as "input.".
+    Every method raises InputError naming the key.
+    """
+
+    def __init__(self, document: object, where: str, prefix: str) -> None:
+        if not isinstance(document, dict):
+            raise InputError(f"{where}: {prefix.rstrip('.') or 'the card'} must be an object")
+        self.left, self.where, self.prefix = dict(document), where, prefix
+
+    def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+        """The value of `key`, of type `kind`; `default` where the key is absent."""
+        if key not in self.left:
+            if default is _REQUIRED:
+                near = difflib.get_close_matches(key, self.left, n=1, cutoff=0.85)
+                hint = f"; is {self.prefix}{near[0]} meant to be it?" if near else ""
+                raise InputError(f"{self.where}: {self.prefix}{key} is missing{hint}")
+            return default
+        value = self.left.pop(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InputError(f"{self.where}: {self.prefix}{key} must be {_TYPE_NAMES[kind]}, not {value!r:.60}")
+        return value
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: Any = _REQUIRED) -> str:
+        """The string of `key`, one of `allowed`."""
+        value: str = self.take(key, str, default)
+        if value not in allowed:
+            raise InputError(f"{self.where}: {self.prefix}{key} must be one of {', '.join(allowed)}, not {value!r:.60}")
+        return value
+
+    def numbers(self, key: str, count: int, *, kind: type = float, above: float | None = None) -> tuple[float, ...]:
+        """The `count` numbers of `key`, integers where `kind` is int, all greater than `above`."""
+        given: list[Any] = self.take(key, list)
+        allowed = (int,) if kind is int else (int, float)
+        try:
+            values = tuple(float(v) for v in given if isinstance(v, allowed) and not isinstance(v, bool))
+        except OverflowError:  # an integer of more than 308 digits
+            values = ()
+        right = all(math.isfinite(v) and (above is None or v > above) for v in values)
+        if not (right and len(values) == len(given) == count):
+            name = "integers" if kind is int else "finite numbers"
+            bound = f" above {above:g}" if above is not None else ""
+            raise InputError(f"{self.where}: {self.prefix}{key} must be {count} {name}{bound}, not {given!r:.60}")
+        return values
+
+    def finish(self) -> None:
+        """Refuse keys that were not taken."""
+        if self.left:
+            unknown = ", ".join(f"{self.prefix}{key}" for key in sorted(self.left))
+            raise InputError(f"{self.where}: unknown key {unknown:.200}")
+
+
+def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of these (key, value) pairs. Raises ValueError for a key given twice; `json` keeps the last."""
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"key {key!r:.60} is given twice")
+        document[key] = value
+    return document
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a decoded JSON value is free of NaN and infinities."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

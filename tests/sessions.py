@@ -1,0 +1,16 @@
+"""Helpers that open sessions on small models."""
+
+import numpy as np
+
+from analyzer import graph
+from analyzer.session import Session
+
+
+def open_session(made, *, layers=(), **options):
+    path, card = made
+    prepared = graph.prepare(path, card=card, layers=layers)
+    return Session(prepared, pixel_shape=card.pixel_shape, **{"provider": "cpu", "threads": 1, **options})
+
+
+def random_rows(count, size=8, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, 3, size, size), dtype=np.float32)
