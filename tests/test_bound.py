@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf, expit
 
-from analyzer import bound as bounds
 from analyzer import graph
-from analyzer.bound import layers, pointwise, power, spectral, windows
-from analyzer.bound.propagate import propagate
+from analyzer.analyses import bound as bounds
+from analyzer.analyses.bound import layers, pointwise, power, spectral, windows
+from analyzer.analyses.bound.propagate import propagate
 from analyzer.card import beside, read
 from analyzer.cli import bounding, commands
 from analyzer.errors import InputError, UsageError
-from analyzer.graph.operators import Network, Operator, operators
+from analyzer.graph.operators import Operator, OperatorGraph, operators
 from analyzer.graph.single import convolution_and_transpose
 from analyzer.session import Session
 from analyzer.session.single import as_function
@@ -323,7 +323,7 @@ def one(kind, attributes=(), *constants, shapes=None, opset=17):
     names = tuple(f"c{k}" for k in range(len(constants)))
     op = Operator(kind, "it", ("x", *names), ("y",), dict(attributes))
     stored = dict(zip(names, map(np.asarray, constants), strict=True))
-    net = Network(
+    net = OperatorGraph(
         operators=(op,),
         input="x",
         scores="y",
@@ -471,7 +471,7 @@ def test_an_unknown_operator_is_named_and_nothing_behind_it_has_a_bound(tmp_path
 def test_a_product_beyond_float64_is_no_bound():
     chain = tuple(Operator("Mul", f"m{k}", (f"t{k}", "c"), (f"t{k + 1}",)) for k in range(3))
     names = [f"t{k}" for k in range(4)]
-    net = Network(
+    net = OperatorGraph(
         chain, "t0", "t3", (), frozenset(names), dict.fromkeys(names, (None, 2)), {"c": np.array(1e200)}.get, 17
     )
     found = propagate(net)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import analyzer.cli.drawing  # noqa: F401
-from analyzer import frequency, graph
+from analyzer import graph
+from analyzer.analyses import frequency
+from analyzer.analyses.frequency import energy
 from analyzer.cli import main
 from analyzer.errors import InputError, UsageError
-from analyzer.frequency import energy
 from analyzer.graph.kernel import Convolution, first_convolution
 from analyzer.plots import frequency as drawing
 from analyzer.session import Session

@@ -9,14 +9,14 @@ import pytest
 from runs import measure, write_images
 
 from analyzer import graph
+from analyzer.analyses.gradients import attacks, check, image, isotropy, jacobian, logodds
+from analyzer.analyses.gradients import sensitivity as sensitivities
+from analyzer.analyses.gradients.differences import largest_in_span, slopes
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
+from analyzer.analyses.gradients.noise import noise_around
 from analyzer.cli import sensitivity as commands
 from analyzer.cli.app import app
 from analyzer.errors import InputError, UsageError
-from analyzer.gradients import attacks, check, image, isotropy, jacobian, logodds
-from analyzer.gradients import sensitivity as sensitivities
-from analyzer.gradients.differences import largest_in_span, slopes
-from analyzer.gradients.network import Network
-from analyzer.gradients.noise import noise_around
 from analyzer.graph.derivative import GradientsUnavailable
 from analyzer.session import Session
 
@@ -40,7 +40,7 @@ def build(folder, nodes, weights, *, kind="logits", feature="feature", name="net
 def open_network(path, card):
     prepared = graph.prepare(path, card=card)
     session = Session(prepared, pixel_shape=card.pixel_shape, provider="cpu", threads=1)
-    return Network(prepared, session, mean=card.mean, std=card.std, threads=1)
+    return DifferentiableNetwork(prepared, session, mean=card.mean, std=card.std, threads=1)
 
 
 def draw(seed=0, classes=3, hidden=6):
@@ -258,16 +258,18 @@ def test_a_wrong_derivative_is_refused_with_its_error(tmp_path, monkeypatch, onn
     network, pixels = open_network(*model), arrays[-1]
     right = check.self_check(network, pixels, label=0)
     assert max(right.jacobian, right.gradient) < 0.01 and right.adjoint < 1e-4
-    forward, reverse = Network._jvp, Network._vjp
-    monkeypatch.setattr(Network, "_jvp", lambda self, x, v: tuple(1.1 * part for part in forward(self, x, v)))
+    forward, reverse = DifferentiableNetwork._jvp, DifferentiableNetwork._vjp
+    monkeypatch.setattr(
+        DifferentiableNetwork, "_jvp", lambda self, x, v: tuple(1.1 * part for part in forward(self, x, v))
+    )
     with pytest.raises(GradientsUnavailable, match=r"forward products.* by 0\.09"):
         check.self_check(network, pixels, label=0)
-    monkeypatch.setattr(Network, "_jvp", forward)
-    monkeypatch.setattr(Network, "_vjp", lambda self, x, u, place: -reverse(self, x, u, place))
+    monkeypatch.setattr(DifferentiableNetwork, "_jvp", forward)
+    monkeypatch.setattr(DifferentiableNetwork, "_vjp", lambda self, x, u, place: -reverse(self, x, u, place))
     with pytest.raises(GradientsUnavailable, match=r"the gradient differs .* by 2 of"):
         check.self_check(network, pixels, label=0)
     scaled = lambda self, x, u, place: (1.01 if place else 1.0) * reverse(self, x, u, place)  # noqa: E731
-    monkeypatch.setattr(Network, "_vjp", scaled)
+    monkeypatch.setattr(DifferentiableNetwork, "_vjp", scaled)
     with pytest.raises(GradientsUnavailable, match="reverse products"):
         check.self_check(network, pixels, label=0)
 

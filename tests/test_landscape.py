@@ -13,7 +13,8 @@ import runs
 
 import analyzer.cli.drawing  # noqa: F401
 from analyzer import card as cards
-from analyzer import images, landscape
+from analyzer import images
+from analyzer.analyses import landscape
 from analyzer.cli import main
 from analyzer.errors import InputError, UsageError
 from analyzer.measures import lipschitz

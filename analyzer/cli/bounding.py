@@ -26,7 +26,7 @@ def bound(
     json: Json = False,
 ) -> None:
     """Bound the L2 Lipschitz constant of the whole network from above, operator by operator."""
-    from analyzer import bound as bounds
+    from analyzer.analyses import bound as bounds
     from analyzer.cli import terminal
 
     if not 0 <= iterations <= MOST_ITERATIONS:

@@ -26,7 +26,7 @@ def claims(
     with store.reading(run) as dataset:
         bound, no_bound = None, "was not computed (give --model)"
         if model is not None:
-            from analyzer import bound as bounds
+            from analyzer.analyses import bound as bounds
 
             layer = judge.feature_layer(dataset)
             (entry,) = (

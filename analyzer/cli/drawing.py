@@ -44,7 +44,7 @@ def landscape(
 ) -> None:
     """The score of an image's class on the plane spanned by a noise vector and a reordering of it (Fig. 2)."""
     from analyzer import card as cards
-    from analyzer import landscape as landscapes
+    from analyzer.analyses import landscape as landscapes
     from analyzer.cli import terminal
     from analyzer.study import Progress
 
@@ -79,8 +79,8 @@ def landscape(
 
 
 def _print_landscape(document: dict[str, Any], name: str, labels: tuple[str, ...] | None) -> None:
+    from analyzer.analyses.landscape import probability_text
     from analyzer.cli import terminal
-    from analyzer.landscape import probability_text
 
     def named(index: int) -> str:
         return f"{index} {labels[index]}" if labels else str(index)
@@ -117,8 +117,8 @@ def frequency(
 ) -> None:
     """How much the first convolution's response changes when noise is reordered, and what its spectrum predicts."""
     from analyzer import card as cards
-    from analyzer import frequency as frequencies
     from analyzer import graph
+    from analyzer.analyses import frequency as frequencies
     from analyzer.cli import terminal
     from analyzer.graph.kernel import first_convolution
 

@@ -25,9 +25,9 @@ def sensitivity(
     json: Json = False,
 ) -> None:
     """Gradients around a run's images: isotropy by (3), the sharp Lipschitz constant, the distance to the boundary."""
+    from analyzer.analyses.gradients.sensitivity import FILE
+    from analyzer.analyses.gradients.sensitivity import sensitivity as measure
     from analyzer.cli import terminal
-    from analyzer.gradients.sensitivity import FILE
-    from analyzer.gradients.sensitivity import sensitivity as measure
     from analyzer.study import Progress
 
     with terminal.progress_shown() as shown:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyzer.card import Card
 from analyzer.errors import InputError
-from analyzer.graph.operators import Network, Operator, operators
+from analyzer.graph.operators import Operator, OperatorGraph, operators
 
 Array = NDArray[np.float64]
 
@@ -99,7 +99,9 @@ def first_convolution(model: Path, *, card: Card) -> Convolution:
     )
 
 
-def _convolution(operator: Operator, way: _Way, network: Network, size: tuple[int, int], model: Path) -> Convolution:
+def _convolution(
+    operator: Operator, way: _Way, network: OperatorGraph, size: tuple[int, int], model: Path
+) -> Convolution:
     weights = network.constant(operator.inputs[1]) if len(operator.inputs) > 1 else None
     if weights is None:
         raise InputError(
@@ -162,7 +164,7 @@ def _pads(
     return less + more if automatic == "SAME_UPPER" else more + less
 
 
-def _passed(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _passed(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     """Whether an operator before the convolution is understood; `way` then leads through it."""
     rule = _RULES.get(operator.kind)
     if rule is None or not rule(operator, way, network, current):
@@ -171,18 +173,18 @@ def _passed(operator: Operator, way: _Way, network: Network, current: str) -> bo
     return True
 
 
-def _unchanged(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _unchanged(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     return True
 
 
-def _transpose(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _transpose(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     perm = list(operator.attributes.get("perm", (3, 2, 1, 0)))
     spatial = [axis for axis in perm if axis not in (0, way.axis)]
     way.axis = perm.index(way.axis)
     return perm[0] == 0 and spatial == sorted(spatial)
 
 
-def _arithmetic(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _arithmetic(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     others = [name for name in operator.inputs if name != current]
     value = network.constant(others[0]) if len(others) == 1 else None
     if value is None or value.ndim > 4:
@@ -197,7 +199,7 @@ def _arithmetic(operator: Operator, way: _Way, network: Network, current: str) -
     return _scaled(way, factor if operator.kind == "Mul" else 1 / factor)
 
 
-def _batch_normalization(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _batch_normalization(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     scale, variance = (network.constant(operator.inputs[k]) for k in (1, 4))
     if scale is None or variance is None or way.axis != 1:
         return False
@@ -205,7 +207,7 @@ def _batch_normalization(operator: Operator, way: _Way, network: Network, curren
     return _scaled(way, (scale / deviation)[:, None])
 
 
-def _pad(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _pad(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     """A constant border does not respond: zero for the perturbation, whatever it is for the image."""
     pads = operator.attributes.get("pads")
     if pads is None and len(operator.inputs) > 1:
@@ -228,7 +230,7 @@ def _scaled(way: _Way, factor: Any) -> bool:
     return True
 
 
-_RULES: dict[str, Callable[[Operator, _Way, Network, str], bool]] = {
+_RULES: dict[str, Callable[[Operator, _Way, OperatorGraph, str], bool]] = {
     **dict.fromkeys(("Identity", "Cast", "Dropout"), _unchanged),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic),
     "Transpose": _transpose,

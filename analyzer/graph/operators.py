@@ -36,7 +36,7 @@ class Operator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class OperatorGraph:
     """What a model computes between its image input and the scores and layers, nothing else.
 
     operators: in order. input, scores: tensors; layers: (name as the user knows it, tensor). live: tensors that depend
@@ -59,7 +59,7 @@ class Network:
         return self.shapes.get(name)
 
 
-def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> Network:
+def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> OperatorGraph:
     """Describe `model` between the image and the tensors that `prepare` would tap, without running it.
 
     Ends and layers are found as `prepare` finds them, and it raises InputError as `prepare` does; run `check` first.
@@ -79,7 +79,7 @@ def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> Network
         if not needed.isdisjoint(node.output) and not found.live.isdisjoint(node.output):
             needed.update(name for name in walk.reads(node) if name in found.live)
             kept.append(_operator(node))
-    return Network(
+    return OperatorGraph(
         operators=tuple(kept[::-1]),
         input=image.name,
         scores=scores.tensor,

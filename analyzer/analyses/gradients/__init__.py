@@ -1,6 +1,6 @@
 """Derivatives of any ONNX ConvNet without a framework, beside what random noise says of it.
 
-network      values and Jacobian products of one prepared graph, per grey level
+differentiable  values and Jacobian products of one prepared graph, per grey level
 check        the derivative graphs' self-check against central differences
 isotropy     Eq. 3: gradient and Hessian          (plain arrays)
 jacobian     the largest singular value           (plain arrays)

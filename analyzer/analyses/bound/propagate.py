@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from analyzer.bound import layers, pointwise, structure
-from analyzer.bound.base import ROOT, Function, NoRule, Rule, live_inputs
-from analyzer.bound.power import Estimate
-from analyzer.graph.operators import Network, Operator
+from analyzer.analyses.bound import layers, pointwise, structure
+from analyzer.analyses.bound.base import ROOT, Function, NoRule, Rule, live_inputs
+from analyzer.analyses.bound.power import Estimate
+from analyzer.graph.operators import Operator, OperatorGraph
 
 RULES: dict[str, Function] = {**pointwise.RULES, **layers.RULES, **structure.RULES}
 _SEVERAL_OUTPUTS = frozenset({"Split"})
@@ -35,9 +35,9 @@ class Bounds(NamedTuple):
 
 
 def propagate(
-    network: Network,
+    network: OperatorGraph,
     *,
-    estimate: Callable[[Operator, Network], Estimate | None] = lambda op, network: None,
+    estimate: Callable[[Operator, OperatorGraph], Estimate | None] = lambda op, network: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bounds:
     """Upper bounds of the L2 Lipschitz constant from the network's input to each tensor.
@@ -65,10 +65,10 @@ def propagate(
 
 def _step(
     op: Operator,
-    network: Network,
+    network: OperatorGraph,
     bounds: dict[str, float],
     blame: dict[str, Step],
-    estimate: Callable[[Operator, Network], Estimate | None],
+    estimate: Callable[[Operator, OperatorGraph], Estimate | None],
 ) -> tuple[Step, Step | None]:
     """The step, and where its inputs already have no bound the step that is to blame."""
     try:
@@ -90,7 +90,7 @@ def _step(
     return step, origin
 
 
-def find(op: Operator, network: Network) -> Rule:
+def find(op: Operator, network: OperatorGraph) -> Rule:
     """The rule of `op` where it stands. Raises NoRule saying why there is none."""
     if op.kind not in RULES:
         raise NoRule("no rule for this operator")

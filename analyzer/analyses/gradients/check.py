@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.gradients.differences import differences
-from analyzer.gradients.jacobian import rademacher
-from analyzer.gradients.network import Network
+from analyzer.analyses.gradients.differences import differences
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
+from analyzer.analyses.gradients.jacobian import rademacher
 from analyzer.graph.derivative import GradientsUnavailable
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Check(NamedTuple):
     adjoint: float
 
 
-def self_check(network: Network, pixels: Array, *, label: int, seed: int = 0) -> Check:
+def self_check(network: DifferentiableNetwork, pixels: Array, *, label: int, seed: int = 0) -> Check:
     """Compare the derivative graphs with central differences of forward passes, accumulated in float64.
 
     At `pixels` plus up to half a grey level of noise: flat areas tie a max pooling, which has no derivative there.
@@ -65,7 +65,7 @@ def self_check(network: Network, pixels: Array, *, label: int, seed: int = 0) ->
     return check
 
 
-def hessian_error(network: Network, pixels: Array, *, label: int, seed: int = 0) -> float:
+def hessian_error(network: DifferentiableNetwork, pixels: Array, *, label: int, seed: int = 0) -> float:
     """Relative difference of the graph's H v from that of two gradients half a grey level to either side; along two v.
 
     Large where kinks (ReLU, max pooling) make the gradient jump: then the graph's H is not the curvature at that scale.
@@ -75,14 +75,14 @@ def hessian_error(network: Network, pixels: Array, *, label: int, seed: int = 0)
     return _relative(exact, gradient_differences(network, pixels, label, directions))
 
 
-def gradient_differences(network: Network, pixels: Array, label: int, directions: Array) -> Array:
+def gradient_differences(network: DifferentiableNetwork, pixels: Array, label: int, directions: Array) -> Array:
     """H v by central differences of gradients over +- HESSIAN_STEP grey levels along each of n directions."""
     sides = [[network.gradient(pixels + s * HESSIAN_STEP * v, label) for s in (1, -1)] for v in directions]
     return np.stack([(ahead - behind) / (2 * HESSIAN_STEP) for ahead, behind in sides])
 
 
 def _adjoint_error(
-    network: Network, point: Array, directions: Array, scores: Array, features: Array, seed: int
+    network: DifferentiableNetwork, point: Array, directions: Array, scores: Array, features: Array, seed: int
 ) -> float:
     """|u.(J v) - (J^T u).v| / (||u|| ||J v||), the larger one of scores and layer."""
     rng = np.random.default_rng(seed)

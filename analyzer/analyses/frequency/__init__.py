@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.analyses.frequency import energy
 from analyzer.errors import UsageError
-from analyzer.frequency import energy
 from analyzer.perturbations import Perturbations
 
 if TYPE_CHECKING:

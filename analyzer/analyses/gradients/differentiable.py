@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.analyses.gradients import logodds
 from analyzer.errors import AnalyzerError
-from analyzer.gradients import logodds
 from analyzer.graph import Prepared
 from analyzer.graph.derivative import Derivatives, GradientsUnavailable, Program
 from analyzer.session import Session, providers, runtime
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 _ELEMENTS = 2**24  # seeds x largest tensor that one call should stay below
 
 
-class Network:
+class DifferentiableNetwork:
     """A prepared graph with one layer tapped. Pixels are (C, H, W) grey levels, float64; D = C * H * W.
 
     shape: (C, H, W). kind: "logits" or "probabilities". sizes: (K, F), elements of scores and layer for one image.

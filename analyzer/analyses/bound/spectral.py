@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from analyzer.bound.base import NoRule
+from analyzer.analyses.bound.base import NoRule
 
 Array = NDArray[np.float64]
 _DENSE = 256  # up to this size all eigenvalues are computed

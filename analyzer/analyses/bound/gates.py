@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit
 
-from analyzer.bound import pointwise
-from analyzer.bound.base import Rule
-from analyzer.graph.operators import Network, Operator
+from analyzer.analyses.bound import pointwise
+from analyzer.analyses.bound.base import Rule
+from analyzer.graph.operators import Operator, OperatorGraph
 
 Array = NDArray[np.float64]
 _POINTS = np.linspace(-12.0, 12.0, 481)
@@ -43,7 +43,7 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
 }
 
 
-def recognise(op: Operator, network: Network) -> Rule | None:
+def recognise(op: Operator, network: OperatorGraph) -> Rule | None:
     """The rule of the activation that ends in the product `op`, counted from the tensor it starts from, or None."""
     makers = {name: maker for maker in network.operators for name in maker.outputs}
     for base in _ancestors(op, makers, network):
@@ -59,7 +59,7 @@ def recognise(op: Operator, network: Network) -> Rule | None:
     return None
 
 
-def _ancestors(op: Operator, makers: dict[str, Operator], network: Network) -> list[str]:
+def _ancestors(op: Operator, makers: dict[str, Operator], network: OperatorGraph) -> list[str]:
     """Tensors that `op` is made of by elementwise operators, the nearest first."""
     found: dict[str, None] = {}
     waiting = [op]
@@ -76,7 +76,9 @@ def _is_elementwise(op: Operator) -> bool:
     return op.kind in _ELEMENTWISE or op.kind in ("Clip", "HardSigmoid")
 
 
-def _evaluate(name: str, base: str, makers: dict[str, Operator], network: Network, left: int = _DEEP) -> Array | None:
+def _evaluate(
+    name: str, base: str, makers: dict[str, Operator], network: OperatorGraph, left: int = _DEEP
+) -> Array | None:
     """The tensor as a function of `base` at `_POINTS`; None where it is no elementwise function of it."""
     if name == base:
         return _POINTS

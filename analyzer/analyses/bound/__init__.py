@@ -12,11 +12,11 @@ import numpy as np
 
 from analyzer import card as cards
 from analyzer import graph
-from analyzer.bound import local
-from analyzer.bound.base import NoRule, placement
-from analyzer.bound.power import Estimate, iterate
-from analyzer.bound.propagate import Bounds, Step, propagate
-from analyzer.graph.operators import Network, Operator, operators
+from analyzer.analyses.bound import local
+from analyzer.analyses.bound.base import NoRule, placement
+from analyzer.analyses.bound.power import Estimate, iterate
+from analyzer.analyses.bound.propagate import Bounds, Step, propagate
+from analyzer.graph.operators import Operator, OperatorGraph, operators
 from analyzer.graph.single import convolution_and_transpose
 from analyzer.session.single import as_function
 
@@ -74,7 +74,7 @@ def bound(
     }
 
 
-def power_iteration(op: Operator, network: Network, *, iterations: int = 50) -> Estimate | None:
+def power_iteration(op: Operator, network: OperatorGraph, *, iterations: int = 50) -> Estimate | None:
     """Power iteration on a Conv at its real input size, through the runtime; None for anything else."""
     if op.kind != "Conv" or iterations < 1 or op.inputs[0] not in network.live or op.inputs[1] in network.live:
         return None

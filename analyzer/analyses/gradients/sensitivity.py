@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from analyzer import card as cards
 from analyzer import graph, images, store
+from analyzer.analyses.gradients import check, image
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
+from analyzer.analyses.gradients.noise import beside_noise, noise_around
+from analyzer.analyses.gradients.sentences import sentences, warnings
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.gradients import check, image
-from analyzer.gradients.network import Network
-from analyzer.gradients.noise import beside_noise, noise_around
-from analyzer.gradients.sentences import sentences, warnings
 from analyzer.graph.derivative import GradientsUnavailable
 from analyzer.session import Session, device_of
 from analyzer.statistics import quantile_over_images
@@ -58,7 +58,9 @@ def sensitivity(
     prepared = graph.prepare(model_path, card=the_card, layers=[layer], device=device_of(provider))
     session = Session(prepared, pixel_shape=the_card.pixel_shape, provider=provider, threads=threads)
     order = -1 if the_card.channels == "BGR" else 1
-    network = Network(prepared, session, mean=the_card.mean[::order], std=the_card.std[::order], threads=threads)
+    network = DifferentiableNetwork(
+        prepared, session, mean=the_card.mean[::order], std=the_card.std[::order], threads=threads
+    )
     files = _files(folder, chosen, the_card, given=manifest["identity"]["labels"] is not None)
 
     rows: list[dict[str, Any]] = []
@@ -107,7 +109,7 @@ def sensitivity(
     return result
 
 
-def _method(network: Network, pixels: NDArray[np.float64], label: int) -> dict[str, Any]:
+def _method(network: DifferentiableNetwork, pixels: NDArray[np.float64], label: int) -> dict[str, Any]:
     """How derivatives are had for this model, decided by self-checks on its first image, with what they measured."""
     found: dict[str, Any] = {"gradients": None, "hessian": None, "sigma": LOWER_BOUND, "step": image.STEP}
     if network.differentiable:

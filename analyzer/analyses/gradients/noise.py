@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.gradients.isotropy import linear_range
+from analyzer.analyses.gradients.isotropy import linear_range
 
 
 def noise_around(dataset: Any, image: str, label: int, layer: str) -> dict[str, float | bool]:

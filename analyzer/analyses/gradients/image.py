@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.gradients import attacks, check, isotropy, jacobian
-from analyzer.gradients.differences import differences, largest_in_span, slopes
-from analyzer.gradients.network import Network
+from analyzer.analyses.gradients import attacks, check, isotropy, jacobian
+from analyzer.analyses.gradients.differences import differences, largest_in_span, slopes
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,9 @@ class Options(NamedTuple):
     seed: int = 0
 
 
-def by_gradients(network: Network, pixels: Array, *, label: int, options: Options) -> dict[str, float | bool]:
+def by_gradients(
+    network: DifferentiableNetwork, pixels: Array, *, label: int, options: Options
+) -> dict[str, float | bool]:
     """Gradient, Hessian, Jacobian and boundary around `pixels` (C, H, W), by name, per grey level.
 
     Where the log-odds of `label` are undefined (a probability that rounded to 0 or 1) so is all but the Jacobian.
@@ -53,7 +55,9 @@ def by_gradients(network: Network, pixels: Array, *, label: int, options: Option
     return found | {"l2_distance": boundary.distance, "l2_linf": boundary.linf, "l2_reached": boundary.reached}
 
 
-def by_differences(network: Network, pixels: Array, *, label: int, options: Options) -> dict[str, float | bool]:
+def by_differences(
+    network: DifferentiableNetwork, pixels: Array, *, label: int, options: Options
+) -> dict[str, float | bool]:
     """The forward-only part of `by_gradients`: finite differences along random directions, sigma_max a lower bound."""
     directions = jacobian.rademacher(DIRECTIONS, pixels.shape, options.seed)
 
@@ -80,7 +84,7 @@ def by_differences(network: Network, pixels: Array, *, label: int, options: Opti
     }
 
 
-def _jacobian(network: Network, pixels: Array, options: Options) -> dict[str, float | bool]:
+def _jacobian(network: DifferentiableNetwork, pixels: Array, options: Options) -> dict[str, float | bool]:
     directions = jacobian.rademacher(DIRECTIONS, pixels.shape, options.seed)
     responses = network.jvp(pixels, directions)[1]
     largest = jacobian.largest_singular_value(
@@ -98,7 +102,7 @@ def _jacobian(network: Network, pixels: Array, options: Options) -> dict[str, fl
     }
 
 
-def _hessian(network: Network, pixels: Array, label: int, options: Options) -> dict[str, float]:
+def _hessian(network: DifferentiableNetwork, pixels: Array, label: int, options: Options) -> dict[str, float]:
     probes = jacobian.rademacher(PROBES, pixels.shape, options.seed + 1)
     if options.exact_hessian:
         products = network.hessian_products(pixels, label, probes)
