@@ -16,8 +16,8 @@ SUM, ROOT = "sum", "root of the sum of squares"
 class Rule(NamedTuple):
     """Lipschitz constant of an operator: output bound = norm * merge of the bounds of its inputs.
 
-    merge: SUM where the inputs add up, ROOT where they stand side by side; the same with one input. how: where the
-    norm comes from. base: the tensor to count from in place of the inputs, where a whole pattern has one rule.
+    merge: SUM where the inputs add up, ROOT where they stand side by side; they are the same for one input. how: where
+    the norm comes from. base: the tensor that the rule starts from, where it is about several operators at once.
     """
 
     norm: float

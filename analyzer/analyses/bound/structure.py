@@ -73,7 +73,7 @@ def _pad(op: Operator, network: OperatorGraph) -> Rule:
 
 
 def _resize(op: Operator, network: OperatorGraph) -> Rule:
-    """Nearest neighbour: how often the busiest input position is taken along each axis."""
+    """Nearest neighbour: along each axis, how often the most used input position is copied."""
     only_first(op, network)
     before, after = network.shape(op.inputs[0]), network.shape(op.outputs[0])
     where = op.attributes.get("coordinate_transformation_mode", "half_pixel")
@@ -111,7 +111,7 @@ def _most_taken(old: int, new: int, where: str, how: str) -> int:
 
 
 def _add(op: Operator, network: OperatorGraph) -> Rule:
-    """Inputs that broadcast alike: their bounds add up. Constants do not matter."""
+    """The bounds of the inputs add up; constants do not matter."""
     count = broadcast(op, network)
     scale = 1 / len(op.inputs) if op.kind == "Mean" else 1.0
     many = len(live_inputs(op, network)) > 1
@@ -131,8 +131,8 @@ def _concat(op: Operator, network: OperatorGraph) -> Rule:
 def _scale(op: Operator, network: OperatorGraph) -> Rule:
     live = [place for place, name in enumerate(op.inputs) if name in network.live]
     if len(live) != 1:
-        if op.kind == "Mul" and (known := gates.recognise(op, network)) is not None:
-            return known
+        if op.kind == "Mul" and (activation := gates.recognise(op, network)) is not None:
+            return activation
         raise NoRule("a product or quotient of two tensors that depend on the image is not Lipschitz without bounds")
     if op.kind == "Div" and live[0] == 1:
         raise NoRule("a constant over a tensor that depends on the image is not Lipschitz")
