@@ -120,7 +120,7 @@ def test_another_label_than_the_prediction(tmp_path, image):
     found = landscape.landscape(path, image, provider="cpu", size=5, label=1)
     assert found.label == 1 and (found.score < 0.5).all()
     assert "all of it lies outside the class" in landscape.sentence(found)
-    with pytest.raises(UsageError, match=r"--label 2: .* has classes 0\.\.1"):
+    with pytest.raises(UsageError, match=r"`label` 2: .* has classes 0\.\.1"):
         landscape.landscape(path, image, provider="cpu", size=5, label=2)
 
 
@@ -135,9 +135,9 @@ def test_the_marked_points_are_those_of_a_run(tmp_path, image):
 
 def test_clip_and_round_make_real_images(tmp_path, image):
     path, _ = graphs.convnet(tmp_path, size=8, input_type="uint8")
-    with pytest.raises(InputError, match="--clip --round"):
+    with pytest.raises(InputError, match=r"clip.*round"):
         landscape.landscape(path, image, provider="cpu", size=3)
-    found = landscape.landscape(path, image, provider="cpu", size=3, radius=200, clip=True, whole=True)
+    found = landscape.landscape(path, image, provider="cpu", size=3, radius=200, clip=True, round=True)
     assert found.images.min() == 0 and found.images.max() == 255
     assert (found.images == found.images.round()).all()
     assert np.isfinite(found.log_odds).all()
@@ -190,7 +190,7 @@ def test_a_score_that_does_not_change_is_drawn(tmp_path, image):
 @pytest.mark.parametrize("size", [2, 1002])
 def test_sizes_out_of_range(tmp_path, image, size):
     path, _ = graphs.pixel_mean(tmp_path)
-    with pytest.raises(UsageError, match="--size"):
+    with pytest.raises(UsageError, match="`size`"):
         landscape.landscape(path, image, provider="cpu", size=size)
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyzer.analyses.landscape import probability_text
+from analyzer.analyses.landscape.sentences import probability_text
 from analyzer.plots import canvas
 from analyzer.plots.model import Picture
 from analyzer.plots.text import shortened
