@@ -357,7 +357,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_gets_its_sensitivity(finished, onnx_ad, capsys):
     _, folder, dataset = finished
-    document = sensitivities.sensitivity(folder / "run", limit=2, provider="cpu", threads=1)
+    document = sensitivities.sensitivity(folder / "run", images_limit=2, provider="cpu", threads=1)
     assert json.loads((folder / "run" / "sensitivity.json").read_text()) == document
     assert document["method"]["gradients"].startswith("onnx-ad")
     assert [row["id"] for row in document["images"]] == [str(name) for name in dataset["image"].values[:2]]
@@ -413,7 +413,7 @@ def test_the_tables_fit_80_columns(monkeypatch, capsys):
 def test_a_run_without_gradients_gets_the_rest(finished, monkeypatch):
     _, folder, _ = finished
     monkeypatch.setitem(sys.modules, "onnx_ad", None)
-    document = sensitivities.sensitivity(folder / "run", limit=1, provider="cpu", threads=1)
+    document = sensitivities.sensitivity(folder / "run", images_limit=1, provider="cpu", threads=1)
     assert document["method"]["gradients"] is None and "lower bound" in document["method"]["sigma"]
     assert document["sigma_max_median"]["value"] >= document["jacobian_rms_median"]["value"]
     assert "fgsm_eps_median" not in document
@@ -425,11 +425,11 @@ def test_another_model_card_or_folder_is_refused(finished, tmp_path):
     other, _ = graphs.convnet(tmp_path / "other", size=16, seed=9)
     with pytest.raises(InputError, match="not the model"):
         sensitivities.sensitivity(folder / "run", model=other)
-    with pytest.raises(InputError, match="--images"):
+    with pytest.raises(InputError, match="`images`"):
         sensitivities.sensitivity(
-            folder / "run", model=model, folder=write_images(tmp_path / "more", 2, seed=5)[0].parent
+            folder / "run", model=model, images=write_images(tmp_path / "more", 2, seed=5)[0].parent
         )
-    with pytest.raises(UsageError, match="--images-limit"):
-        sensitivities.sensitivity(folder / "run", limit=0)
-    with pytest.raises(InputError, match="--model"):
+    with pytest.raises(UsageError, match="`images_limit`"):
+        sensitivities.sensitivity(folder / "run", images_limit=0)
+    with pytest.raises(InputError, match="`model`"):
         sensitivities.sensitivity(folder / "run", model=tmp_path / "gone.onnx")
