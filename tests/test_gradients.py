@@ -122,9 +122,9 @@ def test_a_rectified_convolution_has_the_gradient_of_its_piece(tmp_path, onnx_ad
     # Two classes have linear log-odds, and the piece is linear: no curvature but that of the kinks.
     probes = jacobian.rademacher(2, pixels.shape, seed=0)
     assert np.abs(network.hessian_products(pixels, 0, probes)).max() < 1e-6
-    found = image.by_gradients(network, pixels, label=0, options=image.Options())
-    np.testing.assert_allclose(found["sigma_max"], np.linalg.svd(features)[1][0], rtol=1e-3)
-    np.testing.assert_allclose(found["gradient_l2"], np.linalg.norm(gradient), rtol=1e-4)
+    figures = image.by_gradients(network, pixels, label=0, options=image.Options())
+    np.testing.assert_allclose(figures["sigma_max"], np.linalg.svd(features)[1][0], rtol=1e-3)
+    np.testing.assert_allclose(figures["gradient_l2"], np.linalg.norm(gradient), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
@@ -222,12 +222,12 @@ def test_attacks_on_a_linear_classifier_stop_at_its_boundary(tmp_path, onnx_ad):
     others = np.delete(np.arange(4), label)
     difference = (matrix[label] - matrix[others]) / STD
     margin = scores[label] - scores[others]
-    found = image.by_gradients(network, pixels, label=label, options=image.Options())
-    assert found["l2_distance"] == pytest.approx((margin / np.linalg.norm(difference, axis=1)).min(), rel=5e-3)
+    figures = image.by_gradients(network, pixels, label=label, options=image.Options())
+    assert figures["l2_distance"] == pytest.approx((margin / np.linalg.norm(difference, axis=1)).min(), rel=5e-3)
     # Along a fixed direction, the boundary of each other class is a point; the first one counts.
     direction = -np.sign(network.gradient(pixels, label)).reshape(-1)
     falls = -(difference @ direction)
-    assert found["fgsm_eps"] == pytest.approx((margin[falls > 0] / falls[falls > 0]).min(), rel=2e-3)
+    assert figures["fgsm_eps"] == pytest.approx((margin[falls > 0] / falls[falls > 0]).min(), rel=2e-3)
     # With two classes the sign of the gradient is the steepest direction: eps = margin / ||w||_1.
     w = difference[0]
     start = pixels.reshape(-1)
@@ -297,12 +297,12 @@ def test_a_quantised_network_is_measured_by_differences(tmp_path):
     with pytest.raises(InputError, match="gradients unavailable"):
         network.jvp(pixels, pixels[None])
     features, gradient, _ = tanh_answers(smooth, label=0)
-    found = image.by_differences(network, pixels, label=0, options=image.Options())
+    figures = image.by_differences(network, pixels, label=0, options=image.Options())
     frobenius = np.linalg.norm(features) / np.sqrt(D)
-    assert found["jacobian_rms"] == pytest.approx(frobenius, rel=0.35)
-    assert frobenius < found["sigma_max"] < 1.1 * np.linalg.svd(features)[1][0]
-    assert found["gradient_l2"] == pytest.approx(np.linalg.norm(gradient), rel=0.5)
-    assert "fgsm_eps" not in found
+    assert figures["jacobian_rms"] == pytest.approx(frobenius, rel=0.35)
+    assert frobenius < figures["sigma_max"] < 1.1 * np.linalg.svd(features)[1][0]
+    assert figures["gradient_l2"] == pytest.approx(np.linalg.norm(gradient), rel=0.5)
+    assert "fgsm_eps" not in figures
 
 
 def test_an_operator_without_derivative_is_named(tmp_path, onnx_ad):
@@ -376,17 +376,17 @@ def test_a_run_gets_its_sensitivity(finished, onnx_ad, capsys):
 
 
 @pytest.mark.parametrize(
-    ("radii", "found", "shown"),
+    ("radii", "changed", "shown"),
     [
         ((20.0, 20.0, 20.0), (False,) * 3, "> 20"),
         ((5.0, 20.0, 20.0), (True, True, False), "20"),
         ((5.0,), (True,), "5"),
     ],
 )
-def test_the_median_noise_radius_does_not_contradict_its_column(radii, found, shown, capsys):
+def test_the_median_noise_radius_does_not_contradict_its_column(radii, changed, shown, capsys):
     rows = [
         {"id": f"a_rather_long_name_{k}.png", "noise_radius": radius, "noise_found": seen, "fgsm_eps": 17.0}
-        for k, (radius, seen) in enumerate(zip(radii, found, strict=True))
+        for k, (radius, seen) in enumerate(zip(radii, changed, strict=True))
     ]
     run = {"model": "m.onnx", "device": "a CPU", "layer": "fc", "norm": "linf", "radii": [0.5, 20.0]}
     medians = dict(sensitivities._medians(rows))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ class Rule(NamedTuple):
     how: str
     merge: str = SUM
     base: str | None = None
+
+
+class Placement(TypedDict):
+    """Where a kernel is applied, one number an axis; pads in ONNX's order: all beginnings, then all ends."""
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
 
 
 class NoRule(Exception):
@@ -71,8 +79,8 @@ def spatial(name: str, count: int, network: OperatorGraph) -> list[int | None]:
     return [None] * count if shape is None or len(shape) != count + 2 else list(shape[2:])
 
 
-def placement(op: Operator, kernel: Sequence[int], network: OperatorGraph) -> tuple[list[int | None], dict[str, Any]]:
-    """(spatial size of the input, {strides, dilations, pads}) of a convolution or pooling, auto_pad resolved."""
+def placement(op: Operator, kernel: Sequence[int], network: OperatorGraph) -> tuple[list[int | None], Placement]:
+    """Spatial size of the input of a convolution or pooling, and its placement, `auto_pad` resolved."""
     count = len(kernel)
     size = spatial(op.inputs[0], count, network)
     strides = tuple(op.attributes.get("strides", (1,) * count))

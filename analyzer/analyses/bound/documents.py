@@ -1,6 +1,6 @@
 """The bound of a network as a document: what `analyzer bound --json` prints."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from analyzer.analyses.bound import sentences
 from analyzer.analyses.bound.local import Local
@@ -30,6 +30,15 @@ class OperatorRow(TypedDict):
     bound: float | None
 
 
+class SampledFigure(TypedDict):
+    """A figure of the run over its n images, with the 95 % interval; None or NaN where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
 class BoundRow(TypedDict):
     """The bound of one target; None where there is none, and `reason` says why."""
 
@@ -40,8 +49,8 @@ class BoundRow(TypedDict):
     reason: str | None
     bound_normalised: NotRequired[float | None]
     """In the unit of L_x, by the ranges of the run. This and `local` only for a layer beside a run."""
-    local: NotRequired[dict[str, dict[str, Any]]]
-    """The run's own figures by name, each with value, low, high and n; None or NaN where undefined."""
+    local: NotRequired[dict[str, SampledFigure]]
+    """The run's own figures, by name."""
 
 
 class MissingRow(TypedDict):
