@@ -24,7 +24,7 @@ PLACES = {
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "text", "system", "document"]
 ORDER += ["card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
-ORDER += ["claims", "study", "bound", "gradients", "frequency", "landscape", "bundled", "doctor"]
+ORDER += ["claims", "study", "analyses", "bundled", "doctor"]
 ORDER += ["compare", "gate", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))
 

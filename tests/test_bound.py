@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf, expit
 
-from analyzer import bound as bounds
 from analyzer import graph
-from analyzer.bound import layers, pointwise, power, spectral, windows
-from analyzer.bound.propagate import propagate
+from analyzer.analyses import bound as bounds
+from analyzer.analyses.bound import layers, pointwise, power, spectral, windows
+from analyzer.analyses.bound.propagate import propagate
 from analyzer.card import beside, read
 from analyzer.cli import bounding, commands
 from analyzer.errors import InputError, UsageError
 from analyzer.graph.convolution import convolution_and_transpose
-from analyzer.graph.operators import Network, Operator, operators
+from analyzer.graph.operators import Operator, OperatorGraph, operators
 from analyzer.session import Session
 from analyzer.session.function import as_function
 from tests import graphs
@@ -60,11 +60,11 @@ def test_two_linear_layers_multiply(tmp_path):
         node("Gemm", "feature b", "logits", transB=1),
     ]
     weights = [tensor("a", matrix([5, 2, 1], 6, DIMENSION)), tensor("b", matrix([3, 0.5], 2, 6))]
-    found = entries(bounds.bound(network(tmp_path, nodes, weights, std=4.0)))
-    assert found["layer"]["bound"] == pytest.approx(5, rel=1e-6)
-    assert found["layer"]["bound_per_grey_level"] == pytest.approx(5 / 4, rel=1e-6)
-    assert found["scores"]["bound"] == pytest.approx(15, rel=1e-6)
-    assert found["layer"]["reason"] is None
+    rows = entries(bounds.bound(network(tmp_path, nodes, weights, std=4.0)))
+    assert rows["layer"]["bound"] == pytest.approx(5, rel=1e-6)
+    assert rows["layer"]["bound_per_grey_level"] == pytest.approx(5 / 4, rel=1e-6)
+    assert rows["scores"]["bound"] == pytest.approx(15, rel=1e-6)
+    assert rows["layer"]["reason"] is None
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_convolution_against_the_dense_matrix(layer):
     assert estimate.value == pytest.approx(exact, rel=1e-3)
     assert estimate.value <= exact * (1 + 1e-5)
     padded = [size[i] + pads[i] + pads[2 + i] for i in range(2)]
-    for known in (padded, [None, None]):
-        certified, factor = spectral.convolution_norm(weights, size=known, **options)
+    for extents in (padded, [None, None]):
+        certified, factor = spectral.convolution_norm(weights, size=extents, **options)
         assert exact <= certified <= 1.35 * factor * exact  # small inputs do not fill the torus
         assert 1 <= factor < 1.05
 
@@ -202,10 +202,10 @@ def test_zero_weights_and_zero_maps():
 
 def test_power_iteration_says_what_it_did():
     gram = np.diag([4.0, 1.0]).astype(np.float32)
-    found = power.iterate(lambda v: v @ gram, (2,), iterations=3, tolerance=0.0)
-    assert found.iterations == 3
-    assert found.value < 2
-    assert 0 < found.change < 1
+    iteration = power.iterate(lambda v: v @ gram, (2,), iterations=3, tolerance=0.0)
+    assert iteration.iterations == 3
+    assert iteration.value < 2
+    assert 0 < iteration.change < 1
     assert power.iterate(lambda v: v @ gram, (2,)).value == pytest.approx(2, rel=1e-4)
 
 
@@ -246,10 +246,10 @@ def test_average_pooling_is_the_norm_of_its_matrix(tmp_path, k, s, p, ceil, coun
     session = Session(graph.prepare(path, card=read(beside(path))), pixel_shape=(1, 7, 8), provider="cpu")
     columns = session.run(np.eye(56, dtype=np.float32).reshape(56, 1, 7, 8))[1][0]
     exact = np.linalg.norm(columns.astype(np.float64), 2)
-    found = entries(bounds.bound(path))["layer"]["bound"]
-    assert found >= exact * (1 - 1e-6)
+    norm = entries(bounds.bound(path))["layer"]["bound"]
+    assert norm >= exact * (1 - 1e-6)
     if not (ceil and count_padding):  # what counts beyond the padding differs between versions: the largest is taken
-        assert found == pytest.approx(exact, rel=1e-5)
+        assert norm == pytest.approx(exact, rel=1e-5)
 
 
 def lrn_jacobian(x, *, alpha, beta, bias, size):
@@ -323,7 +323,7 @@ def one(kind, attributes=(), *constants, shapes=None, opset=17):
     names = tuple(f"c{k}" for k in range(len(constants)))
     op = Operator(kind, "it", ("x", *names), ("y",), dict(attributes))
     stored = dict(zip(names, map(np.asarray, constants), strict=True))
-    net = Network(
+    net = OperatorGraph(
         operators=(op,),
         input="x",
         scores="y",
@@ -471,12 +471,12 @@ def test_an_unknown_operator_is_named_and_nothing_behind_it_has_a_bound(tmp_path
 def test_a_product_beyond_float64_is_no_bound():
     chain = tuple(Operator("Mul", f"m{k}", (f"t{k}", "c"), (f"t{k + 1}",)) for k in range(3))
     names = [f"t{k}" for k in range(4)]
-    net = Network(
+    net = OperatorGraph(
         chain, "t0", "t3", (), frozenset(names), dict.fromkeys(names, (None, 2)), {"c": np.array(1e200)}.get, 17
     )
-    found = propagate(net)
-    assert [step.bound for step in found.steps] == [1e200, None, None]
-    assert "beyond float64" in found.blame["t3"].how
+    result = propagate(net)
+    assert [step.bound for step in result.steps] == [1e200, None, None]
+    assert "beyond float64" in result.blame["t3"].how
 
 
 def test_a_product_of_two_branches_is_not_guessed(tmp_path):
@@ -487,9 +487,9 @@ def test_a_product_of_two_branches_is_not_guessed(tmp_path):
         node("Flatten", "gated", "feature"),
         node("Gemm", "feature c", "logits"),
     ]
-    found = entries(bounds.bound(network(tmp_path, nodes, [tensor("c", np.eye(DIMENSION, 2))])))
-    assert found["layer"]["bound"] is None
-    assert "Mul" in found["layer"]["reason"]
+    rows = entries(bounds.bound(network(tmp_path, nodes, [tensor("c", np.eye(DIMENSION, 2))])))
+    assert rows["layer"]["bound"] is None
+    assert "Mul" in rows["layer"]["reason"]
 
 
 @settings(max_examples=12, deadline=None)
@@ -516,14 +516,14 @@ def test_no_sampled_ratio_exceeds_the_bound(tmp_path_factory, seed, activation):
     ]
     path = network(tmp_path_factory.mktemp("nets"), nodes, weights)
     card = read(beside(path))
-    found = propagate(operators(path, card=card))
+    result = propagate(operators(path, card=card))
     session = Session(graph.prepare(path, card=card), pixel_shape=(3, *SIZE), provider="cpu")
     x = generator.standard_normal((64, 3, *SIZE)).astype(np.float32)
     y = x + (10.0 ** generator.uniform(-2, 1, (64, 1, 1, 1)) * generator.standard_normal(x.shape)).astype(np.float32)
     (scores, features), (other_scores, other) = session.run(x), session.run(y)
     moved = np.linalg.norm((y - x).reshape(64, -1), axis=1)
     for values, tensor_name in ((features[0] - other[0], "feature"), (scores - other_scores, "logits")):
-        assert (np.linalg.norm(values, axis=1) / moved).max() <= found.tensors[tensor_name] * (1 + 1e-4)
+        assert (np.linalg.norm(values, axis=1) / moved).max() <= result.tensors[tensor_name] * (1 + 1e-4)
 
 
 def test_both_bundled_layouts_and_external_weights_agree(tmp_path):
@@ -550,25 +550,25 @@ def test_weights_behind_simple_steps_are_read(tmp_path):
         node("Gemm", "feature c", "logits"),
     ]
     weights = [tensor("half", plain, np.float16), tensor("c", np.eye(5, 2))]
-    found = entries(bounds.bound(network(tmp_path, nodes, weights)))
-    assert found["layer"]["bound"] == pytest.approx(4, rel=1e-2)
+    rows = entries(bounds.bound(network(tmp_path, nodes, weights)))
+    assert rows["layer"]["bound"] == pytest.approx(4, rel=1e-2)
 
 
 def test_beside_a_run(tmp_path, capsys):
     path, _ = graphs.linear(tmp_path, matrix([6.0, 2.0, 1.0], 3, 192))
     write_images(tmp_path / "images", 3, size=8)
     measure(path, tmp_path / "images", tmp_path / "run", layers=("feature",))
-    found = entries(bounds.bound(path, run=tmp_path / "run"))["layer"]
+    row = entries(bounds.bound(path, run=tmp_path / "run"))["layer"]
     calibration = json.loads((tmp_path / "run" / "calibration.json").read_text())
     expected = 6.0 * calibration["input_range"] / calibration["feature_range"]["feature"]
-    assert found["bound_normalised"] == pytest.approx(expected, rel=1e-5)
-    assert found["local"]["lipschitz_q95"]["value"] <= found["bound_normalised"]
-    assert found["local"]["lipschitz_raw_q95"]["value"] <= found["bound_per_grey_level"]
-    assert found["local"]["jacobian_rms_median"]["value"] < found["bound_per_grey_level"]
+    assert row["bound_normalised"] == pytest.approx(expected, rel=1e-5)
+    assert row["local"]["lipschitz_q95"]["value"] <= row["bound_normalised"]
+    assert row["local"]["lipschitz_raw_q95"]["value"] <= row["bound_per_grey_level"]
+    assert row["local"]["jacobian_rms_median"]["value"] < row["bound_per_grey_level"]
     commands.call(["bound", str(path), "--run", str(tmp_path / "run")])
     out = capsys.readouterr().out
-    assert f"Up to layer feature: at most {found['bound']:.4g} per unit of the normalised input" in out
-    assert f"ranges of g and h: at most {found['bound_normalised']:.4g}" in out
+    assert f"Up to layer feature: at most {row['bound']:.4g} per unit of the normalised input" in out
+    assert f"ranges of g and h: at most {row['bound_normalised']:.4g}" in out
     assert "Sampled there: median" in out and "range of h / range of g" in out
     other, _ = graphs.linear(tmp_path / "other", matrix([5.0], 3, 192))
     with pytest.raises(UsageError, match="another model"):

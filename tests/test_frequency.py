@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import analyzer.cli.drawing  # noqa: F401
-from analyzer import frequency, graph
+from analyzer import graph
+from analyzer.analyses import frequency
+from analyzer.analyses.frequency import energy
 from analyzer.cli import main
 from analyzer.errors import InputError, UsageError
-from analyzer.frequency import energy
 from analyzer.graph.kernel import Convolution, first_convolution
 from analyzer.plots import frequency as drawing
 from analyzer.session import Session
@@ -46,10 +47,10 @@ def test_moments_over_all_orders_are_exact(rng, name):
     every = values[np.array(list(itertools.permutations(range(values.size))))]
     responses = every @ matrix(layer).transpose(0, 2, 1)
     energies = (responses**2).sum(axis=-1)
-    found = energy.reordered(energy.sums_of(layer), values)
-    np.testing.assert_allclose(found.mean, energies.mean(axis=1), rtol=1e-10)
-    np.testing.assert_allclose(found.variance, energies.var(axis=1), rtol=1e-9)
-    np.testing.assert_allclose(found.shared, (responses.mean(axis=1) ** 2).sum(axis=-1), rtol=1e-10, atol=1e-14)
+    moments = energy.reordered(energy.sums_of(layer), values)
+    np.testing.assert_allclose(moments.mean, energies.mean(axis=1), rtol=1e-10)
+    np.testing.assert_allclose(moments.variance, energies.var(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(moments.shared, (responses.mean(axis=1) ** 2).sum(axis=-1), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -58,9 +59,9 @@ def test_moments_of_fresh_noise_are_exact(rng, name):
     layer = layer_of(rng, name)
     every = np.array(list(itertools.product((-1.0, 1.0), repeat=int(np.prod(layer.size)))))
     energies = ((every @ matrix(layer).transpose(0, 2, 1)) ** 2).sum(axis=-1)
-    found = energy.fresh(energy.sums_of(layer), kurtosis=1.0)
-    np.testing.assert_allclose(found.mean, energies.mean(axis=1), rtol=1e-10)
-    np.testing.assert_allclose(found.variance, energies.var(axis=1), rtol=1e-9)
+    moments = energy.fresh(energy.sums_of(layer), kurtosis=1.0)
+    np.testing.assert_allclose(moments.mean, energies.mean(axis=1), rtol=1e-10)
+    np.testing.assert_allclose(moments.variance, energies.var(axis=1), rtol=1e-9)
 
 
 def test_sums_are_those_of_the_matrix(rng):
@@ -79,51 +80,51 @@ def test_sums_are_those_of_the_matrix(rng):
         centred_diagonal_squares=(diagonal**2).sum(axis=1),
         diagonal_rows=((rows - rows.mean(axis=1, keepdims=True)) * diagonal).sum(axis=1),
     )
-    for found, known in zip(energy.sums_of(layer), expected, strict=True):
-        np.testing.assert_allclose(found, known, rtol=1e-10)
+    for computed, exact in zip(energy.sums_of(layer), expected, strict=True):
+        np.testing.assert_allclose(computed, exact, rtol=1e-10)
 
 
 def test_responses_are_the_sums_over_the_taps(rng):
     layer = layer_of(rng, "both", channels=3)
     x = rng.standard_normal((3, *layer.size))
-    found = energy.responses(layer, x)
+    maps = energy.responses(layer, x)
     (down, across), (high, wide), (top, left, _, _) = layer.strides, layer.dilations, layer.pads
-    assert found.shape[1:] == layer.positions
-    for m, p, q in np.ndindex(*found.shape):
+    assert maps.shape[1:] == layer.positions
+    for m, p, q in np.ndindex(*maps.shape):
         total = 0.0
         for c, k, n in np.ndindex(3, 2, 2):
             row, column = p * down + k * high - top, q * across + n * wide - left
             if 0 <= row < layer.size[0] and 0 <= column < layer.size[1]:
                 total += layer.weights[m, c, k, n] * x[c, row, column]
-        assert found[m, p, q] == pytest.approx(total, abs=1e-12)
+        assert maps[m, p, q] == pytest.approx(total, abs=1e-12)
 
 
 def test_a_delta_kernel_on_one_channel_keeps_the_norm_and_nothing_else():
     layer = Convolution(weights=np.full((1, 1, 1, 1), -2.5), size=(12, 10))
-    found = frequency.analyse(layer, trials=40)
-    assert found.participation[0] == pytest.approx(1)
-    assert found.norm_difference[0, 0] < 1e-12
-    assert found.norm_difference_predicted[0, 0] < 1e-6
+    responses = frequency.analyse(layer, trials=40)
+    assert responses.participation[0] == pytest.approx(1)
+    assert responses.norm_difference[0, 0] < 1e-12
+    assert responses.norm_difference_predicted[0, 0] < 1e-6
     # Fresh noise has another norm: E is the sum of D squares of kurtosis 1.8.
-    assert found.norm_difference_predicted[1, 0] == pytest.approx(np.sqrt(0.8 / 120 / np.pi))
-    np.testing.assert_allclose(found.map_difference[:, 0], np.sqrt(2), rtol=0.03)
-    np.testing.assert_allclose(found.map_difference_predicted[:, 0], np.sqrt(2), rtol=0.03)
+    assert responses.norm_difference_predicted[1, 0] == pytest.approx(np.sqrt(0.8 / 120 / np.pi))
+    np.testing.assert_allclose(responses.map_difference[:, 0], np.sqrt(2), rtol=0.03)
+    np.testing.assert_allclose(responses.map_difference_predicted[:, 0], np.sqrt(2), rtol=0.03)
 
 
 def test_the_sum_of_everything_does_not_change_at_all():
     layer = Convolution(weights=np.ones((1, 1, 5, 6)), size=(5, 6))
-    found = frequency.analyse(layer, trials=10)
-    assert found.map_difference[0, 0] < 1e-9
-    assert found.map_difference_predicted[0, 0] < 1e-6
-    assert found.norm_difference[0, 0] < 1e-9
-    assert found.norm_difference_predicted[0, 0] < 1e-6
-    assert found.map_difference[1, 0] > 0.5
+    responses = frequency.analyse(layer, trials=10)
+    assert responses.map_difference[0, 0] < 1e-9
+    assert responses.map_difference_predicted[0, 0] < 1e-6
+    assert responses.norm_difference[0, 0] < 1e-9
+    assert responses.norm_difference_predicted[0, 0] < 1e-6
+    assert responses.map_difference[1, 0] > 0.5
 
 
 def test_a_local_sum_changes_as_everything_else_does():
     layer = Convolution(weights=np.ones((1, 1, 3, 3)), size=(40, 40))
-    found = frequency.analyse(layer, trials=10)
-    assert found.map_difference[0, 0] == pytest.approx(np.sqrt(2), rel=0.03)
+    responses = frequency.analyse(layer, trials=10)
+    assert responses.map_difference[0, 0] == pytest.approx(np.sqrt(2), rel=0.03)
 
 
 def test_measured_and_predicted_agree(rng):
@@ -131,12 +132,12 @@ def test_measured_and_predicted_agree(rng):
     weights[:3] = np.sort(weights[:3], axis=-1)  # peaked spectra
     weights[5, 1:] = 0
     layer = Convolution(weights=weights, size=(20, 22), pads=(2, 2, 2, 2))
-    found = frequency.analyse(layer, trials=600)
-    np.testing.assert_allclose(found.norm_difference, found.norm_difference_predicted, rtol=0.12)
-    np.testing.assert_allclose(found.map_difference, found.map_difference_predicted, rtol=0.02)
-    assert (found.norm_difference[:, :3].min(axis=1) > found.norm_difference[:, 3:5].max(axis=1)).all()
+    responses = frequency.analyse(layer, trials=600)
+    np.testing.assert_allclose(responses.norm_difference, responses.norm_difference_predicted, rtol=0.12)
+    np.testing.assert_allclose(responses.map_difference, responses.map_difference_predicted, rtol=0.02)
+    assert (responses.norm_difference[:, :3].min(axis=1) > responses.norm_difference[:, 3:5].max(axis=1)).all()
     for wrong in (0.7, 1.4):
-        assert not np.allclose(found.norm_difference, wrong * found.norm_difference_predicted, rtol=0.12)
+        assert not np.allclose(responses.norm_difference, wrong * responses.norm_difference_predicted, rtol=0.12)
 
 
 def test_the_spectrum_alone_predicts_even_kernels_on_large_images(rng):
@@ -174,14 +175,14 @@ def test_participation_is_that_of_the_spectrum(rng):
 def test_a_filter_of_zeros_is_undefined(rng):
     weights = rng.standard_normal((2, 1, 2, 2))
     weights[1] = 0
-    found = frequency.analyse(Convolution(weights=weights, size=(6, 6)), trials=5)
+    responses = frequency.analyse(Convolution(weights=weights, size=(6, 6)), trials=5)
     for name in ("norm_difference", "map_difference"):
         for suffix in ("", "_predicted"):
-            values = getattr(found, name + suffix)
+            values = getattr(responses, name + suffix)
             assert np.isfinite(values[:, 0]).all() and np.isnan(values[:, 1]).all()
-    document = frequency.document(found)
+    document = frequency.document(responses)
     assert document["over_filters"]["participation"]["median"] == document["filters"]["participation"][0]
-    assert drawing.draw(found, name="one dead filter", says="").name == "frequency"
+    assert drawing.draw(responses, name="one dead filter", says="").name == "frequency"
 
 
 def test_the_same_seed_gives_the_same_and_another_another(rng):
@@ -217,9 +218,9 @@ def difference_from_session(path, card, rng):
     prepare = Preprocessing(card, prepared.input_type)
     _, (maps,) = session.run(np.stack([prepare.apply(row).reshape(row.shape) for row in pixels]))
     expected = (maps[1] - maps[0]).astype(np.float64)
-    found = energy.responses(layer, pixels[1] - pixels[0])
-    assert expected.any() and found.size == expected.size
-    return np.abs(found.ravel() - expected).max() / np.abs(expected).max()
+    maps = energy.responses(layer, pixels[1] - pixels[0])
+    assert expected.any() and maps.size == expected.size
+    return np.abs(maps.ravel() - expected).max() / np.abs(expected).max()
 
 
 def before_conv(folder, nodes, weights, shape=(4, 3, 3, 3), kernel="w", **conv):
@@ -356,10 +357,10 @@ def test_the_command_as_json(capsys, tmp_path):
     path, card = graphs.convnet(tmp_path)
     code, out, _ = call(capsys, path, "--trials", "8", "--seed", "5", "--json")
     document = json.loads(out)
-    found = frequency.analyse(first_convolution(path, card=card), trials=8, seed=5)
+    responses = frequency.analyse(first_convolution(path, card=card), trials=8, seed=5)
     assert code == 0
-    assert document["filters"]["permutation_norm_difference"] == found.norm_difference[0].tolist()
-    assert document["over_filters"]["participation"]["median"] == np.median(found.participation)
+    assert document["filters"]["permutation_norm_difference"] == responses.norm_difference[0].tolist()
+    assert document["over_filters"]["participation"]["median"] == np.median(responses.participation)
     assert (document["layer"], document["kernel"], document["dimension"]) == ("node_conv1", [3, 3], 768)
 
 
@@ -375,20 +376,20 @@ def test_the_command_as_json(capsys, tmp_path):
 def test_bad_requests(capsys, tmp_path, monkeypatch, extra, code, words):
     monkeypatch.chdir(tmp_path)
     path, _ = graphs.convnet(tmp_path)
-    found, out, err = call(capsys, path, *extra)
-    assert (found, out) == (code, "")
+    exit_code, out, err = call(capsys, path, *extra)
+    assert (exit_code, out) == (code, "")
     assert words in err
 
 
 def test_the_picture_shows_each_filter_where_it_is(tmp_path):
     path, card = graphs.convnet(tmp_path)
-    found = frequency.analyse(first_convolution(path, card=card), trials=8)
-    picture = drawing.draw(found, name="conv1 $x$", says="what it says")
+    responses = frequency.analyse(first_convolution(path, card=card), trials=8)
+    picture = drawing.draw(responses, name="conv1 $x$", says="what it says")
     ax = picture.figure.findobj(lambda artist: hasattr(artist, "get_ylabel"))[0]
     ax = next(a for a in picture.figure.findobj(type(ax)) if "norms" in a.get_ylabel())
     points = ax.collections[-1].get_offsets()
-    np.testing.assert_allclose(points, np.stack([found.participation, found.norm_difference[0]], axis=1))
+    np.testing.assert_allclose(points, np.stack([responses.participation, responses.norm_difference[0]], axis=1))
     (line,) = ax.lines
     x, y = line.get_xdata(), line.get_ydata()
-    np.testing.assert_allclose(y, np.sqrt(2 / np.pi * (1 / (found.positions * x) - 1 / found.dimension)))
+    np.testing.assert_allclose(y, np.sqrt(2 / np.pi * (1 / (responses.positions * x) - 1 / responses.dimension)))
     assert "what it says" in picture.alt

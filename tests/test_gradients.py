@@ -9,14 +9,14 @@ import pytest
 from runs import measure, write_images
 
 from analyzer import graph
+from analyzer.analyses.gradients import attacks, check, image, isotropy, jacobian, logodds
+from analyzer.analyses.gradients import sensitivity as sensitivities
+from analyzer.analyses.gradients.differences import largest_in_span, slopes
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
+from analyzer.analyses.gradients.noise import noise_around
 from analyzer.cli import sensitivity as commands
 from analyzer.cli.app import app
 from analyzer.errors import InputError, UsageError
-from analyzer.gradients import attacks, check, image, isotropy, jacobian, logodds
-from analyzer.gradients import sensitivity as sensitivities
-from analyzer.gradients.differences import largest_in_span, slopes
-from analyzer.gradients.network import Network
-from analyzer.gradients.noise import noise_around
 from analyzer.graph.derivative import GradientsUnavailable
 from analyzer.session import Session
 
@@ -40,7 +40,7 @@ def build(folder, nodes, weights, *, kind="logits", feature="feature", name="net
 def open_network(path, card):
     prepared = graph.prepare(path, card=card)
     session = Session(prepared, pixel_shape=card.pixel_shape, provider="cpu", threads=1)
-    return Network(prepared, session, mean=card.mean, std=card.std, threads=1)
+    return DifferentiableNetwork(prepared, session, mean=card.mean, std=card.std, threads=1)
 
 
 def draw(seed=0, classes=3, hidden=6):
@@ -122,9 +122,9 @@ def test_a_rectified_convolution_has_the_gradient_of_its_piece(tmp_path, onnx_ad
     # Two classes have linear log-odds, and the piece is linear: no curvature but that of the kinks.
     probes = jacobian.rademacher(2, pixels.shape, seed=0)
     assert np.abs(network.hessian_products(pixels, 0, probes)).max() < 1e-6
-    found = image.by_gradients(network, pixels, label=0, options=image.Options())
-    np.testing.assert_allclose(found["sigma_max"], np.linalg.svd(features)[1][0], rtol=1e-3)
-    np.testing.assert_allclose(found["gradient_l2"], np.linalg.norm(gradient), rtol=1e-4)
+    figures = image.by_gradients(network, pixels, label=0, options=image.Options())
+    np.testing.assert_allclose(figures["sigma_max"], np.linalg.svd(features)[1][0], rtol=1e-3)
+    np.testing.assert_allclose(figures["gradient_l2"], np.linalg.norm(gradient), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
@@ -222,12 +222,12 @@ def test_attacks_on_a_linear_classifier_stop_at_its_boundary(tmp_path, onnx_ad):
     others = np.delete(np.arange(4), label)
     difference = (matrix[label] - matrix[others]) / STD
     margin = scores[label] - scores[others]
-    found = image.by_gradients(network, pixels, label=label, options=image.Options())
-    assert found["l2_distance"] == pytest.approx((margin / np.linalg.norm(difference, axis=1)).min(), rel=5e-3)
+    figures = image.by_gradients(network, pixels, label=label, options=image.Options())
+    assert figures["l2_distance"] == pytest.approx((margin / np.linalg.norm(difference, axis=1)).min(), rel=5e-3)
     # Along a fixed direction, the boundary of each other class is a point; the first one counts.
     direction = -np.sign(network.gradient(pixels, label)).reshape(-1)
     falls = -(difference @ direction)
-    assert found["fgsm_eps"] == pytest.approx((margin[falls > 0] / falls[falls > 0]).min(), rel=2e-3)
+    assert figures["fgsm_eps"] == pytest.approx((margin[falls > 0] / falls[falls > 0]).min(), rel=2e-3)
     # With two classes the sign of the gradient is the steepest direction: eps = margin / ||w||_1.
     w = difference[0]
     start = pixels.reshape(-1)
@@ -258,16 +258,18 @@ def test_a_wrong_derivative_is_refused_with_its_error(tmp_path, monkeypatch, onn
     network, pixels = open_network(*model), arrays[-1]
     right = check.self_check(network, pixels, label=0)
     assert max(right.jacobian, right.gradient) < 0.01 and right.adjoint < 1e-4
-    forward, reverse = Network._jvp, Network._vjp
-    monkeypatch.setattr(Network, "_jvp", lambda self, x, v: tuple(1.1 * part for part in forward(self, x, v)))
+    forward, reverse = DifferentiableNetwork._jvp, DifferentiableNetwork._vjp
+    monkeypatch.setattr(
+        DifferentiableNetwork, "_jvp", lambda self, x, v: tuple(1.1 * part for part in forward(self, x, v))
+    )
     with pytest.raises(GradientsUnavailable, match=r"forward products.* by 0\.09"):
         check.self_check(network, pixels, label=0)
-    monkeypatch.setattr(Network, "_jvp", forward)
-    monkeypatch.setattr(Network, "_vjp", lambda self, x, u, place: -reverse(self, x, u, place))
+    monkeypatch.setattr(DifferentiableNetwork, "_jvp", forward)
+    monkeypatch.setattr(DifferentiableNetwork, "_vjp", lambda self, x, u, place: -reverse(self, x, u, place))
     with pytest.raises(GradientsUnavailable, match=r"the gradient differs .* by 2 of"):
         check.self_check(network, pixels, label=0)
     scaled = lambda self, x, u, place: (1.01 if place else 1.0) * reverse(self, x, u, place)  # noqa: E731
-    monkeypatch.setattr(Network, "_vjp", scaled)
+    monkeypatch.setattr(DifferentiableNetwork, "_vjp", scaled)
     with pytest.raises(GradientsUnavailable, match="reverse products"):
         check.self_check(network, pixels, label=0)
 
@@ -295,12 +297,12 @@ def test_a_quantised_network_is_measured_by_differences(tmp_path):
     with pytest.raises(InputError, match="gradients unavailable"):
         network.jvp(pixels, pixels[None])
     features, gradient, _ = tanh_answers(smooth, label=0)
-    found = image.by_differences(network, pixels, label=0, options=image.Options())
+    figures = image.by_differences(network, pixels, label=0, options=image.Options())
     frobenius = np.linalg.norm(features) / np.sqrt(D)
-    assert found["jacobian_rms"] == pytest.approx(frobenius, rel=0.35)
-    assert frobenius < found["sigma_max"] < 1.1 * np.linalg.svd(features)[1][0]
-    assert found["gradient_l2"] == pytest.approx(np.linalg.norm(gradient), rel=0.5)
-    assert "fgsm_eps" not in found
+    assert figures["jacobian_rms"] == pytest.approx(frobenius, rel=0.35)
+    assert frobenius < figures["sigma_max"] < 1.1 * np.linalg.svd(features)[1][0]
+    assert figures["gradient_l2"] == pytest.approx(np.linalg.norm(gradient), rel=0.5)
+    assert "fgsm_eps" not in figures
 
 
 def test_an_operator_without_derivative_is_named(tmp_path, onnx_ad):
@@ -355,7 +357,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_gets_its_sensitivity(finished, onnx_ad, capsys):
     _, folder, dataset = finished
-    document = sensitivities.sensitivity(folder / "run", limit=2, provider="cpu", threads=1)
+    document = sensitivities.sensitivity(folder / "run", images_limit=2, provider="cpu", threads=1)
     assert json.loads((folder / "run" / "sensitivity.json").read_text()) == document
     assert document["method"]["gradients"].startswith("onnx-ad")
     assert [row["id"] for row in document["images"]] == [str(name) for name in dataset["image"].values[:2]]
@@ -374,17 +376,17 @@ def test_a_run_gets_its_sensitivity(finished, onnx_ad, capsys):
 
 
 @pytest.mark.parametrize(
-    ("radii", "found", "shown"),
+    ("radii", "changed", "shown"),
     [
         ((20.0, 20.0, 20.0), (False,) * 3, "> 20"),
         ((5.0, 20.0, 20.0), (True, True, False), "20"),
         ((5.0,), (True,), "5"),
     ],
 )
-def test_the_median_noise_radius_does_not_contradict_its_column(radii, found, shown, capsys):
+def test_the_median_noise_radius_does_not_contradict_its_column(radii, changed, shown, capsys):
     rows = [
         {"id": f"a_rather_long_name_{k}.png", "noise_radius": radius, "noise_found": seen, "fgsm_eps": 17.0}
-        for k, (radius, seen) in enumerate(zip(radii, found, strict=True))
+        for k, (radius, seen) in enumerate(zip(radii, changed, strict=True))
     ]
     run = {"model": "m.onnx", "device": "a CPU", "layer": "fc", "norm": "linf", "radii": [0.5, 20.0]}
     medians = dict(sensitivities._medians(rows))
@@ -411,7 +413,7 @@ def test_the_tables_fit_80_columns(monkeypatch, capsys):
 def test_a_run_without_gradients_gets_the_rest(finished, monkeypatch):
     _, folder, _ = finished
     monkeypatch.setitem(sys.modules, "onnx_ad", None)
-    document = sensitivities.sensitivity(folder / "run", limit=1, provider="cpu", threads=1)
+    document = sensitivities.sensitivity(folder / "run", images_limit=1, provider="cpu", threads=1)
     assert document["method"]["gradients"] is None and "lower bound" in document["method"]["sigma"]
     assert document["sigma_max_median"]["value"] >= document["jacobian_rms_median"]["value"]
     assert "fgsm_eps_median" not in document
@@ -423,11 +425,11 @@ def test_another_model_card_or_folder_is_refused(finished, tmp_path):
     other, _ = graphs.convnet(tmp_path / "other", size=16, seed=9)
     with pytest.raises(InputError, match="not the model"):
         sensitivities.sensitivity(folder / "run", model=other)
-    with pytest.raises(InputError, match="--images"):
+    with pytest.raises(InputError, match="`images`"):
         sensitivities.sensitivity(
-            folder / "run", model=model, folder=write_images(tmp_path / "more", 2, seed=5)[0].parent
+            folder / "run", model=model, images=write_images(tmp_path / "more", 2, seed=5)[0].parent
         )
-    with pytest.raises(UsageError, match="--images-limit"):
-        sensitivities.sensitivity(folder / "run", limit=0)
-    with pytest.raises(InputError, match="--model"):
+    with pytest.raises(UsageError, match="`images_limit`"):
+        sensitivities.sensitivity(folder / "run", images_limit=0)
+    with pytest.raises(InputError, match="`model`"):
         sensitivities.sensitivity(folder / "run", model=tmp_path / "gone.onnx")

@@ -13,7 +13,8 @@ import runs
 
 import analyzer.cli.drawing  # noqa: F401
 from analyzer import card as cards
-from analyzer import images, landscape
+from analyzer import images
+from analyzer.analyses import landscape
 from analyzer.cli import main
 from analyzer.errors import InputError, UsageError
 from analyzer.measures import lipschitz
@@ -29,8 +30,8 @@ def image(tmp_path):
 
 
 def pixels_of(image, card):
-    found = images.read(images.ImageFile(image.name, image, None), card=card)
-    return found.values.astype(np.float64), found.sha256
+    pixels = images.read(images.ImageFile(image.name, image, None), card=card)
+    return pixels.values.astype(np.float64), pixels.sha256
 
 
 def directions(image, card, *, radius=10.0, seed=0, norm="linf"):
@@ -41,18 +42,18 @@ def directions(image, card, *, radius=10.0, seed=0, norm="linf"):
 
 def test_a_symmetric_network_gives_both_reorderings_the_same_score(tmp_path, image):
     path, card = graphs.pixel_mean(tmp_path)
-    found = landscape.landscape(path, image, provider="cpu", size=7, seed=3)
+    plane = landscape.landscape(path, image, provider="cpu", size=7, seed=3)
     x, _ = pixels_of(image, card)
     u, v = directions(image, card, seed=3)
     assert u.mean() == pytest.approx(v.mean()) and not np.array_equal(u, v)
-    a, b = np.meshgrid(found.a, found.b)
+    a, b = np.meshgrid(plane.a, plane.b)
     expected = 0.1 * (x.mean() + a * u.mean() + b * v.mean())
-    np.testing.assert_allclose(found.log_odds, expected, rtol=1e-5)
-    np.testing.assert_allclose(found.margin, expected, rtol=1e-5)
-    np.testing.assert_allclose(found.score, 1 / (1 + np.exp(-expected)), rtol=1e-6)
-    assert found.marked_log_odds[1] == pytest.approx(found.marked_log_odds[2], rel=1e-6)
-    assert not found.crossed and found.nearest == np.inf
-    assert "all of it lies inside the class" in landscape.sentence(found)
+    np.testing.assert_allclose(plane.log_odds, expected, rtol=1e-5)
+    np.testing.assert_allclose(plane.margin, expected, rtol=1e-5)
+    np.testing.assert_allclose(plane.score, 1 / (1 + np.exp(-expected)), rtol=1e-6)
+    assert plane.marked_log_odds[1] == pytest.approx(plane.marked_log_odds[2], rel=1e-6)
+    assert not plane.crossed and plane.nearest == np.inf
+    assert "all of it lies inside the class" in landscape.sentence(plane)
 
 
 def test_axes_and_marked_points_are_where_they_are_said_to_be(tmp_path, image):
@@ -61,15 +62,15 @@ def test_axes_and_marked_points_are_where_they_are_said_to_be(tmp_path, image):
     u, v = directions(image, card, radius=4.0, norm="l2")
     dual = np.linalg.pinv(np.stack([u.ravel(), v.ravel()]).T)
     path, card = graphs.linear(tmp_path, dual)
-    found = landscape.landscape(path, image, provider="cpu", size=5, radius=4.0, norm="l2", label=0)
+    plane = landscape.landscape(path, image, provider="cpu", size=5, radius=4.0, norm="l2", label=0)
     x, _ = pixels_of(image, card)
     start = dual[0] @ x.ravel() - dual[1] @ x.ravel()
     a, b = np.meshgrid(np.linspace(-1.5, 1.5, 5), np.linspace(-1.5, 1.5, 5))
-    np.testing.assert_allclose(found.margin, start + a - b, atol=2e-3)
-    np.testing.assert_allclose(found.marked_log_odds - found.marked_log_odds[0], [0, 1, -1], atol=2e-3)
-    np.testing.assert_allclose(found.images[1] - found.images[0], u, atol=1e-4)
-    np.testing.assert_allclose(found.images[2] - found.images[0], v, atol=1e-4)
-    assert found.cosine == pytest.approx(np.sum(u * v) / np.linalg.norm(u) / np.linalg.norm(v))
+    np.testing.assert_allclose(plane.margin, start + a - b, atol=2e-3)
+    np.testing.assert_allclose(plane.marked_log_odds - plane.marked_log_odds[0], [0, 1, -1], atol=2e-3)
+    np.testing.assert_allclose(plane.images[1] - plane.images[0], u, atol=1e-4)
+    np.testing.assert_allclose(plane.images[2] - plane.images[0], v, atol=1e-4)
+    assert plane.cosine == pytest.approx(np.sum(u * v) / np.linalg.norm(u) / np.linalg.norm(v))
     assert np.linalg.norm(u) == pytest.approx(4, rel=1e-5)
 
 
@@ -85,61 +86,61 @@ def boundary_at(folder, image, place):
 
 def test_the_boundary_is_found_and_drawn(tmp_path, image):
     path, card = boundary_at(tmp_path, image, 0.525)
-    found = landscape.landscape(path, image, provider="cpu")
-    assert found.label == 0 and found.crossed
-    assert found.marked_predicted.tolist() == [0, 1, 0]
-    assert landscape.document(found)["misclassified_share"] == pytest.approx(20 / 61)
+    plane = landscape.landscape(path, image, provider="cpu")
+    assert plane.label == 0 and plane.crossed
+    assert plane.marked_predicted.tolist() == [0, 1, 0]
+    assert landscape.document(plane)["misclassified_share"] == pytest.approx(20 / 61)
     u, v = directions(image, card)
     along = 0.55 * (u - np.sum(u * v) / np.sum(v * v) * v)
-    assert found.nearest == pytest.approx(np.linalg.norm(along) / np.linalg.norm(u), rel=2e-3)
-    picture = drawing.draw(found, name="a.png", label="0", says="words")
+    assert plane.nearest == pytest.approx(np.linalg.norm(along) / np.linalg.norm(u), rel=2e-3)
+    picture = drawing.draw(plane, name="a.png", label="0", says="words")
     for ax in picture.figure.subfigs[0].axes[:2]:
         (contour,) = [c for c in ax.collections if hasattr(c, "levels")]
         line = np.concatenate([path.vertices for path in contour.get_paths()])
         np.testing.assert_allclose(line[:, 0], 0.525, atol=1e-3)
         np.testing.assert_allclose([m.get_xydata()[0] for m in ax.lines], [(0, 0), (1, 0), (0, 1)])
     shown = {round(n, 3): picture.figure.subfigs[0].axes[n].images[0].get_array() for n in (0, 1)}
-    np.testing.assert_array_equal(shown[0], found.score)
-    np.testing.assert_array_equal(shown[1], found.log_odds)
+    np.testing.assert_array_equal(shown[0], plane.score)
+    np.testing.assert_array_equal(shown[1], plane.log_odds)
     legend = [t.get_text() for t in picture.figure.subfigs[0].legends[0].get_texts()]
     assert legend[-1] == "decision boundary"
 
 
 def test_without_a_boundary_the_picture_says_so(tmp_path, image):
     path, _ = boundary_at(tmp_path, image, 5.0)
-    found = landscape.landscape(path, image, provider="cpu", size=5)
-    assert not found.crossed
-    above = drawing.draw(found, name="$x$", label="<b>", says="words").figure.subfigs[0]
+    plane = landscape.landscape(path, image, provider="cpu", size=5)
+    assert not plane.crossed
+    above = drawing.draw(plane, name="$x$", label="<b>", says="words").figure.subfigs[0]
     assert not [c for ax in above.axes for c in ax.collections if hasattr(c, "levels")]
     assert above.legends[0].get_texts()[-1].get_text() == "no decision boundary in the window"
 
 
 def test_another_label_than_the_prediction(tmp_path, image):
     path, _ = boundary_at(tmp_path, image, 5.0)
-    found = landscape.landscape(path, image, provider="cpu", size=5, label=1)
-    assert found.label == 1 and (found.score < 0.5).all()
-    assert "all of it lies outside the class" in landscape.sentence(found)
-    with pytest.raises(UsageError, match=r"--label 2: .* has classes 0\.\.1"):
+    plane = landscape.landscape(path, image, provider="cpu", size=5, label=1)
+    assert plane.label == 1 and (plane.score < 0.5).all()
+    assert "all of it lies outside the class" in landscape.sentence(plane)
+    with pytest.raises(UsageError, match=r"`label` 2: .* has classes 0\.\.1"):
         landscape.landscape(path, image, provider="cpu", size=5, label=2)
 
 
 def test_the_marked_points_are_those_of_a_run(tmp_path, image):
     path, _ = graphs.convnet(tmp_path, size=8)
     measured = runs.measure(path, image.parent, tmp_path / "run", radii=(7.0,), measures=("symmetry",))
-    found = landscape.landscape(path, image, provider="cpu", size=3, radius=7.0)
-    np.testing.assert_allclose(found.marked_log_odds[0], measured.clean_log_odds[0], rtol=1e-4)
-    np.testing.assert_allclose(found.marked_log_odds[1:], measured.symmetry_log_odds[0, 0, :2], rtol=1e-4)
-    assert found.label == measured.label[0]
+    plane = landscape.landscape(path, image, provider="cpu", size=3, radius=7.0)
+    np.testing.assert_allclose(plane.marked_log_odds[0], measured.clean_log_odds[0], rtol=1e-4)
+    np.testing.assert_allclose(plane.marked_log_odds[1:], measured.symmetry_log_odds[0, 0, :2], rtol=1e-4)
+    assert plane.label == measured.label[0]
 
 
 def test_clip_and_round_make_real_images(tmp_path, image):
     path, _ = graphs.convnet(tmp_path, size=8, input_type="uint8")
-    with pytest.raises(InputError, match="--clip --round"):
+    with pytest.raises(InputError, match=r"clip.*round"):
         landscape.landscape(path, image, provider="cpu", size=3)
-    found = landscape.landscape(path, image, provider="cpu", size=3, radius=200, clip=True, whole=True)
-    assert found.images.min() == 0 and found.images.max() == 255
-    assert (found.images == found.images.round()).all()
-    assert np.isfinite(found.log_odds).all()
+    plane = landscape.landscape(path, image, provider="cpu", size=3, radius=200, clip=True, round=True)
+    assert plane.images.min() == 0 and plane.images.max() == 255
+    assert (plane.images == plane.images.round()).all()
+    assert np.isfinite(plane.log_odds).all()
 
 
 def test_points_without_an_answer_stay_undefined(tmp_path, image):
@@ -147,12 +148,12 @@ def test_points_without_an_answer_stay_undefined(tmp_path, image):
     x, _ = pixels_of(image, card)
     shift = abs(directions(image, card)[0].mean())
     path, _ = graphs.nan(tmp_path, threshold=x.mean() + shift)
-    found = landscape.landscape(path, image, provider="cpu", size=7)
-    undefined = np.isnan(found.score)
+    plane = landscape.landscape(path, image, provider="cpu", size=7)
+    undefined = np.isnan(plane.score)
     assert undefined.any() and not undefined.all()
-    assert (undefined == (found.predicted < 0)).all() and (undefined == np.isnan(found.margin)).all()
-    assert landscape.document(found)["undefined_points"] == undefined.sum()
-    assert drawing.draw(found, name="n", label="0", says="").figure is not None
+    assert (undefined == (plane.predicted < 0)).all() and (undefined == np.isnan(plane.margin)).all()
+    assert landscape.document(plane)["undefined_points"] == undefined.sum()
+    assert drawing.draw(plane, name="n", label="0", says="").figure is not None
     path, _ = graphs.nan(tmp_path, threshold=x.mean() - 1)
     with pytest.raises(InputError, match="not finite"):
         landscape.landscape(path, image, provider="cpu", size=7)
@@ -168,10 +169,10 @@ def test_probabilities_that_rounded_to_one_have_no_log_odds(tmp_path, image):
     onnx.save(model, path)
     named = tmp_path / "probabilities.json"
     cards.write(dataclasses.replace(card, kind="probabilities"), named)
-    found = landscape.landscape(path, image, card=named, provider="cpu", size=3, radius=1e-3)
-    assert np.isnan(found.log_odds).all()
-    assert landscape.document(found)["sentence"].startswith("The score is")
-    assert drawing.draw(found, name="flat", label="0", says="").figure is not None
+    plane = landscape.landscape(path, image, card=named, provider="cpu", size=3, radius=1e-3)
+    assert np.isnan(plane.log_odds).all()
+    assert landscape.document(plane)["sentence"].startswith("The score is")
+    assert drawing.draw(plane, name="flat", label="0", says="").figure is not None
 
 
 def test_a_probability_is_told_from_one():
@@ -181,15 +182,15 @@ def test_a_probability_is_told_from_one():
 
 def test_a_score_that_does_not_change_is_drawn(tmp_path, image):
     path, _ = graphs.constant(tmp_path, logits=(200.0, 0.0))
-    found = landscape.landscape(path, image, provider="cpu", size=3)
-    assert (found.score == 1).all() and (found.log_odds == 200).all()
-    assert drawing.draw(found, name="flat", label="0", says="").figure is not None
+    plane = landscape.landscape(path, image, provider="cpu", size=3)
+    assert (plane.score == 1).all() and (plane.log_odds == 200).all()
+    assert drawing.draw(plane, name="flat", label="0", says="").figure is not None
 
 
 @pytest.mark.parametrize("size", [2, 1002])
 def test_sizes_out_of_range(tmp_path, image, size):
     path, _ = graphs.pixel_mean(tmp_path)
-    with pytest.raises(UsageError, match="--size"):
+    with pytest.raises(UsageError, match="`size`"):
         landscape.landscape(path, image, provider="cpu", size=size)
 
 
@@ -243,12 +244,12 @@ def test_the_command_as_json(capsys, tmp_path, image):
     arguments = ("--size", "5", "--radius", "3", "--label", "2", "--card", named, "--json")
     code, out, _ = call(capsys, path, image, *arguments)
     document = json.loads(out)
-    found = landscape.landscape(path, image, provider="cpu", size=5, radius=3, label=2)
+    plane = landscape.landscape(path, image, provider="cpu", size=5, radius=3, label=2)
     assert code == 0
     assert (document["label"], document["label_name"], document["size"]) == (2, "c", 5)
-    assert [point["score"] for point in document["marked"].values()] == pytest.approx(found.marked_score.tolist())
-    assert document["log_odds_range"] == pytest.approx([found.log_odds.min(), found.log_odds.max()])
-    assert document["boundary_crossed"] is found.crossed
+    assert [point["score"] for point in document["marked"].values()] == pytest.approx(plane.marked_score.tolist())
+    assert document["log_odds_range"] == pytest.approx([plane.log_odds.min(), plane.log_odds.max()])
+    assert document["boundary_crossed"] is plane.crossed
 
 
 def test_bad_files_are_named(capsys, tmp_path, image):
@@ -262,8 +263,8 @@ def test_bad_files_are_named(capsys, tmp_path, image):
         ((path, image, "--norm", "l7"), 2, "--norm l7"),
         ((path, image, "--out", tmp_path), 2, ".png"),
     ):
-        found, out, err = call(capsys, *arguments)
-        assert (found, out) == (code, ""), err
+        exit_code, out, err = call(capsys, *arguments)
+        assert (exit_code, out) == (code, ""), err
         assert words in err
 
 

@@ -2,12 +2,17 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analyzer.cli.app import Json, Model, app
 from analyzer.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from analyzer.analyses.bound.documents import BoundDocument
 
 MOST_ITERATIONS = 10_000
 
@@ -26,7 +31,7 @@ def bound(
     json: Json = False,
 ) -> None:
     """Bound the L2 Lipschitz constant of the whole network from above, operator by operator."""
-    from analyzer import bound as bounds
+    from analyzer.analyses import bound as bounds
     from analyzer.cli import terminal
 
     if not 0 <= iterations <= MOST_ITERATIONS:
@@ -47,21 +52,27 @@ def bound(
         _show(document)
 
 
-def _show(document: dict[str, Any]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
+def _show(document: "BoundDocument") -> None:
+    from analyzer.analyses.bound import sentences
     from analyzer.cli import terminal
 
-    table = Table(
-        title=Text("Largest factor by which each operator stretches an L2 distance"),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1),
-        pad_edge=False,
-    )
+    terminal.say(document["model"], style="bold")
+    terminal.console().print(_table(document))
+    for warning in sentences.still_growing(document):
+        terminal.say(f"! {warning}", style="yellow")
+    for row in document["bounds"]:
+        terminal.say(f"• {sentences.up_to(row)}")
+    terminal.say(sentences.units(document))
+    for warning in sentences.without_rule(document):
+        terminal.say(f"! {warning}", style="yellow")
+    for note in document["notes"]:
+        terminal.say(note)
+
+
+def _table(document: "BoundDocument") -> "Table":
+    from analyzer.cli import tables
+
+    table = tables.titled("Largest factor by which each operator stretches an L2 distance")
     table.add_column("operator", no_wrap=True)
     table.add_column("name", overflow="fold")
     for heading in ("norm, at most", "power iteration", "bound up to here"):
@@ -69,65 +80,13 @@ def _show(document: dict[str, Any]) -> None:
     table.add_column("how", overflow="fold")
     for row in document["operators"]:
         below = row["estimate"]["value"] if row["estimate"] else None
-        cells = [row["operator"], row["name"], _number(row["norm"], "none"), _number(below, "")]
-        cells += [_number(row["bound"], "unavailable"), row["how"] if row["norm"] is not None else "no rule"]
-        table.add_row(*(Text(terminal.safe(cell)) for cell in cells))
-    terminal.say(document["model"], style="bold")
-    terminal.console().print(table)
-    for row in document["operators"]:
-        found = row["estimate"]
-        if found and found["change"] > 1e-3:
-            terminal.say(
-                f"! {row['name']}: power iteration still grew by {found['change']:.1%} in its last of "
-                f"{found['iterations']} iterations",
-                style="yellow",
-            )
-    for entry in document["bounds"]:
-        terminal.say(f"• {_sentence(entry)}")
-    terminal.say(_units(document))
-    alike: dict[tuple[str, str], list[str]] = {}
-    for missing in document["missing"]:
-        alike.setdefault((missing["operator"], missing["reason"]), []).append(missing["name"])
-    for (operator, reason), names in alike.items():
-        terminal.say(
-            f"! {operator} ({', '.join(names)}) has no rule: {reason}; the bound is unavailable from there on",
-            style="yellow",
+        cells = (
+            row["operator"],
+            row["name"],
+            tables.number(row["norm"], ".4g", absent="none"),
+            tables.number(below, ".4g", absent=""),
+            tables.number(row["bound"], ".4g", absent="unavailable"),
+            row["how"] if row["norm"] is not None else "no rule",
         )
-    for note in document["notes"]:
-        terminal.say(note)
-
-
-def _sentence(entry: dict[str, Any]) -> str:
-    what = f"{'layer' if entry['what'] == 'layer' else 'the scores'} {entry['tensor']}"
-    if entry["bound"] is None:
-        said = f"Up to {what}: unavailable, because of {entry['reason']}."
-    else:
-        said = (
-            f"Up to {what}: at most {_number(entry['bound'])} per unit of the normalised input, "
-            f"{_number(entry['bound_per_grey_level'])} per grey level."
-        )
-    if entry.get("bound_normalised") is not None:
-        said += f" By the run's ranges of g and h: at most {_number(entry['bound_normalised'])}."
-    values = {key: number["value"] for key, number in entry.get("local", {}).items()}
-    if values.get("lipschitz_median") is not None:
-        said += (
-            f" Sampled there: median {_number(values['lipschitz_median'])}, 95 % quantile "
-            f"{_number(values['lipschitz_q95'])}, {values['lipschitz_below_one_share']:.1%} below 1."
-        )
-    return said
-
-
-def _units(document: dict[str, Any]) -> str:
-    said = (
-        "Units: feature or score units per unit of the normalised input (after mean and std), and the same per grey "
-        f"level of the pixels (divided by the smallest std, {_number(document['smallest_std'])})"
-    )
-    if any(entry.get("bound_normalised") is not None for entry in document["bounds"]):
-        said += (
-            "; by the run's ranges: the latter times range of h / range of g, without a unit, as the sampled ratios L_x"
-        )
-    return said + "."
-
-
-def _number(value: float | None, absent: str = "undefined") -> str:
-    return absent if value is None else f"{value:.4g}"
+        table.add_row(*map(tables.cell, cells))
+    return table

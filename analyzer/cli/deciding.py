@@ -73,10 +73,9 @@ def _property_tables(name: str, of_name: "Property") -> Iterator["Table"]:
 
 
 def _table(title: str, headings: list[str]) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from analyzer.cli import tables
 
-    table = Table(title=_cell(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = tables.titled(title)
     for heading in headings:
         right = heading in ("p", "second minus first") or headings[0] == "radius"
         table.add_column(_cell(heading), justify="right" if right else "left", overflow="fold")
@@ -84,11 +83,9 @@ def _table(title: str, headings: list[str]) -> "Table":
 
 
 def _cell(text: str) -> Any:
-    from rich.text import Text
+    from analyzer.cli import tables
 
-    from analyzer.text import safe
-
-    return Text(safe(text))
+    return tables.cell(text)
 
 
 def _difference(pair: "Pair") -> str:

@@ -1,16 +1,21 @@
 """The commands that draw one thing: landscape, frequency."""
 
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from analyzer.cli.app import Json, Model, app
 from analyzer.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from analyzer.analyses.frequency.documents import LayerDocument
+    from analyzer.analyses.landscape.documents import LandscapeDocument
 
 Card = Annotated[Path | None, typer.Option("--card", help="Model card, if not MODEL.json.")]
 Out = Annotated[
@@ -44,13 +49,13 @@ def landscape(
 ) -> None:
     """The score of an image's class on the plane spanned by a noise vector and a reordering of it (Fig. 2)."""
     from analyzer import card as cards
-    from analyzer import landscape as landscapes
+    from analyzer.analyses import landscape as landscapes
     from analyzer.cli import terminal
     from analyzer.study import Progress
 
     out = _target(out, image, "landscape", json=json)
     with terminal.progress_shown() as shown:
-        found = landscapes.landscape(
+        plane = landscapes.landscape(
             model,
             image,
             card=card,
@@ -60,17 +65,17 @@ def landscape(
             norm=norm,
             label=label,
             clip=clip,
-            whole=whole,
+            round=whole,
             provider=provider,
             progress=lambda done, total: shown(Progress("evaluating", done, total, done, total)),
         )
     labels = cards.read(card or cards.beside(model)).labels
-    document = landscapes.document(found, labels=labels)
+    document = landscapes.document(plane, labels=labels)
     if out is not None:
         from analyzer.plots import landscape as drawing
 
-        name = document["label_name"] or str(found.label)
-        _save(drawing.draw(found, name=image.name, label=name, says=document["sentence"]), out)
+        name = document["label_name"] or str(plane.label)
+        _save(drawing.draw(plane, name=image.name, label=name, says=document["sentence"]), out)
     if json:
         terminal.print_json(document)
         return
@@ -78,9 +83,9 @@ def landscape(
     _say_where(out)
 
 
-def _print_landscape(document: dict[str, Any], name: str, labels: tuple[str, ...] | None) -> None:
-    from analyzer.cli import terminal
-    from analyzer.landscape import probability_text
+def _print_landscape(document: "LandscapeDocument", name: str, labels: tuple[str, ...] | None) -> None:
+    from analyzer.analyses.landscape.sentences import probability_text
+    from analyzer.cli import tables, terminal
 
     def named(index: int) -> str:
         return f"{index} {labels[index]}" if labels else str(index)
@@ -91,14 +96,14 @@ def _print_landscape(document: dict[str, Any], name: str, labels: tuple[str, ...
             what,
             f"({point['a']:g}, {point['b']:g})",
             probability_text(point["score"]),
-            _number(point["log_odds"], ".2f"),
+            tables.number(point["log_odds"], ".2f"),
             named(point["predicted"]),
         )
         for what, point in zip(("image", "image + u", "image + v"), document["marked"].values(), strict=True)
     ]
     title = f"u: noise of {document['radius']:g} grey levels ({document['norm']}); v: u reordered"
     terminal.console().print(_table(title, ("", "(a, b)", "score", "log-odds, nat", "predicted"), rows))
-    low, high = (_number(value, ".2f") for value in document["log_odds_range"])
+    low, high = (tables.number(value, ".2f") for value in document["log_odds_range"])
     extent = document["extent"][1]
     terminal.say(f"In the window, -{extent:g} to {extent:g} lengths of u and v: log-odds {low} to {high} nat")
     terminal.say(f"• {document['sentence']}")
@@ -117,27 +122,26 @@ def frequency(
 ) -> None:
     """How much the first convolution's response changes when noise is reordered, and what its spectrum predicts."""
     from analyzer import card as cards
-    from analyzer import frequency as frequencies
     from analyzer import graph
+    from analyzer.analyses import frequency as frequencies
     from analyzer.cli import terminal
     from analyzer.graph.kernel import first_convolution
 
     out = _target(out, model, "frequency", json=json)
     graph.check(model)
     layer = first_convolution(model, card=cards.read(card or cards.beside(model)))
-    found = frequencies.analyse(layer, trials=trials, seed=seed)
+    responses = frequencies.analyse(layer, trials=trials, seed=seed)
+    document = frequencies.layer_document(layer, responses, trials=trials, seed=seed)
     filters, _, height, width = layer.weights.shape
-    about: dict[str, Any] = {"layer": layer.name, "kernel": [height, width], "strides": list(layer.strides)}
-    document = {**about, "folded": list(layer.folded), "trials": trials, "seed": seed, **frequencies.document(found)}
-    said = f"{layer.name}: {filters} filters of {height} x {width}, {found.positions} positions"
+    described = f"{layer.name}: {filters} filters of {height} x {width}, {responses.positions} positions"
     if out is not None:
         from analyzer.plots import frequency as drawing
 
-        _save(drawing.draw(found, name=said, says=document["sentence"]), out)
+        _save(drawing.draw(responses, name=described, says=document["sentence"]), out)
     if json:
         terminal.print_json(document)
         return
-    terminal.say(said, style="bold")
+    terminal.say(described, style="bold")
     if layer.folded:
         terminal.say(f"Folded into its weights: {', '.join(layer.folded)}")
     headings = ("over the filters", "median", "smallest", "largest", "predicted median")
@@ -148,7 +152,9 @@ def frequency(
     _say_where(out)
 
 
-def _frequency_rows(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def _frequency_rows(document: "LayerDocument") -> Iterator[tuple[str, ...]]:
+    from analyzer.cli import tables
+
     over = document["over_filters"]
     for heading, name in (
         ("reordered: norm(y - y') / norm(y)", "permutation_map_difference"),
@@ -157,35 +163,20 @@ def _frequency_rows(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         ("fresh: |norm(y) - norm(y')| / norm(y)", "noise_norm_difference"),
         ("participation ratio of |W(f)|^2", "participation"),
     ):
-        values = [_number(over[name][key], ".3g") for key in ("median", "low", "high")]
-        predicted = over.get(f"{name}_predicted")
-        yield (heading, *values, _number(predicted["median"], ".3g") if predicted else "")
+        entry, predicted = over[name], over.get(f"{name}_predicted")
+        values = [tables.number(value, ".3g") for value in (entry["median"], entry["low"], entry["high"])]
+        yield (heading, *values, tables.number(predicted["median"], ".3g") if predicted else "")
 
 
-def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> "Table":
+    from analyzer.cli import tables
 
-    from analyzer.text import safe
-
-    table = Table(
-        title=Text(safe(title)),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1),
-        pad_edge=False,
-    )
+    table = tables.titled(title)
     for number, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="right" if number else "left", overflow="fold")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(safe(cell)) for cell in row))
+        table.add_row(*map(tables.cell, row))
     return table
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else "undefined"
 
 
 def _target(out: Path | None, of: Path, what: str, *, json: bool) -> Path | None:

@@ -1,11 +1,17 @@
 """`analyzer sensitivity`: gradients around a run's images, without a framework."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from analyzer.cli.app import Json, Run, app
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from analyzer.analyses.gradients.documents import Median, SensitivityDocument
 
 
 @app.command()
@@ -25,9 +31,9 @@ def sensitivity(
     json: Json = False,
 ) -> None:
     """Gradients around a run's images: isotropy by (3), the sharp Lipschitz constant, the distance to the boundary."""
+    from analyzer.analyses.gradients.sensitivity import FILE
+    from analyzer.analyses.gradients.sensitivity import sensitivity as measure
     from analyzer.cli import terminal
-    from analyzer.gradients.sensitivity import FILE
-    from analyzer.gradients.sensitivity import sensitivity as measure
     from analyzer.study import Progress
 
     with terminal.progress_shown() as shown:
@@ -35,8 +41,8 @@ def sensitivity(
             run,
             model=model,
             card=card,
-            folder=images,
-            limit=images_limit,
+            images=images,
+            images_limit=images_limit,
             clip=clip,
             provider=provider,
             threads=threads,
@@ -62,14 +68,14 @@ ATTACKS = (("FGSM\neps", "fgsm_eps"), ("nearest\nL2", "l2_distance"), ("noise\nr
 _NAME = 16  # characters of an image's name that fit beside the columns at a terminal's usual 80
 
 
-def _print(document: dict[str, Any]) -> None:
+def _print(document: "SensitivityDocument") -> None:
     from analyzer.cli import terminal
 
     run, method = document["run"], document["method"]
     terminal.say(f"{run['model']} on {run['device']}, layer {run['layer']}", style="bold")
     if method["gradients"]:
-        tried = method["self_check"]
-        errors = ", ".join(f"{name} {tried[name]:.1g}" for name in ("jacobian", "gradient", "adjoint"))
+        error = method["self_check"]
+        errors = ", ".join(f"{name} {value:.1g}" for name, value in error.items())
         terminal.say(f"Gradients by {method['gradients']}; relative errors in its self-check: {errors}")
     terminal.console().print(_table("Gradient and Jacobian", SLOPES, document))
     terminal.say(
@@ -95,28 +101,27 @@ def _print(document: dict[str, Any]) -> None:
 NORMS = {"linf": "L-infinity", "l2": "L2"}
 
 
-def _table(title: str, columns: tuple[tuple[str, str], ...], document: dict[str, Any]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+def _table(title: str, columns: tuple[tuple[str, str], ...], document: "SensitivityDocument") -> "Table":
+    from analyzer.cli import tables
 
-    from analyzer.cli import terminal
-
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
-    )
+    table = tables.titled(title)
     table.add_column("image", min_width=_NAME, max_width=2 * _NAME, overflow="fold")
     for heading, _ in columns:
-        table.add_column(Text(heading), justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in document["images"]:
-        cells = (
-            _number(row.get(name), beyond=name == "noise_radius" and not row.get("noise_found")) for _, name in columns
-        )
-        table.add_row(Text(terminal.safe(row["id"])), *map(Text, cells))
+        figures: Mapping[str, Any] = row
+        beyond = {"noise_radius": not row.get("noise_found")}
+        cells = (_number(figures.get(name), beyond=beyond.get(name, False)) for _, name in columns)
+        table.add_row(*map(tables.cell, (row["id"], *cells)))
     table.add_section()
-    medians = [document.get(f"{name}_median") or {"value": None} for _, name in columns]
-    table.add_row("median", *(Text(_number(m["value"], beyond=m.get("lower_bound", False))) for m in medians))
+    medians: Mapping[str, Any] = document
+    cells = (_median(medians.get(f"{name}_median")) for _, name in columns)
+    table.add_row(*map(tables.cell, ("median", *cells)))
     return table
+
+
+def _median(median: "Median | None") -> str:
+    return "-" if median is None else _number(median["value"], beyond=median.get("lower_bound", False))
 
 
 def _number(value: float | None, *, beyond: bool = False) -> str:

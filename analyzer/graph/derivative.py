@@ -51,7 +51,7 @@ class Derivatives:
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        """Raises GradientsUnavailable without onnx-ad, and where an operator or a shape stands in the way."""
+        """Raises GradientsUnavailable without onnx-ad, or where an operator or a shape has no derivative."""
         self._prepared, self._source = prepared, prepared.source
         self._library = _library(prepared.source)
         self.version = f"onnx-ad {version('onnx-ad')}"
@@ -83,7 +83,7 @@ class Derivatives:
 
     @cached_property
     def second(self) -> Program:
-        """Derivatives of the vector-Jacobian products along directions; several times as large, so made when asked."""
+        """Derivatives of vector-Jacobian products along directions; several times as large, so made on first use."""
         image, seeds = self._prepared.input, [self._reverse + name for name in self._prepared.outputs]
         inputs, output = [image, *seeds], self._reverse + image
         model = self._emit(
@@ -99,7 +99,7 @@ class Derivatives:
     def _emit(self, mode: str, model: ModelProto, **options: object) -> ModelProto:
         try:
             emitted: ModelProto = getattr(self._library, mode)(model, layout="onnx", **options)
-        except Exception as e:  # UnsupportedOperator, and whatever a graph it never met makes it raise
+        except Exception as e:  # UnsupportedOperator, or anything else that an unusual graph raises
             raise self._refusal(f"{_brief(e)} ({mode} mode of {self.version})") from e
         return emitted
 
@@ -115,8 +115,8 @@ class Derivatives:
         try:
             model = onnx.load_from_string(self._prepared.model)
             onnx.load_external_data_for_model(model, str(self._prepared.folder))
-            if found := sorted({node.op_type for node in walk.nodes(model)} & _STAIRCASE):
-                raise self._refusal(f"the derivative of {', '.join(found)} is 0 or undefined everywhere")
+            if staircases := sorted({node.op_type for node in walk.nodes(model)} & _STAIRCASE):
+                raise self._refusal(f"the derivative of {', '.join(staircases)} is 0 or undefined everywhere")
             if self._prepared.input_type == "uint8":
                 raise self._refusal("its input is uint8, and whole numbers have no derivative")
             opset = walk.opset(model)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyzer.card import Card
 from analyzer.errors import InputError
-from analyzer.graph.operators import Network, Operator, operators
+from analyzer.graph.operators import Operator, OperatorGraph, operators
 
 Array = NDArray[np.float64]
 
@@ -19,8 +19,8 @@ Array = NDArray[np.float64]
 class Convolution:
     """A zero-padded convolution of pixels in canonical channel order (RGB or L), without its bias.
 
-    weights (M, C, kernel height, kernel width), per grey level: what stands before it, the card's std included, is
-    folded in. strides, dilations (vertical, horizontal). pads (top, left, bottom, right). size (H, W) of the image.
+    weights (M, C, kernel height, kernel width), per grey level: the operators before it and the card's std are folded
+    in. strides, dilations (vertical, horizontal). pads (top, left, bottom, right). size (H, W) of the image.
     name: of its node. output: the tensor it makes. folded: the operators that stand before it.
     """
 
@@ -64,15 +64,15 @@ class _Way:
 def first_convolution(model: Path, *, card: Card) -> Convolution:
     """Read the convolution that meets the image first.
 
-    What may stand before it is linear and acts on each pixel by itself: mean and std, BatchNormalization, Transpose,
-    padding with a constant, and convolutions of one pixel, which only mix the channels. Raises InputError naming the
-    operator that is none of these, or the weight that is not constant; run `check` first.
+    Before it there may be linear operators that act on each pixel alone: mean and std, BatchNormalization, Transpose,
+    padding with a constant, and 1 x 1 convolutions. They are folded into its weights. Raises InputError naming an
+    operator of another kind, or a weight that is not constant; run `check` first.
     """
     network = operators(model, card=card)
     readers: dict[str, list[Operator]] = {}
-    for each in network.operators:
-        for name in each.inputs:
-            readers.setdefault(name, []).append(each)
+    for node in network.operators:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
     order = slice(None, None, -1) if card.channels == "BGR" else slice(None)
     way = _Way(
         np.eye(len(card.std))[order] / np.array(card.std)[:, None], 1 if card.layout == "NCHW" else 3, [0] * 4, []
@@ -82,24 +82,26 @@ def first_convolution(model: Path, *, card: Card) -> Convolution:
         following = readers.get(current, [])
         operator: Operator | None = following[0] if following else None
         if operator is not None and operator.kind == "Conv":
-            found = _convolution(operator, way, network, card.size, model)
-            # Without anything in between, the pointwise one and this one are one linear map.
-            if not _is_pointwise(found) or len(following) > 1:
-                return found
-            pointwise = pointwise or found
-            way = _Way(found.weights[:, :, 0, 0], 1, way.pads, [*way.folded, operator.name])
+            layer = _convolution(operator, way, network, card.size, model)
+            # A pointwise convolution directly before this one makes a single linear map with it.
+            if not _is_pointwise(layer) or len(following) > 1:
+                return layer
+            pointwise = pointwise or layer
+            way = _Way(layer.weights[:, :, 0, 0], 1, way.pads, [*way.folded, operator.name])
         elif operator is None or len(following) > 1 or not _passed(operator, way, network, current):
             break
         current = operator.outputs[0]
     if pointwise is not None:
         return pointwise
-    met = f"{operator.kind} {operator.name!r:.80}" if operator is not None else "the scores"
+    first = f"{operator.kind} {operator.name!r:.80}" if operator is not None else "the scores"
     raise InputError(
-        f"{model}: {met} meets the image before any Conv does; a network whose first layer is a convolution is needed"
+        f"{model}: {first} meets the image before any Conv does; a network whose first layer is a convolution is needed"
     )
 
 
-def _convolution(operator: Operator, way: _Way, network: Network, size: tuple[int, int], model: Path) -> Convolution:
+def _convolution(
+    operator: Operator, way: _Way, network: OperatorGraph, size: tuple[int, int], model: Path
+) -> Convolution:
     weights = network.constant(operator.inputs[1]) if len(operator.inputs) > 1 else None
     if weights is None:
         raise InputError(
@@ -119,7 +121,7 @@ def _convolution(operator: Operator, way: _Way, network: Network, size: tuple[in
     dense = np.zeros((len(own), len(way.mixing), *kernel))
     for number, (rows, part) in enumerate(zip(np.split(dense, group), np.split(own, group), strict=True)):
         rows[:, number * own.shape[1] : (number + 1) * own.shape[1]] = part
-    found = Convolution(
+    layer = Convolution(
         weights=np.einsum("mikl,ic->mckl", dense, way.mixing),
         size=size,
         strides=strides,
@@ -129,11 +131,11 @@ def _convolution(operator: Operator, way: _Way, network: Network, size: tuple[in
         output=operator.outputs[0],
         folded=tuple(way.folded),
     )
-    if min(found.positions) < 1:
+    if min(layer.positions) < 1:
         raise InputError(
             f"{model}: Conv {operator.name!r:.80} has a kernel larger than the image; correct the card's size"
         )
-    return found
+    return layer
 
 
 def _is_pointwise(layer: Convolution) -> bool:
@@ -152,7 +154,7 @@ def _pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> list[int]:
-    """Top, left, bottom, right, also where the exporter left it to the runtime."""
+    """Top, left, bottom, right; `auto_pad` is resolved."""
     automatic = attributes.get("auto_pad", "NOTSET")
     if not automatic.startswith("SAME"):
         return list(attributes.get("pads", (0, 0, 0, 0))) if automatic == "NOTSET" else [0] * 4
@@ -162,8 +164,8 @@ def _pads(
     return less + more if automatic == "SAME_UPPER" else more + less
 
 
-def _passed(operator: Operator, way: _Way, network: Network, current: str) -> bool:
-    """Whether an operator before the convolution is understood; `way` then leads through it."""
+def _passed(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
+    """Whether an operator before the convolution can be folded; if so, `way` includes it."""
     rule = _RULES.get(operator.kind)
     if rule is None or not rule(operator, way, network, current):
         return False
@@ -171,18 +173,18 @@ def _passed(operator: Operator, way: _Way, network: Network, current: str) -> bo
     return True
 
 
-def _unchanged(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _unchanged(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     return True
 
 
-def _transpose(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _transpose(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     perm = list(operator.attributes.get("perm", (3, 2, 1, 0)))
     spatial = [axis for axis in perm if axis not in (0, way.axis)]
     way.axis = perm.index(way.axis)
     return perm[0] == 0 and spatial == sorted(spatial)
 
 
-def _arithmetic(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _arithmetic(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     others = [name for name in operator.inputs if name != current]
     value = network.constant(others[0]) if len(others) == 1 else None
     if value is None or value.ndim > 4:
@@ -197,7 +199,7 @@ def _arithmetic(operator: Operator, way: _Way, network: Network, current: str) -
     return _scaled(way, factor if operator.kind == "Mul" else 1 / factor)
 
 
-def _batch_normalization(operator: Operator, way: _Way, network: Network, current: str) -> bool:
+def _batch_normalization(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
     scale, variance = (network.constant(operator.inputs[k]) for k in (1, 4))
     if scale is None or variance is None or way.axis != 1:
         return False
@@ -205,8 +207,8 @@ def _batch_normalization(operator: Operator, way: _Way, network: Network, curren
     return _scaled(way, (scale / deviation)[:, None])
 
 
-def _pad(operator: Operator, way: _Way, network: Network, current: str) -> bool:
-    """A constant border does not respond: zero for the perturbation, whatever it is for the image."""
+def _pad(operator: Operator, way: _Way, network: OperatorGraph, current: str) -> bool:
+    """A constant border is zero for the perturbation, whatever its value is for the image."""
     pads = operator.attributes.get("pads")
     if pads is None and len(operator.inputs) > 1:
         pads = network.constant(operator.inputs[1])
@@ -214,12 +216,12 @@ def _pad(operator: Operator, way: _Way, network: Network, current: str) -> bool:
     axes = np.arange(4) if omitted else network.constant(operator.inputs[3])
     if pads is None or axes is None or operator.attributes.get("mode", "constant") != "constant":
         return False
-    each = np.zeros((2, 4), int)
-    each[:, np.asarray(axes, int)] = np.reshape(pads, (2, -1))
+    by_axis = np.zeros((2, 4), int)
+    by_axis[:, np.asarray(axes, int)] = np.reshape(pads, (2, -1))
     spatial = [axis for axis in (1, 2, 3) if axis != way.axis]
-    if each.min() < 0 or each[:, [0, way.axis]].any():
+    if by_axis.min() < 0 or by_axis[:, [0, way.axis]].any():
         return False
-    way.pads = [old + int(new) for old, new in zip(way.pads, each[:, spatial].ravel(), strict=True)]
+    way.pads = [old + int(new) for old, new in zip(way.pads, by_axis[:, spatial].ravel(), strict=True)]
     return True
 
 
@@ -228,7 +230,7 @@ def _scaled(way: _Way, factor: Any) -> bool:
     return True
 
 
-_RULES: dict[str, Callable[[Operator, _Way, Network, str], bool]] = {
+_RULES: dict[str, Callable[[Operator, _Way, OperatorGraph, str], bool]] = {
     **dict.fromkeys(("Identity", "Cast", "Dropout"), _unchanged),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic),
     "Transpose": _transpose,

@@ -36,12 +36,12 @@ class Operator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-    """What a model computes between its image input and the scores and layers, nothing else.
+class OperatorGraph:
+    """The operators between a model's image input and its scores and layers.
 
     operators: in order. input, scores: tensors; layers: (name as the user knows it, tensor). live: tensors that depend
     on the image. shapes: inferred, None for a free or unknown dimension; the batch comes first and is free or declared.
-    constant: tensor -> its value, None where it depends on the image or takes more than simple steps to compute.
+    constant: tensor -> its value, or None where it depends on the image or is too complicated to compute.
     """
 
     operators: tuple[Operator, ...]
@@ -59,33 +59,34 @@ class Network:
         return self.shapes.get(name)
 
 
-def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> Network:
-    """Describe `model` between the image and the tensors that `prepare` would tap, without running it.
+def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> OperatorGraph:
+    """Describe `model` from the image to its scores and layers, without running it.
 
-    Ends and layers are found as `prepare` finds them, and it raises InputError as `prepare` does; run `check` first.
+    The input, scores and layers are those that `prepare` would take. Raises InputError where `prepare` does; run
+    `check` first.
     """
     proto = files.read(model)
     located = safety.inspect(proto, model)
     proto = inline(proto, model)
     image = match.choose_input(proto, card.input_name, model)
     match.fit_input(image, card, model)
-    found = index.build(proto, model)
-    safety.refuse_huge_results(found, model)
-    scores = match.scores(proto, found, card, model)
+    graph_index = index.build(proto, model)
+    safety.refuse_huge_results(graph_index, model)
+    scores = match.scores(proto, graph_index, card, model)
     notes = list(scores.notes)
-    names, taps = match.layers(found, card, layers, scores.tensor, model, notes)
+    names, taps = match.layers(graph_index, card, layers, scores.tensor, model, notes)
     needed, kept = {scores.tensor, *taps}, []
-    for node in reversed(found.nodes):
-        if not needed.isdisjoint(node.output) and not found.live.isdisjoint(node.output):
-            needed.update(name for name in walk.reads(node) if name in found.live)
+    for node in reversed(graph_index.nodes):
+        if not needed.isdisjoint(node.output) and not graph_index.live.isdisjoint(node.output):
+            needed.update(name for name in walk.reads(node) if name in graph_index.live)
             kept.append(_operator(node))
-    return Network(
+    return OperatorGraph(
         operators=tuple(kept[::-1]),
         input=image.name,
         scores=scores.tensor,
         layers=tuple(zip(names, taps, strict=True)),
-        live=found.live,
-        shapes={name: shape for name, (_, shape) in found.types.items() if shape is not None},
+        live=graph_index.live,
+        shapes={name: shape for name, (_, shape) in graph_index.types.items() if shape is not None},
         constant=constants.reader(proto, located, model),
         opset=walk.opset(proto),
         notes=tuple(notes),

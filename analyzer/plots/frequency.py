@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from analyzer.frequency import predicted_norm_difference
+from analyzer.analyses.frequency import predicted_norm_difference
 from analyzer.plots import canvas
 from analyzer.plots.model import Picture, number
 from analyzer.plots.text import shortened
 
 if TYPE_CHECKING:
-    from analyzer.frequency import Frequency
+    from analyzer.analyses.frequency import Frequency
 
 _TITLE = "First convolution: reordered noise against the kernel's spectrum"
 _HOW = (

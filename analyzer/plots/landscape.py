@@ -11,13 +11,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyzer.landscape import probability_text
+from analyzer.analyses.landscape.sentences import probability_text
 from analyzer.plots import canvas
 from analyzer.plots.model import Picture
 from analyzer.plots.text import shortened
 
 if TYPE_CHECKING:
-    from analyzer.landscape import Landscape
+    from analyzer.analyses.landscape import Landscape
 
 _TITLE = "Score landscape around an image"
 _HOW = (

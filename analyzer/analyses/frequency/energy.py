@@ -1,6 +1,7 @@
-"""Energies of a convolution's response to noise: the sums over M = A^T A that decide them, and the kernel's spectrum.
+"""Energies of a convolution's response to noise, from sums over M = A^T A, and the kernel's spectrum.
 
-A is one filter of the layer as a matrix, (N outputs, D inputs). M is never formed. (M,) and (filter,) count filters.
+A is one filter of the layer as a matrix, (N outputs, D inputs). The matrix M is never formed. In shapes, M and filter
+both stand for the number of filters.
 """
 
 import math
@@ -45,14 +46,14 @@ class Sums(NamedTuple):
 
 
 def responses(layer: "Convolution", perturbation: Array) -> Array:
-    """What the layer adds to its output where this is added to the pixels: (C, H, W) -> (M, rows, columns), float64."""
+    """Change of the layer's output when this is added to the pixels: (C, H, W) -> (M, rows, columns), float64."""
     top, left, bottom, right = layer.pads
     padded = np.pad(np.asarray(perturbation, np.float64), ((0, 0), (top, bottom), (left, right)))
     windows = sliding_window_view(padded, layer.span, axis=(1, 2))
     (down, across), (high, wide) = layer.strides, layer.dilations
     windows = windows[:, ::down, ::across, ::high, ::wide]
-    found: Array = np.tensordot(layer.weights, windows, axes=((1, 2, 3), (0, 3, 4)))
-    return found
+    maps: Array = np.tensordot(layer.weights, windows, axes=((1, 2, 3), (0, 3, 4)))
+    return maps
 
 
 def spectrum(layer: "Convolution", size: int = GRID) -> Array:

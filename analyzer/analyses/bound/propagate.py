@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from analyzer.bound import layers, pointwise, structure
-from analyzer.bound.base import ROOT, Function, NoRule, Rule, live_inputs
-from analyzer.bound.power import Estimate
-from analyzer.graph.operators import Network, Operator
+from analyzer.analyses.bound import layers, pointwise, structure
+from analyzer.analyses.bound.base import ROOT, Function, NoRule, Rule, live_inputs
+from analyzer.analyses.bound.power import PowerIteration
+from analyzer.graph.operators import Operator, OperatorGraph
 
 RULES: dict[str, Function] = {**pointwise.RULES, **layers.RULES, **structure.RULES}
 _SEVERAL_OUTPUTS = frozenset({"Split"})
@@ -16,18 +16,19 @@ _SEVERAL_OUTPUTS = frozenset({"Split"})
 class Step(NamedTuple):
     """One operator. norm: its own Lipschitz constant, at most; bound: from the network's input to its output.
 
-    None where there is none; how: where the norm comes from, or why there is none. estimate: of the norm, from below.
+    Both are None where there is none. how: where the norm comes from, or why there is none. estimate: of the norm, from
+    below.
     """
 
     operator: Operator
     norm: float | None
     bound: float | None
     how: str
-    estimate: Estimate | None
+    estimate: PowerIteration | None
 
 
 class Bounds(NamedTuple):
-    """Every step in order, the bound of each tensor, and of those without one the operator that is to blame."""
+    """Every step in order, the bound of each tensor, and for a tensor without one the operator that is to blame."""
 
     steps: tuple[Step, ...]
     tensors: dict[str, float]
@@ -35,16 +36,16 @@ class Bounds(NamedTuple):
 
 
 def propagate(
-    network: Network,
+    network: OperatorGraph,
     *,
-    estimate: Callable[[Operator, Network], Estimate | None] = lambda op, network: None,
+    estimate: Callable[[Operator, OperatorGraph], PowerIteration | None] = lambda op, network: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bounds:
     """Upper bounds of the L2 Lipschitz constant from the network's input to each tensor.
 
-    The input has 1, constants 0. An operator of norm c over one tensor of bound b has c b. Tensors that add up have the
-    sum of their bounds, tensors side by side the root of the sum of squares. Behind an operator without a rule there
-    is no bound. estimate: norms from below, shown beside the others and used for nothing. tick: (done, total).
+    The input has the bound 1, a constant 0. An operator of norm c turns a bound b into c b. Where tensors add up, their
+    bounds do; where they stand side by side, the squares of their bounds add up. Behind an operator without a rule
+    there is no bound. estimate: norms from below, for show only. tick: called with the operators done and all.
     """
     bounds = {network.input: 1.0}
     blame: dict[str, Step] = {}
@@ -65,12 +66,12 @@ def propagate(
 
 def _step(
     op: Operator,
-    network: Network,
+    network: OperatorGraph,
     bounds: dict[str, float],
     blame: dict[str, Step],
-    estimate: Callable[[Operator, Network], Estimate | None],
+    estimate: Callable[[Operator, OperatorGraph], PowerIteration | None],
 ) -> tuple[Step, Step | None]:
-    """The step, and where its inputs already have no bound the step that is to blame."""
+    """The step, and the earlier step that is to blame where an input has no bound."""
     try:
         rule = find(op, network)
     except NoRule as e:
@@ -90,7 +91,7 @@ def _step(
     return step, origin
 
 
-def find(op: Operator, network: Network) -> Rule:
+def find(op: Operator, network: OperatorGraph) -> Rule:
     """The rule of `op` where it stands. Raises NoRule saying why there is none."""
     if op.kind not in RULES:
         raise NoRule("no rule for this operator")

@@ -1,53 +1,59 @@
 """The frequency argument of section 2.2, made quantitative: what reordering noise does to the first convolution.
 
-The paper argues that K * nu and K * P nu differ, since nu and P nu have different Fourier transforms. They do; the
-question is by how much, in what, and whether it has to do with reordering. With y = A u the response of one filter,
-M = A^T A and E = norm(y)^2 = u^T M u the energy of its response map over N positions:
+The paper argues that K * nu and K * P nu differ, since nu and P nu have different Fourier transforms. They do. The
+questions are by how much, in what way, and whether reordering is the cause. Let y = A u be the response of one filter,
+M = A^T A, and E = norm(y)^2 = u^T M u the energy of its response map over N positions:
 
 - *The maps differ by sqrt(2) of their own norm*: reordered zero-mean noise is uncorrelated with the original, as fresh
-  noise is. Only what depends on the sum of all elements survives a reordering.
+  noise is. Only the sum of all elements survives a reordering.
 - *The mean energy* of i.i.d. noise of variance s^2 is s^2 tr M = s^2 N mean_f |W(f)|^2 for any kernel and any order.
-- *The spread of the energy* is where the spectrum comes in. For i.i.d. noise of kurtosis k (1.8 where it is uniform)
+- *The spread of the energy* depends on the spectrum. For i.i.d. noise of kurtosis k (1.8 where it is uniform)
 
       var E = s^4 (2 tr M^2 + (k - 3) sum_i M_ii^2),    tr M^2 = N mean_f |W(f)|^4 but for the borders,
 
-  so that, with the participation ratio b = (mean_f |W|^2)^2 / mean_f |W|^4 of the spectrum (1 where it is flat, small
-  where it is peaked), var E / (mean E)^2 is about 2 / (N b). Reordering one vector keeps its norm and its sum: where
-  the kernel's energy is spread evenly over the D inputs, 2 / (N b) - 2 / D is left, whatever k.
-- *The norms of two maps* therefore differ by sqrt(var E / pi) / mean E of themselves on average (half the relative
-  difference of the energies, normal): by sqrt((2 / pi) (1 / (N b) - 1 / D)). It vanishes for a delta kernel on one
-  channel, and falls with the size of the map.
+  Let b = (mean_f |W|^2)^2 / mean_f |W|^4 be the participation ratio of the spectrum: 1 where it is flat, small where it
+  is peaked. Then var E / (mean E)^2 is about 2 / (N b). Reordering one vector keeps its norm and its sum: where the
+  kernel's energy is spread evenly over the D inputs, this leaves 2 / (N b) - 2 / D, for any k.
+- *The norms of two maps* therefore differ by sqrt(var E / pi) / mean E of themselves on average, half the relative
+  difference of two normal energies: by sqrt((2 / pi) (1 / (N b) - 1 / D)). This is 0 for a delta kernel on one channel,
+  and falls with the size of the map.
 
 So a convolution is not permutation-symmetric, but reordering the noise changes its response about as much as drawing
-fresh noise does. All variances are exact in `energy`, borders, strides and the values of the noise at hand included;
-where there is a stride, W is folded by it.
+fresh noise does. `energy` computes all variances exactly, with borders, strides and the values of the noise at hand; W
+is folded by the stride.
+
+energy       moments of the energy, spectra
+documents    the result as a document
+sentences    the result in words
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.analyses.frequency import energy
+from analyzer.analyses.frequency.documents import FAMILIES
+from analyzer.analyses.frequency.documents import document as document
+from analyzer.analyses.frequency.documents import layer_document as layer_document
 from analyzer.errors import UsageError
-from analyzer.frequency import energy
 from analyzer.perturbations import Perturbations
 
 if TYPE_CHECKING:
     from analyzer.graph.kernel import Convolution
 
 Array = NDArray[np.float64]
-FAMILIES = ("permutation", "noise")
 _UNIFORM = 1.8  # kurtosis
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frequency:
-    """What two draws of noise do to the M filters of a layer; family 0 reorders one vector, family 1 draws it anew.
+    """How the responses of a layer's M filters to two draws of noise differ.
 
-    All are NaN for a filter that is 0 everywhere.
+    Family 0 reorders one noise vector, family 1 draws it anew. All values are NaN for a filter that is 0 everywhere.
     """
 
     participation: Array
@@ -69,13 +75,34 @@ class Frequency:
 
 
 def analyse(layer: "Convolution", *, trials: int = 100, seed: int = 0) -> Frequency:
-    """Measure and predict for `trials` reorderings of one noise vector, and as many fresh vectors.
+    """Measure and predict how a layer's response changes when noise is reordered, and when it is drawn anew.
 
-    Measured in float64 over all pairs of draws (norms) and pairs of consecutive draws (maps). The draws are those of
-    `perturbations` for no image in particular. Raises UsageError below 3 trials.
+    Norms are compared over all pairs of draws, maps over pairs of consecutive draws, in float64. The draws are those
+    of `perturbations`, for no image in particular.
+
+    Args:
+        layer: weights (M, C, kernel height, kernel width), from `analyzer.graph.kernel.first_convolution`.
+        trials: reorderings of one noise vector, and fresh noise vectors.
+        seed: of the noise.
+
+    Returns:
+        Relative differences without a unit, (family, filter), family 0 being reordered noise and 1 fresh noise.
+
+    Raises:
+        UsageError: fewer than 3 trials.
+
+    A convolution of a single tap passes the noise on, so that reordering does not change the norm of its response:
+
+    >>> import numpy as np
+    >>> from analyzer.graph.kernel import Convolution
+    >>> frequency = analyse(Convolution(weights=np.ones((1, 1, 1, 1)), size=(16, 16)), trials=10)
+    >>> bool(frequency.norm_difference[0, 0] < 1e-12)
+    True
+    >>> print(f"{frequency.norm_difference[1, 0]:.2f}")
+    0.03
     """
     if trials < 3:
-        raise UsageError(f"--trials {trials}: at least 3 are needed")
+        raise UsageError(f"`trials` {trials}: at least 3 are needed")
     measured = [_measured(layer, family, trials, seed) for family in FAMILIES]
     sums = energy.sums_of(layer)
     values = next(_draws(layer, FAMILIES[0], 1, seed)).ravel()
@@ -98,51 +125,13 @@ def analyse(layer: "Convolution", *, trials: int = 100, seed: int = 0) -> Freque
 def predicted_norm_difference(participation: Array, *, positions: int, dimension: int) -> Array:
     """sqrt((2 / pi) (1 / (N b) - 1 / D)): the relative difference of the norms of two reorderings' responses.
 
-    For kernels whose energy is spread evenly over the inputs, without borders. Same shape as `participation`.
+    For kernels whose energy is spread evenly over the inputs, ignoring borders. Same shape as `participation`.
     """
     return np.asarray(np.sqrt(2 / np.pi * np.clip(1 / (positions * participation) - 1 / dimension, 0, None)))
 
 
-def document(found: Frequency) -> dict[str, Any]:
-    """Median, smallest and largest value over the filters, and each filter's values; NaN for a filter that is 0."""
-    columns = {"participation": found.participation}
-    for family, name in enumerate(FAMILIES):
-        for quantity in ("map_difference", "norm_difference"):
-            columns[f"{name}_{quantity}"] = getattr(found, quantity)[family]
-            columns[f"{name}_{quantity}_predicted"] = getattr(found, f"{quantity}_predicted")[family]
-    return {
-        "positions": found.positions,
-        "dimension": found.dimension,
-        "over_filters": {name: _over_filters(values) for name, values in columns.items()},
-        "filters": {name: values.tolist() for name, values in columns.items()},
-        "sentence": sentence(found),
-    }
-
-
-def sentence(found: Frequency) -> str:
-    """What the argument of section 2.2 amounts to here."""
-    maps, norms = (
-        [_over_filters(values)["median"] for values in rows] for rows in (found.map_difference, found.norm_difference)
-    )
-    predicted = _over_filters(found.norm_difference_predicted[0])["median"]
-    if math.isnan(maps[0]):
-        return "Every filter is 0: there is no response to compare."
-    return (
-        f"Reordering the noise gives another response map: the two differ by {maps[0]:.2f} times their norm, and those "
-        f"of fresh noise by {maps[1]:.2f} (unrelated maps: 1.41). The norms of the maps differ by {norms[0]:.2%}, "
-        f"and by {norms[1]:.2%} under fresh noise; the kernels' spectra predict {predicted:.2%} (median filter)."
-    )
-
-
-def _over_filters(values: Array) -> dict[str, float]:
-    known = values[np.isfinite(values)]
-    if not known.size:
-        return dict.fromkeys(("median", "low", "high"), math.nan)
-    return {"median": float(np.median(known)), "low": float(known.min()), "high": float(known.max())}
-
-
 def _draws(layer: "Convolution", family: str, trials: int, seed: int) -> Iterator[Array]:
-    """Perturbations (C, H, W) of unit variance, but for the sampling of it."""
+    """Perturbations (C, H, W) from a distribution of unit variance."""
     shape = (layer.weights.shape[1], *layer.size)
     drawn = Perturbations(seed=seed, sha256="", shape=shape, family=family, radius=3**0.5, trials=trials)
     for trial in range(trials):

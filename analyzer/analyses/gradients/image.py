@@ -1,13 +1,14 @@
-"""Everything that is measured around one image; NaN where it is undefined or was not to be had."""
+"""Everything that is measured around one image; NaN where it is undefined."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.gradients import attacks, check, isotropy, jacobian
-from analyzer.gradients.differences import differences, largest_in_span, slopes
-from analyzer.gradients.network import Network
+from analyzer.analyses.gradients import attacks, check, isotropy, jacobian
+from analyzer.analyses.gradients.differences import differences, largest_in_span, slopes
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
+from analyzer.analyses.gradients.documents import Figures
 
 Array = NDArray[np.float64]
 
@@ -29,18 +30,18 @@ class Options(NamedTuple):
     seed: int = 0
 
 
-def by_gradients(network: Network, pixels: Array, *, label: int, options: Options) -> dict[str, float | bool]:
-    """Gradient, Hessian, Jacobian and boundary around `pixels` (C, H, W), by name, per grey level.
+def by_gradients(network: DifferentiableNetwork, pixels: Array, *, label: int, options: Options) -> Figures:
+    """Gradient, Hessian, Jacobian and boundary around `pixels` (C, H, W), per grey level.
 
-    Where the log-odds of `label` are undefined (a probability that rounded to 0 or 1) so is all but the Jacobian.
+    Only the Jacobian where the log-odds of `label` are undefined, since a probability rounded to 0 or 1.
     """
-    found: dict[str, float | bool] = dict(_jacobian(network, pixels, options))
+    jacobian_figures = _jacobian(network, pixels, options)
     gradient = network.gradient(pixels, label)
     if not np.isfinite(gradient).all():
-        return found
-    found |= {f"gradient_{name}": value for name, value in isotropy.gradient_spread(gradient)._asdict().items()}
-    found |= _hessian(network, pixels, label, options)
-    found["fgsm_eps"] = attacks.fgsm(network.predicted, gradient, pixels, label=label, clip=options.clip)
+        return jacobian_figures
+    spread = isotropy.gradient_spread(gradient)
+    hessian = _hessian(network, pixels, label, options)
+    eps = attacks.fgsm(network.predicted, gradient, pixels, label=label, clip=options.clip)
     boundary = attacks.deepfool(
         network.predicted,
         lambda x: network.margins(x, label),
@@ -50,11 +51,24 @@ def by_gradients(network: Network, pixels: Array, *, label: int, options: Option
         candidates=options.candidates,
         clip=options.clip,
     )
-    return found | {"l2_distance": boundary.distance, "l2_linf": boundary.linf, "l2_reached": boundary.reached}
+    return {
+        **jacobian_figures,
+        "gradient_l2": spread.l2,
+        "gradient_l1": spread.l1,
+        "gradient_mean": spread.mean,
+        "gradient_std": spread.std,
+        "gradient_pairwise_difference": spread.pairwise_difference,
+        "gradient_equal_share": spread.equal_share,
+        **hessian,
+        "fgsm_eps": eps,
+        "l2_distance": boundary.distance,
+        "l2_linf": boundary.linf,
+        "l2_reached": boundary.reached,
+    }
 
 
-def by_differences(network: Network, pixels: Array, *, label: int, options: Options) -> dict[str, float | bool]:
-    """The forward-only part of `by_gradients`: finite differences along random directions, sigma_max a lower bound."""
+def by_differences(network: DifferentiableNetwork, pixels: Array, *, label: int, options: Options) -> Figures:
+    """By forward passes alone: finite differences along random directions; sigma_max is a lower bound."""
     directions = jacobian.rademacher(DIRECTIONS, pixels.shape, options.seed)
 
     def outputs(images: Array) -> Array:
@@ -66,7 +80,7 @@ def by_differences(network: Network, pixels: Array, *, label: int, options: Opti
     ones = differences(outputs, pixels, np.ones((1, *pixels.shape)), step=STEP).first[0, 0]
     slope = slopes(ahead.first[:, 0], ahead.second[:, 0], float(ones), dimension=pixels.size)
     _, best = largest_in_span(directions, responses)
-    # A step of one grey level on average, like along the others; the product is measured, not taken from the span.
+    # As long as a step along the others: one grey level on average. J v is measured there, not taken from the span.
     length = STEP * np.sqrt(pixels.size)
     along = differences(outputs, pixels, best[None] * length, step=1.0).first[0, 1:] / length
     ratios = [*np.linalg.norm(responses, axis=1) / np.sqrt(pixels.size), np.linalg.norm(along)]
@@ -80,7 +94,7 @@ def by_differences(network: Network, pixels: Array, *, label: int, options: Opti
     }
 
 
-def _jacobian(network: Network, pixels: Array, options: Options) -> dict[str, float | bool]:
+def _jacobian(network: DifferentiableNetwork, pixels: Array, options: Options) -> Figures:
     directions = jacobian.rademacher(DIRECTIONS, pixels.shape, options.seed)
     responses = network.jvp(pixels, directions)[1]
     largest = jacobian.largest_singular_value(
@@ -98,12 +112,18 @@ def _jacobian(network: Network, pixels: Array, options: Options) -> dict[str, fl
     }
 
 
-def _hessian(network: Network, pixels: Array, label: int, options: Options) -> dict[str, float]:
+def _hessian(network: DifferentiableNetwork, pixels: Array, label: int, options: Options) -> Figures:
     probes = jacobian.rademacher(PROBES, pixels.shape, options.seed + 1)
     if options.exact_hessian:
         products = network.hessian_products(pixels, label, probes)
     else:
         products = check.gradient_differences(network, pixels, label, probes)
     mass = isotropy.hessian_mass(probes.reshape(PROBES, -1), products.reshape(PROBES, -1))
-    named = {f"hessian_{name}": value for name, value in mass._asdict().items()}
-    return named | {"hessian_off_frobenius": mass.frobenius * np.sqrt(mass.off_diagonal)}
+    return {
+        "hessian_frobenius": mass.frobenius,
+        "hessian_trace": mass.trace,
+        "hessian_equal_diagonal": mass.equal_diagonal,
+        "hessian_unequal_diagonal": mass.unequal_diagonal,
+        "hessian_off_diagonal": mass.off_diagonal,
+        "hessian_off_frobenius": mass.frobenius * np.sqrt(mass.off_diagonal),
+    }

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from analyzer.bound import spectral
-from analyzer.bound import windows as pooling
-from analyzer.bound.base import Function, NoRule, Rule, constant, only_first, placement, spatial
-from analyzer.graph.operators import Network, Operator
+from analyzer.analyses.bound import spectral
+from analyzer.analyses.bound import windows as pooling
+from analyzer.analyses.bound.base import Function, NoRule, Rule, constant, only_first, placement, spatial
+from analyzer.graph.operators import Operator, OperatorGraph
 
 
-def _convolution(op: Operator, network: Network) -> Rule:
+def _convolution(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     weights = constant(op, 1, network, "weights")
     if weights.ndim < 3:
@@ -33,7 +33,7 @@ def _convolution(op: Operator, network: Network) -> Rule:
     return Rule(norm, "spectrum" + (f", grid +{factor - 1:.1%}" if factor > 1 else ""))
 
 
-def _gemm(op: Operator, network: Network) -> Rule:
+def _gemm(op: Operator, network: OperatorGraph) -> Rule:
     if op.attributes.get("transA", 0):
         raise NoRule("it mixes the images of a batch (transA)")
     only_first(op, network)
@@ -41,7 +41,7 @@ def _gemm(op: Operator, network: Network) -> Rule:
     return Rule(abs(op.attributes.get("alpha", 1.0)) * norm, "singular value")
 
 
-def _matmul(op: Operator, network: Network) -> Rule:
+def _matmul(op: Operator, network: OperatorGraph) -> Rule:
     live = [place for place, name in enumerate(op.inputs) if name in network.live]
     if len(live) != 1:
         raise NoRule("a product of two tensors that depend on the image is not Lipschitz")
@@ -49,14 +49,14 @@ def _matmul(op: Operator, network: Network) -> Rule:
     return Rule(norm, "singular value")
 
 
-def _matrix(op: Operator, place: int, network: Network) -> np.ndarray:
+def _matrix(op: Operator, place: int, network: OperatorGraph) -> np.ndarray:
     weights = constant(op, place, network, "weights")
     if weights.ndim != 2 or 0 in weights.shape:
         raise NoRule(f"its weights have shape {list(weights.shape)}, where a matrix is expected")
     return weights if weights.dtype == np.float32 else weights.astype(np.float64)
 
 
-def _batch_normalization(op: Operator, network: Network) -> Rule:
+def _batch_normalization(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     if op.attributes.get("training_mode", 0):
         raise NoRule("it normalises by the batch (training_mode)")
@@ -67,7 +67,7 @@ def _batch_normalization(op: Operator, network: Network) -> Rule:
     return Rule(float(np.abs(scale / np.sqrt(spread)).max()), "gamma / sigma")
 
 
-def _standardisation(op: Operator, network: Network) -> Rule:
+def _standardisation(op: Operator, network: OperatorGraph) -> Rule:
     """The Jacobian of (x - mean) / s, s^2 = variance + epsilon, is a projection minus z z^T / n, over s."""
     only_first(op, network)
     scale = constant(op, 1, network, "scales").astype(np.float64)
@@ -91,7 +91,7 @@ def lrn_norm(*, alpha: float, beta: float, bias: float, size: int) -> float:
     return math.pow(bias, -beta) * (1 + math.sqrt(size - 1) * math.pow(beta / (beta + 1), beta + 1))
 
 
-def _lrn(op: Operator, network: Network) -> Rule:
+def _lrn(op: Operator, network: OperatorGraph) -> Rule:
     values = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0} | {
         k: v for k, v in op.attributes.items() if k in ("alpha", "beta", "bias")
     }
@@ -101,7 +101,7 @@ def _lrn(op: Operator, network: Network) -> Rule:
     return Rule(lrn_norm(**values, size=size), "Jacobian")
 
 
-def _max_pool(op: Operator, network: Network) -> Rule:
+def _max_pool(op: Operator, network: OperatorGraph) -> Rule:
     kernel = op.attributes.get("kernel_shape", ())
     size, layer = placement(op, kernel, network)
     norm = pooling.maximum_norm(pooling.axes(size, kernel, ceil=bool(op.attributes.get("ceil_mode", 0)), **layer))
@@ -109,7 +109,7 @@ def _max_pool(op: Operator, network: Network) -> Rule:
     return Rule(norm, f"square root of overlap {most}" if most > 1 else "no overlap")
 
 
-def _average_pool(op: Operator, network: Network) -> Rule:
+def _average_pool(op: Operator, network: OperatorGraph) -> Rule:
     kernel = op.attributes.get("kernel_shape", ())
     size, layer = placement(op, kernel, network)
     if None in size:
@@ -119,7 +119,7 @@ def _average_pool(op: Operator, network: Network) -> Rule:
     return Rule(norm, "exact")
 
 
-def _global_average(op: Operator, network: Network) -> Rule:
+def _global_average(op: Operator, network: OperatorGraph) -> Rule:
     shape = network.shape(op.inputs[0])
     size = spatial(op.inputs[0], len(shape) - 2 if shape else 0, network)
     if not size or None in size:
@@ -127,12 +127,12 @@ def _global_average(op: Operator, network: Network) -> Rule:
     return Rule(1 / math.sqrt(math.prod(n for n in size if n)), "exact")
 
 
-def _softmax(op: Operator, network: Network) -> Rule:
+def _softmax(op: Operator, network: OperatorGraph) -> Rule:
     """diag(p) - p p^T: by Gershgorin's circles at most max_i 2 p_i (1 - p_i) <= 1/2, attained at (1/2, 1/2)."""
     return Rule(0.5, "sharp: 1/2")
 
 
-def _log_softmax(op: Operator, network: Network) -> Rule:
+def _log_softmax(op: Operator, network: OperatorGraph) -> Rule:
     """I - 1 p^T is an oblique projection of norm sqrt(K) norm(p) <= sqrt(K), K >= 2 classes."""
     shape = network.shape(op.inputs[0])
     default = 1 if network.opset < 13 else -1

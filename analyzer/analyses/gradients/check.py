@@ -1,13 +1,13 @@
-"""Whether derivative graphs tell the truth, measured on the very model before anything relies on them."""
+"""Whether derivative graphs are right, measured on the model at hand before anything relies on them."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.gradients.differences import differences
-from analyzer.gradients.jacobian import rademacher
-from analyzer.gradients.network import Network
+from analyzer.analyses.gradients.differences import differences
+from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
+from analyzer.analyses.gradients.jacobian import rademacher
 from analyzer.graph.derivative import GradientsUnavailable
 
 Array = NDArray[np.float64]
@@ -30,10 +30,10 @@ class Check(NamedTuple):
     adjoint: float
 
 
-def self_check(network: Network, pixels: Array, *, label: int, seed: int = 0) -> Check:
+def self_check(network: DifferentiableNetwork, pixels: Array, *, label: int, seed: int = 0) -> Check:
     """Compare the derivative graphs with central differences of forward passes, accumulated in float64.
 
-    At `pixels` plus up to half a grey level of noise: flat areas tie a max pooling, which has no derivative there.
+    At `pixels` plus up to half a grey level of noise: in a flat area max pooling has ties, and no derivative.
     Raises GradientsUnavailable with the measured error where they disagree.
     """
     point = pixels + np.random.default_rng(seed).uniform(-0.5, 0.5, pixels.shape)
@@ -46,11 +46,11 @@ def self_check(network: Network, pixels: Array, *, label: int, seed: int = 0) ->
     ends = np.cumsum([part.shape[1] for part in expected])[:-1]
 
     def values(images: Array) -> Array:
-        seen, layer = network.forward(images)
-        return np.concatenate([seen, layer, network.log_odds_of(seen, label)[:, None]], axis=1)
+        scores, layer = network.forward(images)
+        return np.concatenate([scores, layer, network.log_odds_of(scores, label)[:, None]], axis=1)
 
     measured = [np.split(differences(values, point, directions, step=step).first, ends, axis=1) for step in STEPS]
-    least = [min(_relative(part, found[k]) for found in measured) for k, part in enumerate(expected)]
+    least = [min(_relative(part, parts[k]) for parts in measured) for k, part in enumerate(expected)]
     check = Check(max(least[:2]), least[2], _adjoint_error(network, point, directions, scores, features, seed))
     for error, limit, what in (
         (check.jacobian, TOLERANCE, "forward products differ from central differences"),
@@ -65,26 +65,26 @@ def self_check(network: Network, pixels: Array, *, label: int, seed: int = 0) ->
     return check
 
 
-def hessian_error(network: Network, pixels: Array, *, label: int, seed: int = 0) -> float:
-    """Relative difference of the graph's H v from that of two gradients half a grey level to either side; along two v.
+def hessian_error(network: DifferentiableNetwork, pixels: Array, *, label: int, seed: int = 0) -> float:
+    """Relative difference between the graph's H v and central differences of gradients, along two directions v.
 
-    Large where kinks (ReLU, max pooling) make the gradient jump: then the graph's H is not the curvature at that scale.
+    Large where kinks (ReLU, max pooling) make the gradient jump: the graph's H is then not the curvature at that scale.
     """
     directions = rademacher(2, pixels.shape, seed)
     exact = network.hessian_products(pixels, label, directions)
     return _relative(exact, gradient_differences(network, pixels, label, directions))
 
 
-def gradient_differences(network: Network, pixels: Array, label: int, directions: Array) -> Array:
+def gradient_differences(network: DifferentiableNetwork, pixels: Array, label: int, directions: Array) -> Array:
     """H v by central differences of gradients over +- HESSIAN_STEP grey levels along each of n directions."""
     sides = [[network.gradient(pixels + s * HESSIAN_STEP * v, label) for s in (1, -1)] for v in directions]
     return np.stack([(ahead - behind) / (2 * HESSIAN_STEP) for ahead, behind in sides])
 
 
 def _adjoint_error(
-    network: Network, point: Array, directions: Array, scores: Array, features: Array, seed: int
+    network: DifferentiableNetwork, point: Array, directions: Array, scores: Array, features: Array, seed: int
 ) -> float:
-    """|u.(J v) - (J^T u).v| / (||u|| ||J v||), the larger one of scores and layer."""
+    """|u.(J v) - (J^T u).v| / (||u|| ||J v||), the larger of that of the scores and that of the layer."""
     rng = np.random.default_rng(seed)
     worst = 0.0
     for forward, name in ((scores, "scores"), (features, "features")):

@@ -1,16 +1,18 @@
 """What the figures of `sensitivity` say, in plain words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from analyzer.analyses.gradients.documents import ImageRow, Median, Method
+
 
 def sentences(
-    medians: Mapping[str, Any],
-    rows: list[dict[str, Any]],
+    medians: Mapping[str, Median],
+    rows: Sequence[ImageRow],
     identity: Mapping[str, Any],
-    method: Mapping[str, Any],
+    method: Method,
     *,
     dimension: int,
 ) -> Iterator[str]:
@@ -18,7 +20,7 @@ def sentences(
 
     def of(name: str) -> float:
         entry = medians.get(f"{name}_median")
-        return float(entry["value"]) if entry is not None else np.nan
+        return np.nan if entry is None or entry["value"] is None else entry["value"]
 
     images = "1 image" if len(rows) == 1 else f"median of {len(rows)} images"
     radius = identity["radii"][0]
@@ -41,42 +43,43 @@ def sentences(
         )
     if np.isfinite(of("sigma_max")):
         bound = "at least " if method["gradients"] is None else ""
-        said = (
+        ratios = (
             f"Jacobian ({images}): the largest singular value is {bound}{of('sigma_over_rms'):.3g} times "
             "norm_F(J) / sqrt(D)"
         )
         if np.isfinite(of("sigma_over_sampled")):
-            said += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
-        yield said + ": random noise understates the local Lipschitz constant by that."
+            ratios += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
+        yield ratios + ": random noise understates the local Lipschitz constant by that."
     if np.isfinite(of("fgsm_eps")) or np.isfinite(of("l2_distance")):
         yield _boundary(of, rows, images, identity["radii"][-1])
 
 
-def _boundary(of: Any, rows: list[dict[str, Any]], images: str, largest: float) -> str:
-    said = (
+def _boundary(of: Callable[[str], float], rows: Sequence[ImageRow], images: str, largest: float) -> str:
+    sentence = (
         f"Boundary ({images}): {of('fgsm_eps'):.3g} grey levels along the gradient's sign change the class, and "
         f"{of('l2_distance'):.3g} in L2 suffice"
     )
     if not rows or "noise_found" not in rows[0]:
-        return said + "."
-    found = sum(bool(row.get("noise_found")) for row in rows)
-    said += f"; random noise misclassified {found} of {len(rows)} up to radius {largest:g}"
-    bound = "" if found == len(rows) else "at least "
+        return sentence + "."
+    misclassified = sum(bool(row.get("noise_found")) for row in rows)
+    sentence += f"; random noise misclassified {misclassified} of {len(rows)} up to radius {largest:g}"
+    bound = "" if misclassified == len(rows) else "at least "
     ratios = {"L-infinity": of("understated_linf"), "L2": of("understated_l2")}
-    # Below 1, noise was not tried as far out as that: nothing follows.
-    known = [f"{bound}{ratio:.3g} times in {norm}" for norm, ratio in ratios.items() if ratio >= 1]
-    return f"{said}, so it overstates the distance {' and '.join(known)}." if known else f"{said}."
+    # A ratio below 1 says only that no larger noise was tried.
+    overstated = [f"{bound}{ratio:.3g} times in {norm}" for norm, ratio in ratios.items() if ratio >= 1]
+    return f"{sentence}, so it overstates the distance {' and '.join(overstated)}." if overstated else f"{sentence}."
 
 
-def warnings(rows: list[dict[str, Any]], method: Mapping[str, Any]) -> Iterator[str]:
+def warnings(rows: Sequence[ImageRow], method: Method) -> Iterator[str]:
     """What limits the figures."""
     if method["gradients"] is None:
         yield (
-            f"{method['unavailable']}. Gradient, Hessian and Jacobian are by finite differences along random "
+            f"{method.get('unavailable')}. Gradient, Hessian and Jacobian are by finite differences along random "
             f"directions ({method['step']:g} grey level), sigma_max is a lower bound, and the distance to the boundary "
             "is unavailable."
         )
         return
+    of_images: Sequence[Mapping[str, Any]] = rows
     slow = sum(not row["sigma_converged"] for row in rows)
     if slow:
         yield f"{slow} images: the power iteration did not converge; sigma_max is a lower bound there."
@@ -84,7 +87,7 @@ def warnings(rows: list[dict[str, Any]], method: Mapping[str, Any]) -> Iterator[
     if undefined:
         yield f"{undefined} images: no gradient, since the log-odds are undefined (a probability rounds to 0 or 1)."
     for name, what in (("fgsm_eps", "along the gradient's sign"), ("l2_distance", "by the minimum-distance attack")):
-        lost = sum(name in row and not np.isfinite(row[name]) for row in rows)
+        lost = sum(not np.isfinite(figures[name]) for figures in of_images if name in figures)
         if lost:
             yield f"{lost} images: no other class was found {what}; they are left out of the median."
     error = method.get("hessian_graph_error")

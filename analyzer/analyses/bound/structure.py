@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from analyzer.bound import gates
-from analyzer.bound.base import (
+from analyzer.analyses.bound import gates
+from analyzer.analyses.bound.base import (
     ROOT,
     Function,
     NoRule,
@@ -17,22 +17,22 @@ from analyzer.bound.base import (
     only_first,
     repeats,
 )
-from analyzer.graph.operators import Network, Operator
+from analyzer.graph.operators import Operator, OperatorGraph
 
 
-def _moves(op: Operator, network: Network) -> Rule:
+def _moves(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     return Rule(1.0, "moves values")
 
 
-def _dropout(op: Operator, network: Network) -> Rule:
+def _dropout(op: Operator, network: OperatorGraph) -> Rule:
     training = constant(op, 2, network, "training mode") if len(op.inputs) > 2 and op.inputs[2] else np.array(False)
     if training.any():
         raise NoRule("it is in training mode")
     return Rule(1.0, "passes values on")
 
 
-def _gather(op: Operator, network: Network) -> Rule:
+def _gather(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     indices = constant(op, 1, network, "indices").reshape(-1)
     shape = network.shape(op.inputs[0])
@@ -44,7 +44,7 @@ def _gather(op: Operator, network: Network) -> Rule:
     return Rule(math.sqrt(most), f"sqrt({most} copies)")
 
 
-def _repeated(op: Operator, network: Network) -> Rule:
+def _repeated(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     if op.kind == "Tile":
         count = math.prod(int(n) for n in constant(op, 1, network, "repeats"))
@@ -53,7 +53,7 @@ def _repeated(op: Operator, network: Network) -> Rule:
     return Rule(math.sqrt(count), f"sqrt({count} copies)")
 
 
-def _pad(op: Operator, network: Network) -> Rule:
+def _pad(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     mode, shape = op.attributes.get("mode", "constant"), network.shape(op.inputs[0])
     if mode == "constant":
@@ -72,8 +72,8 @@ def _pad(op: Operator, network: Network) -> Rule:
     return Rule(math.sqrt(most), f"sqrt({most} copies)")
 
 
-def _resize(op: Operator, network: Network) -> Rule:
-    """Nearest neighbour: how often the busiest input position is taken along each axis."""
+def _resize(op: Operator, network: OperatorGraph) -> Rule:
+    """Nearest neighbour: along each axis, how often the most used input position is copied."""
     only_first(op, network)
     before, after = network.shape(op.inputs[0]), network.shape(op.outputs[0])
     where = op.attributes.get("coordinate_transformation_mode", "half_pixel")
@@ -110,29 +110,29 @@ def _most_taken(old: int, new: int, where: str, how: str) -> int:
     return int(np.bincount(np.clip(rounding[how], 0, old - 1).astype(np.int64)).max())
 
 
-def _add(op: Operator, network: Network) -> Rule:
-    """Inputs that broadcast alike: their bounds add up. Constants do not matter."""
+def _add(op: Operator, network: OperatorGraph) -> Rule:
+    """The bounds of the inputs add up; constants do not matter."""
     count = broadcast(op, network)
     scale = 1 / len(op.inputs) if op.kind == "Mean" else 1.0
     many = len(live_inputs(op, network)) > 1
     return Rule(scale * math.sqrt(count), "branches add up" if many else "adds a constant")
 
 
-def _extreme(op: Operator, network: Network) -> Rule:
+def _extreme(op: Operator, network: OperatorGraph) -> Rule:
     """|max(x, y) - max(x', y')|^2 <= |x - x'|^2 + |y - y'|^2."""
     count = broadcast(op, network)
     return Rule(math.sqrt(count), "branches side by side", ROOT)
 
 
-def _concat(op: Operator, network: Network) -> Rule:
+def _concat(op: Operator, network: OperatorGraph) -> Rule:
     return Rule(1.0, "branches side by side", ROOT)
 
 
-def _scale(op: Operator, network: Network) -> Rule:
+def _scale(op: Operator, network: OperatorGraph) -> Rule:
     live = [place for place, name in enumerate(op.inputs) if name in network.live]
     if len(live) != 1:
-        if op.kind == "Mul" and (known := gates.recognise(op, network)) is not None:
-            return known
+        if op.kind == "Mul" and (activation := gates.recognise(op, network)) is not None:
+            return activation
         raise NoRule("a product or quotient of two tensors that depend on the image is not Lipschitz without bounds")
     if op.kind == "Div" and live[0] == 1:
         raise NoRule("a constant over a tensor that depends on the image is not Lipschitz")
@@ -145,7 +145,7 @@ def _scale(op: Operator, network: Network) -> Rule:
     return Rule(float(factors.max(initial=0.0)) * math.sqrt(count), "largest factor")
 
 
-def _reduce(op: Operator, network: Network) -> Rule:
+def _reduce(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     shape, given = network.shape(op.inputs[0]), numbers(op, 1, "axes", network)
     if op.kind in ("ReduceMax", "ReduceMin", "ReduceL2", "GlobalMaxPool"):

@@ -1,8 +1,8 @@
 """Certified largest singular values of matrices and of convolutions, in float64.
 
-Power iteration and Lanczos approach the largest singular value from below, so their result alone bounds nothing. Here
-a value s counts once the Cholesky factorisation of s^2 I - A^H A succeeds for every matrix: then none of them has a
-larger singular value, but for the rounding of float64, which `_rounding` bounds and every result includes.
+Power iteration and Lanczos approach the largest singular value from below, so their result is no upper bound. Here a
+value s is accepted only if the Cholesky factorisation of s^2 I - A^H A succeeds for every matrix: then no matrix has a
+larger singular value, up to the rounding of float64. `_rounding` bounds that, and every result includes it.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from analyzer.bound.base import NoRule
+from analyzer.analyses.bound.base import NoRule
 
 Array = NDArray[np.float64]
 _DENSE = 256  # up to this size all eigenvalues are computed
@@ -36,28 +36,30 @@ def convolution_norm(
     group: int,
     size: Sequence[int | None],
 ) -> tuple[float, float]:
-    """An upper bound of the L2 norm of a zero-padded convolution, and the factor that it may be loose by at most.
+    """An upper bound of the L2 norm of a zero-padded convolution, and by what factor it may be too large.
 
     weights: (M, C / group, *kernel), as ONNX's Conv has them. size: the spatial size of the input with its padding,
-    None where unknown. The same bound holds for the transposed convolution with these weights. Raises NoRule where the
-    kernel is larger than any that this can do.
+    None where unknown. The same bound holds for the transposed convolution with these weights. Raises NoRule for a
+    kernel that is too large.
 
-    A strided convolution is one of stride 1 over the input's phases (C * stride^d channels). With zero padding that is
-    a part of the rows and columns of the convolution over all of Z^d, whose norm is the supremum over frequencies t of
-    the largest singular value of the matrix K(t) = sum_j W_j exp(i j.t) (Sedghi, Gupta and Long 2019 have the circular
-    case). It is also a part of the circular convolution over any torus on which nothing wraps around, whose frequencies
-    are finitely many. Where that torus is too large, a coarser grid of N points is taken along the axis, and the
-    supremum is at most the grid's maximum over cos((k - 1) pi / 2 N), k being the kernel's length along the axis: by
-    M. Riesz's lemma |u^H K(t) v|^2, a trigonometric polynomial of degree k - 1, cannot fall faster from its maximum
-    than cos^2((k - 1) t / 2). The looseness is that factor; beyond it, only how little of the torus the input fills.
+    A strided convolution is one of stride 1 over the input's phases (C * stride^d channels). With zero padding, its
+    matrix is a submatrix of the convolution over all of Z^d. The norm of that is the supremum over frequencies t of the
+    largest singular value of K(t) = sum_j W_j exp(i j.t) (Sedghi, Gupta and Long 2019 have the circular case).
+
+    It is also a submatrix of the circular convolution over any torus on which nothing wraps around. A torus has
+    finitely many frequencies, so that its norm is a maximum. Where it is too large, a coarser grid of N points is taken
+    along the axis. The supremum is then at most the grid's maximum over cos((k - 1) pi / 2 N), k being the kernel's
+    length along the axis: by M. Riesz's lemma |u^H K(t) v|^2, a trigonometric polynomial of degree k - 1, cannot fall
+    faster from its maximum than cos^2((k - 1) t / 2). The product of these cosines' inverses is the factor. Besides,
+    the bound is loose where the input fills little of the torus.
     """
     phases = _phases(np.asarray(weights, np.float64), strides, dilations)
     grid, factor = [], 1.0
     for length, stride, extent in zip(phases.shape[2:], strides, size, strict=True):
-        whole = math.ceil(extent / stride) + length - 1 if extent is not None else None
+        torus = math.ceil(extent / stride) + length - 1 if extent is not None else None
         coarse = max(_FINE * (length - 1), 1)
-        if whole is not None and whole <= 1.5 * coarse:
-            grid.append(whole if length > 1 else 1)
+        if torus is not None and torus <= 1.5 * coarse:
+            grid.append(torus if length > 1 else 1)
         else:
             grid.append(coarse)
             factor /= math.cos((length - 1) * math.pi / (2 * coarse))
@@ -145,7 +147,7 @@ def _largest_eigenvalue(gram: NDArray[np.inexact]) -> float:
 
 
 def _is_below(gram: NDArray[np.inexact], top: float) -> bool:
-    """Whether all eigenvalues of a Hermitian matrix are below `top`, but for `_rounding`."""
+    """Whether all eigenvalues of a Hermitian matrix are below `top`, up to `_rounding`."""
     shifted = -gram
     shifted[np.diag_indices(len(gram))] += top
     try:
@@ -156,7 +158,7 @@ def _is_below(gram: NDArray[np.inexact], top: float) -> bool:
 
 
 def _rounding(shape: Sequence[int]) -> float:
-    """Relative error of a squared norm through float64: of the products A^H A and of the factorisation together.
+    """Relative error of a squared norm in float64: of the products A^H A and of the factorisation together.
 
     Each entry of A^H A errs by at most m eps times the product of its columns' lengths, so their norm by m eps
     norm_F(A)^2 <= m n eps norm(A)^2; a factorisation that succeeds may overlook -(n + 1) eps times the trace (Demmel;

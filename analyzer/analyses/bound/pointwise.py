@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from analyzer.bound.base import Function, NoRule, Rule, constant, only_first
-from analyzer.graph.operators import Network, Operator
+from analyzer.analyses.bound.base import Function, NoRule, Rule, constant, only_first
+from analyzer.graph.operators import Operator, OperatorGraph
 
 FLOATS = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, float64 and bfloat16
 
@@ -35,45 +35,45 @@ _FIXED = {
 }
 
 
-def _fixed(op: Operator, network: Network) -> Rule:
+def _fixed(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     return Rule(_FIXED[op.kind], "derivative")
 
 
-def _leaky(op: Operator, network: Network) -> Rule:
+def _leaky(op: Operator, network: OperatorGraph) -> Rule:
     return Rule(max(1.0, abs(op.attributes.get("alpha", 0.01))), "derivative")
 
 
-def _prelu(op: Operator, network: Network) -> Rule:
+def _prelu(op: Operator, network: OperatorGraph) -> Rule:
     only_first(op, network)
     slope = constant(op, 1, network, "slopes")
     return Rule(max(1.0, float(np.abs(slope).max())), "derivative")
 
 
-def _elu(op: Operator, network: Network) -> Rule:
+def _elu(op: Operator, network: OperatorGraph) -> Rule:
     return Rule(max(1.0, abs(op.attributes.get("alpha", 1.0))), "derivative")
 
 
-def _celu(op: Operator, network: Network) -> Rule:
+def _celu(op: Operator, network: OperatorGraph) -> Rule:
     if op.attributes.get("alpha", 1.0) <= 0:
         raise NoRule("its alpha is not above 0")
     return Rule(1.0, "derivative")
 
 
-def _selu(op: Operator, network: Network) -> Rule:
+def _selu(op: Operator, network: OperatorGraph) -> Rule:
     alpha, gamma = op.attributes.get("alpha", SELU_ALPHA), op.attributes.get("gamma", SELU_GAMMA)
     return Rule(abs(gamma) * max(1.0, abs(alpha)), "derivative")
 
 
-def _hard_sigmoid(op: Operator, network: Network) -> Rule:
+def _hard_sigmoid(op: Operator, network: OperatorGraph) -> Rule:
     return Rule(abs(op.attributes.get("alpha", 0.2)), "derivative")
 
 
-def _gelu(op: Operator, network: Network) -> Rule:
+def _gelu(op: Operator, network: OperatorGraph) -> Rule:
     return Rule(GELU_TANH if op.attributes.get("approximate", "none") == "tanh" else GELU, "derivative")
 
 
-def _cast(op: Operator, network: Network) -> Rule:
+def _cast(op: Operator, network: OperatorGraph) -> Rule:
     if op.attributes.get("to") not in FLOATS:
         raise NoRule("it rounds to whole numbers")
     return Rule(1.0, "keeps values")

@@ -35,7 +35,7 @@ def axes(
 
 
 def covered(axis: Axis) -> NDArray[np.int64]:
-    """Which input positions each window covers: (windows, kernel), counted from the first position of the padding."""
+    """Input positions that each window covers: (windows, kernel). Position 0 is the first one of the padding."""
     assert axis.size is not None
     extent = axis.size + axis.before + axis.after - ((axis.kernel - 1) * axis.dilation + 1)
     count = max((-(-extent // axis.stride) if axis.ceil else extent // axis.stride) + 1, 1)
@@ -55,7 +55,7 @@ def overlap(axis: Axis) -> int:
 
 
 def maximum_norm(of: Sequence[Axis]) -> float:
-    """Lipschitz constant of max pooling: the root of the most windows that one input lies in, which a spike attains.
+    """Lipschitz constant of max pooling: the root of the most windows that share one input. A spike attains it.
 
     |max_W x - max_W y| <= max_W |x - y| <= norm_W(x - y) for each window W; the squares add up to at most that many
     times norm(x - y)^2.

@@ -1,4 +1,4 @@
-"""What can be said of derivatives from forward passes alone: central differences along random directions, in float64.
+"""Derivatives from forward passes alone: central differences along random directions, in float64.
 
 For graphs without derivatives, quantised ones among them. Directions have entries 1 and -1, so that a step of one moves
 every pixel by one grey level.

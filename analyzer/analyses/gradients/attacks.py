@@ -1,7 +1,7 @@
 """Adversarial perturbations by gradients: how far the class boundary is, where random noise does not find it.
 
-Everything works on pixels, and every distance that is returned was verified by a forward pass: it is an upper bound of
-the distance to the boundary in its norm.
+Everything works on pixels. Every distance that is returned was verified by a forward pass, so that it is an upper bound
+of the distance to the boundary in its norm.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,9 @@ _POINTS, _ROUNDS = 16, 3
 def first_flip(predict: Predict, path: Callable[[Array], Array], *, label: int, largest: float) -> float:
     """Smallest t found in (0, largest] where the class along `path` is not `label`; infinity where none is found.
 
-    path: t (n,) -> images (n, ...); predict: images -> classes (n,), -1 where it
-    has none, which is no change. A geometric grid brackets the first change, and
-    the bracket is cut into 17 parts three times, all points of a round in one batch. Changes that lie between two
-    points of the grid can be missed.
+    path: t (n,) -> images (n, ...); predict: images -> classes (n,), -1 where there is none, which is no change. A
+    geometric grid brackets the first change, and the bracket is cut into 17 parts three times, all points of a round in
+    one batch. A change and its reversal between two points of the grid can be missed.
     """
 
     def changes(at: Array) -> NDArray[np.intp]:
@@ -102,7 +101,7 @@ def deepfool(
             break
         distances = np.where(usable, np.abs(values) / np.where(usable, sizes, 1), np.inf)
         nearest = int(distances.argmin())
-        # Where the margin is already 0, a little more than nothing.
+        # Never 0, even on the boundary itself.
         length = max(distances[nearest], 1e-6)
         point = point + (1 + overshoot) * length * rows[nearest] / sizes[nearest]
         if clip:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.graph.operators import Network, Operator
+from analyzer.graph.operators import Operator, OperatorGraph
 
 _LARGEST = 4096  # of a layer's kernel, stride, dilation or padding; a hostile file may say anything
 SUM, ROOT = "sum", "root of the sum of squares"
@@ -16,8 +16,8 @@ SUM, ROOT = "sum", "root of the sum of squares"
 class Rule(NamedTuple):
     """Lipschitz constant of an operator: output bound = norm * merge of the bounds of its inputs.
 
-    merge: SUM where the inputs add up, ROOT where they stand side by side; the same with one input. how: where the
-    norm comes from. base: the tensor to count from in place of the inputs, where a whole pattern has one rule.
+    merge: SUM where the inputs add up, ROOT where they stand side by side; they are the same for one input. how: where
+    the norm comes from. base: the tensor that the rule starts from, where it is about several operators at once.
     """
 
     norm: float
@@ -26,25 +26,33 @@ class Rule(NamedTuple):
     base: str | None = None
 
 
+class Placement(TypedDict):
+    """Where a kernel is applied, one number an axis; pads in ONNX's order: all beginnings, then all ends."""
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+
+
 class NoRule(Exception):
     """There is no finite bound, or none is known; the text says why."""
 
 
-Function = Callable[[Operator, Network], Rule]
+Function = Callable[[Operator, OperatorGraph], Rule]
 
 
-def live_inputs(op: Operator, network: Network) -> list[str]:
+def live_inputs(op: Operator, network: OperatorGraph) -> list[str]:
     """The inputs that depend on the image, one entry an input."""
     return [name for name in op.inputs if name in network.live]
 
 
-def only_first(op: Operator, network: Network) -> None:
+def only_first(op: Operator, network: OperatorGraph) -> None:
     """Refuse an operator in which anything but the first input depends on the image."""
     if op.inputs[0] not in network.live or len(live_inputs(op, network)) != 1:
         raise NoRule("an input other than its first depends on the image")
 
 
-def constant(op: Operator, place: int, network: Network, what: str) -> NDArray[Any]:
+def constant(op: Operator, place: int, network: OperatorGraph, what: str) -> NDArray[Any]:
     """The value of input `place`, which has to be constant and finite."""
     name = op.inputs[place] if place < len(op.inputs) else ""
     value = network.constant(name) if name and name not in network.live else None
@@ -55,7 +63,7 @@ def constant(op: Operator, place: int, network: Network, what: str) -> NDArray[A
     return value
 
 
-def numbers(op: Operator, place: int, attribute: str, network: Network) -> tuple[int, ...] | None:
+def numbers(op: Operator, place: int, attribute: str, network: OperatorGraph) -> tuple[int, ...] | None:
     """Integers given as a constant input or, in older opsets, as an attribute; None where not given."""
     if attribute in op.attributes:
         given = op.attributes[attribute]
@@ -65,14 +73,14 @@ def numbers(op: Operator, place: int, attribute: str, network: Network) -> tuple
     return tuple(int(v) for v in constant(op, place, network, attribute).reshape(-1))
 
 
-def spatial(name: str, count: int, network: Network) -> list[int | None]:
+def spatial(name: str, count: int, network: OperatorGraph) -> list[int | None]:
     """The last `count` dimensions of a tensor, None where unknown."""
     shape = network.shape(name)
     return [None] * count if shape is None or len(shape) != count + 2 else list(shape[2:])
 
 
-def placement(op: Operator, kernel: Sequence[int], network: Network) -> tuple[list[int | None], dict[str, Any]]:
-    """(spatial size of the input, {strides, dilations, pads}) of a convolution or pooling, auto_pad resolved."""
+def placement(op: Operator, kernel: Sequence[int], network: OperatorGraph) -> tuple[list[int | None], Placement]:
+    """Spatial size of the input of a convolution or pooling, and its placement, `auto_pad` resolved."""
     count = len(kernel)
     size = spatial(op.inputs[0], count, network)
     strides = tuple(op.attributes.get("strides", (1,) * count))
@@ -96,7 +104,7 @@ def placement(op: Operator, kernel: Sequence[int], network: Network) -> tuple[li
     return size, {"strides": strides, "dilations": dilations, "pads": pads}
 
 
-def repeats(source: str, target: str, network: Network) -> int:
+def repeats(source: str, target: str, network: OperatorGraph) -> int:
     """How often broadcasting from `source` to `target` repeats each element."""
     before, after = network.shape(source), network.shape(target)
     if before is None or after is None:
@@ -112,7 +120,7 @@ def repeats(source: str, target: str, network: Network) -> int:
     return count
 
 
-def broadcast(op: Operator, network: Network) -> int:
+def broadcast(op: Operator, network: OperatorGraph) -> int:
     """How often an elementwise `op` repeats an element of a live input, at most."""
     others = [network.constant(name) for name in op.inputs if name not in network.live]
     if len(live_inputs(op, network)) == 1 and all(value is not None and value.size == 1 for value in others):

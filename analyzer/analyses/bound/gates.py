@@ -1,7 +1,8 @@
 """Activations that exporters write as a product of a tensor with a function of itself: Swish, HardSwish, GELU, Mish.
 
-A product of two tensors has no Lipschitz constant in general, but these have. The chain of elementwise operators behind
-the product is evaluated on numbers and compared with the known functions, so that any way of writing them is found.
+A product of two tensors has no Lipschitz constant in general, but these have. The elementwise operators that lead to
+the product are evaluated on numbers, and the result is compared with the known functions: how they are written does not
+matter.
 """
 
 from collections.abc import Callable
@@ -10,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit
 
-from analyzer.bound import pointwise
-from analyzer.bound.base import Rule
-from analyzer.graph.operators import Network, Operator
+from analyzer.analyses.bound import pointwise
+from analyzer.analyses.bound.base import Rule
+from analyzer.graph.operators import Operator, OperatorGraph
 
 Array = NDArray[np.float64]
 _POINTS = np.linspace(-12.0, 12.0, 481)
 _DEEP = 12  # operators of one such pattern
 _CLOSE = 1e-5  # constants in the graph are float32
 
-_KNOWN: tuple[tuple[str, float, Callable[[Array], Array]], ...] = (
+_ACTIVATIONS: tuple[tuple[str, float, Callable[[Array], Array]], ...] = (
     ("Swish", pointwise.SWISH, lambda x: x * expit(x)),
     ("HardSwish", pointwise.HARD_SWISH, lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
     ("GELU", pointwise.GELU, lambda x: x * (1 + erf(x / np.sqrt(2))) / 2),
@@ -43,40 +44,42 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
 }
 
 
-def recognise(op: Operator, network: Network) -> Rule | None:
-    """The rule of the activation that ends in the product `op`, counted from the tensor it starts from, or None."""
+def recognise(op: Operator, network: OperatorGraph) -> Rule | None:
+    """The rule of the activation whose last step is the product `op`, or None. Its base is the activation's input."""
     makers = {name: maker for maker in network.operators for name in maker.outputs}
     for base in _ancestors(op, makers, network):
         values = _evaluate(op.outputs[0], base, makers, network)
         if values is None:
             continue
-        for name, norm, function in _KNOWN:
-            known = function(_POINTS)
-            factor = float(values @ known / (known @ known))
-            if np.abs(values - factor * known).max() <= _CLOSE * np.abs(values).max():
+        for name, norm, function in _ACTIVATIONS:
+            exact = function(_POINTS)
+            factor = float(values @ exact / (exact @ exact))
+            if np.abs(values - factor * exact).max() <= _CLOSE * np.abs(values).max():
                 times = "" if abs(factor - 1) < _CLOSE else f" times {factor:.4g}"
                 return Rule(abs(factor) * norm, f"derivative of {name}{times}, from {base}", base=base)
     return None
 
 
-def _ancestors(op: Operator, makers: dict[str, Operator], network: Network) -> list[str]:
+def _ancestors(op: Operator, makers: dict[str, Operator], network: OperatorGraph) -> list[str]:
     """Tensors that `op` is made of by elementwise operators, the nearest first."""
-    found: dict[str, None] = {}
+    ancestors: dict[str, None] = {}
     waiting = [op]
     for maker in waiting:
         for name in maker.inputs:
-            if name in network.live and name not in found and len(found) < 2 * _DEEP:
-                found[name] = None
+            if name in network.live and name not in ancestors and len(ancestors) < 2 * _DEEP:
+                ancestors[name] = None
                 if name in makers and _is_elementwise(makers[name]):
                     waiting.append(makers[name])
-    return list(found)
+    return list(ancestors)
 
 
 def _is_elementwise(op: Operator) -> bool:
     return op.kind in _ELEMENTWISE or op.kind in ("Clip", "HardSigmoid")
 
 
-def _evaluate(name: str, base: str, makers: dict[str, Operator], network: Network, left: int = _DEEP) -> Array | None:
+def _evaluate(
+    name: str, base: str, makers: dict[str, Operator], network: OperatorGraph, left: int = _DEEP
+) -> Array | None:
     """The tensor as a function of `base` at `_POINTS`; None where it is no elementwise function of it."""
     if name == base:
         return _POINTS

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.analyses.gradients import logodds
 from analyzer.errors import AnalyzerError
-from analyzer.gradients import logodds
 from analyzer.graph import Prepared
 from analyzer.graph.derivative import Derivatives, GradientsUnavailable, Program
 from analyzer.session import Session, providers, runtime
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 _ELEMENTS = 2**24  # seeds x largest tensor that one call should stay below
 
 
-class Network:
+class DifferentiableNetwork:
     """A prepared graph with one layer tapped. Pixels are (C, H, W) grey levels, float64; D = C * H * W.
 
     shape: (C, H, W). kind: "logits" or "probabilities". sizes: (K, F), elements of scores and layer for one image.
@@ -50,7 +50,7 @@ class Network:
             self.give_up(str(e))
 
     def give_up(self, why: str) -> None:
-        """Have no derivatives from now on, because of `why`."""
+        """Have no derivatives from now on; `why` is kept as the reason."""
         self._graphs, self.unavailable, self.differentiable = None, why, ""
 
     def forward(self, pixels: Array) -> tuple[Array, Array]:
@@ -102,16 +102,16 @@ class Network:
     def hessian_products(self, pixels: Array, label: int, directions: Array) -> Array:
         """H v of the log-odds of `label` for n directions (n, C, H, W), by the graph: forward over reverse.
 
-        Of the piece that the image lies on, where the network is piecewise (ReLU, max pooling): its kinks do not count.
+        Of a piecewise network (ReLU, max pooling), the curvature of the image's own piece: its kinks do not count.
         """
         scores = self.forward(pixels[None])[0][0]
         weights = logodds.weights(scores, label=label, kind=self.kind)
-        found = []
+        products = []
         for direction in directions:  # the graph is several times as large as the network: one at a time
             change = self.jvp(pixels, direction[None])[0][0]
             changed = logodds.weights_change(scores, change, label=label, kind=self.kind)
-            found.append(self._second(pixels, weights, direction, changed))
-        return np.stack(found)
+            products.append(self._second(pixels, weights, direction, changed))
+        return np.stack(products)
 
     def _normalised(self, pixels: Array) -> NDArray[np.float32]:
         return np.asarray((pixels - self._mean) / self._std, np.float32)
