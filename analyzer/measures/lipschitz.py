@@ -160,6 +160,14 @@ _GROWTH = Quantity("lipschitz_growth", _DISTANCES, _growth, radial=False, layere
 _FIT = Quantity("lipschitz_fit", _DISTANCES, _moments, radial=False, layered=True, normalised=True, uses_scales=True)
 
 
+BESIDE_A_BOUND = (
+    "lipschitz_median",
+    "lipschitz_q95",
+    "lipschitz_below_one_share",
+    "lipschitz_raw_median",
+    "lipschitz_raw_q95",
+)
+"""Numbers that a global bound is shown beside."""
 LINEAR_FIT = ("lipschitz_linear_intercept", "lipschitz_linear_slope")
 QUADRATIC_FIT = ("lipschitz_quadratic_intercept", "lipschitz_quadratic_slope", "lipschitz_quadratic_curvature")
 """Coefficients of the fits of Fig. 6, lowest order first."""

@@ -13,6 +13,26 @@ class Runner(Protocol):
     """Runs images in batches: a `Session`, or whatever stands in for one. Its members are described there."""
 
     @property
+    def provider(self) -> str:
+        """The runtime's name of the execution provider."""
+
+    @property
+    def device(self) -> str:
+        """The device, for people."""
+
+    @property
+    def precision(self) -> str:
+        """What the graph computes in."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user has to know, in sentences."""
+
+    @property
+    def pixel_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+
+    @property
     def batch_size(self) -> int:
         """Rows of one forward pass."""
 
@@ -38,6 +58,9 @@ class Runner(Protocol):
 
     def run(self, batch: Feed, /) -> tuple[NDArray[np.floating], list[NDArray[np.float32]]]:
         """Scores (n, K), and one array (n, F) for each layer."""
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
 
 
 class InferenceSession(Protocol):

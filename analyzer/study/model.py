@@ -11,7 +11,7 @@ from analyzer import graph
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.measures.scores import TrueClass, true_class
-from analyzer.session import Session, device_of
+from analyzer.session import Runner, Session, device_of
 from analyzer.study.preprocessing import Preprocessing
 from analyzer.study.protocol import Protocol
 
@@ -28,7 +28,7 @@ class Model:
     """
 
     prepared: graph.Prepared
-    session: Session
+    session: Runner
     card: Card
     reduces: bool = False
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.session import Feed
+from analyzer.session import Feed, Runner
 from analyzer.study.rows import Batch, Clean, Source
 
 
@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
 
 def run_rows(
-    session: Any,
+    session: Runner,
     sources: Iterator[Source],
     *,
     clean: NDArray[np.float32],
@@ -75,12 +75,12 @@ def _around_clean(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]
         yield [first, Piece(source, range(source.count)), *([padding] if room else [])]
 
 
-def _in_turn(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+def _in_turn(session: Runner, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
     for pieces, feed in feeds:
         yield pieces, session.run(feed)
 
 
-def _one_ahead(session: Any, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+def _one_ahead(session: Runner, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
     """The next batch is made while the device computes; its pass is queued before the last one's answers are used."""
     with ThreadPoolExecutor(1, thread_name_prefix="pass") as device:
         running: tuple[list[Piece], Future[Any]] | None = None

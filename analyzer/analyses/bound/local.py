@@ -1,22 +1,12 @@
 """The local numbers of a run, to stand beside the global bound: claim (4) of the paper compares the two."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analyzer import card as cards
-from analyzer import graph, store
-from analyzer.errors import IncompleteError, UsageError
-from analyzer.summary import summarise
-
-_OVERALL = (
-    "lipschitz_median",
-    "lipschitz_q95",
-    "lipschitz_below_one_share",
-    "lipschitz_raw_median",
-    "lipschitz_raw_q95",
-)
+from analyzer.errors import InputError, UsageError
+from analyzer.measures import lipschitz
+from analyzer.store import Run
+from analyzer.summary import layer_suffix, name_of, of_run
 
 
 class Local(NamedTuple):
@@ -33,25 +23,24 @@ def read(run: Path, *, model: Path, card: Path) -> Local:
 
     Raises UsageError where it is a run of another model or card, IncompleteError where no image is finished yet.
     """
-    manifest = store.read_manifest(run)
-    document = json.dumps(cards.to_document(cards.read(card)), sort_keys=True)
-    wanted = {"model": graph.sha256(model), "card": hashlib.sha256(document.encode()).hexdigest()}
-    for what, path in (("model", model), ("card", card)):
-        if manifest["identity"].get(what) != wanted[what]:
-            raise UsageError(f"{run}: measured with another {what} than {path}; give the one it was measured with")
-    calibration = store.read_calibration(run, manifest["coordinates"])
-    if calibration is None or not store.progress(run)[0]:
-        raise IncompleteError(f"{run}: no image is finished yet; run the same command again to continue")
-    if store.has_results(run):
-        summary = store.read_summary(run)
-    else:
-        with store.open_run(run) as dataset:
-            summary = summarise(dataset)
-    names = tuple(manifest["coordinates"]["layer"])
-    radius = f"{min(manifest['coordinates']['radius']):g}"
+    reader = Run(run)
+    for what, check, path in (("model", reader.check_model, model), ("card", reader.read_card, card)):
+        try:
+            check(path)
+        except InputError as e:
+            raise UsageError(
+                f"{run}: measured with another {what} than {path}; give the one it was measured with"
+            ) from e
+    calibration = reader.calibration
+    if calibration is None or not reader.state.finished:
+        raise reader.nothing_finished()
+    summary = of_run(reader)
+    names, smallest = tuple(reader.layers), min(reader.coordinates["radius"])
     numbers = {}
     for name in names:
-        suffix = f"/{name}" if len(names) > 1 else ""
-        keys = {**{key: key for key in _OVERALL}, "jacobian_rms_median": f"jacobian_rms_median@{radius}"}
-        numbers[name] = {key: summary[entry + suffix] for key, entry in keys.items() if entry + suffix in summary}
+        suffix = layer_suffix(name, len(names))
+        keys = {stem: name_of(stem, suffix=suffix) for stem in lipschitz.BESIDE_A_BOUND}
+        rms = f"{lipschitz.RMS.name}_median"
+        keys[rms] = name_of(rms, radius=smallest, suffix=suffix)
+        numbers[name] = {stem: summary[key] for stem, key in keys.items() if key in summary}
     return Local(names, calibration["input_range"], calibration["feature_range"], numbers)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.analyses.bound.base import NoRule, placement
-from analyzer.graph.operators import Operator, OperatorGraph
 from analyzer.graph.convolution import convolution_and_transpose
+from analyzer.graph.operators import Operator, OperatorGraph
 from analyzer.session.function import as_function
 
 

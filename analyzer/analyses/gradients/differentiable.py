@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from analyzer.analyses.gradients import logodds
 from analyzer.errors import AnalyzerError
-from analyzer.graph import Prepared
 from analyzer.graph.derivative import Derivatives, GradientsUnavailable, Program
-from analyzer.session import Session, providers, runtime
+from analyzer.session import providers, runtime
+from analyzer.study import Model
 
 Array = NDArray[np.float64]
 _ELEMENTS = 2**24  # seeds x largest tensor that one call should stay below
@@ -24,20 +24,13 @@ class DifferentiableNetwork:
     passes: forward passes and products so far.
     """
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        session: Session,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        threads: int | None = None,
-    ) -> None:
-        """mean, std: of the card, in canonical channel order (RGB or L)."""
+    def __init__(self, model: Model, *, threads: int | None = None) -> None:
+        """model: with one layer tapped, in a session of its own graph. threads: of the CPU provider."""
+        prepared, session = model.prepared, model.session
         self._prepared, self._session, self._threads = prepared, session, threads
-        self._mean = np.asarray(mean, np.float64)[:, None, None]
-        self._std = np.asarray(std, np.float64)[:, None, None]
-        self.shape, self.kind = session.pixel_shape, prepared.kind
+        self._mean = model.preprocessing.mean[:, :, None]
+        self._std = model.preprocessing.std[:, :, None]
+        self.shape, self.kind = model.shape, prepared.kind
         self.sizes = (session.classes, session.feature_sizes[0])
         self.unavailable, self.differentiable = "", ""
         self.passes = 0
@@ -137,7 +130,7 @@ class DifferentiableNetwork:
         along = np.asarray(direction / self._std, np.float32)[None, ..., None]
         seeds = [cotangent, self._zeros(1, 1), along, change, self._zeros(1, 1, 1)]
         (result,) = self._call("second", pixels, seeds)
-        return np.asarray(result, np.float64).reshape(self.shape) / self._std
+        return np.asarray(np.reshape(result, self.shape) / self._std, np.float64)
 
     def _zeros(self, place: int, *seeds: int) -> NDArray[Any]:
         assert self._graphs is not None

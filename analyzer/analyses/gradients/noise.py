@@ -7,6 +7,8 @@ import numpy as np
 
 from analyzer.analyses.gradients.documents import Figures, ImageRow
 from analyzer.analyses.gradients.isotropy import linear_range
+from analyzer.measures import isotropy, lipschitz
+from analyzer.store.documents import Identity
 
 
 def noise_around(dataset: Any, image: str, label: int, layer: str) -> Figures:
@@ -18,15 +20,17 @@ def noise_around(dataset: Any, image: str, label: int, layer: str) -> Figures:
     """
     there = dataset.sel(image=image)
     figures: Figures = {}
-    if "isotropy_log_odds" in there:
-        first = there["isotropy_log_odds"].values[0]
+    scores = isotropy.SCORES
+    if scores.log_odds in there:
+        first = there[scores.log_odds].values[0]
         figures["range_measured"] = float(first.max() - first.min())
-    if "feature_distance" in there:
+    if lipschitz.RAW.measured_in(there):
+        moved, added = (there[name] for name in lipschitz.RAW.reads)
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = there["feature_distance"].sel(layer=layer).values[0] / there["input_distance_l2"].values[0]
+            ratios = moved.sel(layer=layer).values[0] / added.values[0]
         figures["ratio_sampled"] = float(ratios.max())
-    if "isotropy_predicted" in there:
-        predicted = there["isotropy_predicted"].values
+    if scores.predicted in there:
+        predicted = there[scores.predicted].values
         wrong = ((predicted != label) & (predicted >= 0)).any(axis=1)
         at = int(wrong.argmax()) if wrong.any() else len(wrong) - 1
         figures["noise_found"] = bool(wrong.any())
@@ -36,13 +40,12 @@ def noise_around(dataset: Any, image: str, label: int, layer: str) -> Figures:
     return figures
 
 
-def beside_noise(row: ImageRow, noise: Figures, manifest: dict[str, Any], dimension: int) -> Figures:
+def beside_noise(row: ImageRow, noise: Figures, identity: Identity, dimension: int) -> Figures:
     """`noise`, the range that the gradient predicts, and ratios of the figures in `row` to those of noise.
 
     understated_*: size of the noise that first misclassifies, over that of the smallest perturbation that an attack
     found, in one norm. A lower bound where noise_found is false.
     """
-    identity = manifest["identity"]
     measured: Mapping[str, Any] = row
     added: dict[str, Any] = dict(noise)
     if "gradient_l2" in measured:

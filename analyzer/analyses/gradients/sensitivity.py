@@ -1,7 +1,5 @@
 """Gradients around the first images of a run, beside what its random noise found: RUN/sensitivity.json."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer import card as cards
-from analyzer import graph, store
+from analyzer import graph
 from analyzer import images as pictures
 from analyzer.analyses.gradients import check, image
 from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
@@ -21,7 +19,10 @@ from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.graph.derivative import GradientsUnavailable
 from analyzer.session import Session, device_of
 from analyzer.statistics import quantile_over_images
+from analyzer.store import Image, Run
 from analyzer.store.files import plain, to_json, write
+from analyzer.study import Model
+from analyzer.summary import measured_images
 
 SCHEMA = 1
 FILE = "sensitivity.json"
@@ -67,18 +68,18 @@ def sensitivity(
     """
     if images_limit < 1:
         raise UsageError(f"`images_limit` {images_limit}: must be at least 1")
-    manifest = store.read_manifest(run)
-    the_card, model_path = _card_and_model(manifest, model, card)
-    folder = images or Path(manifest["context"]["images"])
-    chosen = _chosen(run, manifest, images_limit)
-    layer = manifest["identity"]["layers"][-1]
+    reader = Run(run)
+    model_path = model or reader.recorded_model
+    reader.check_model(model_path)
+    graph.check(model_path)
+    the_card = reader.read_card(card or _card_of(reader, model_path))
+    folder = images or Path(reader.context["images"])
+    chosen = _chosen(reader, images_limit)
+    layer = reader.identity["layers"][-1]
     prepared = graph.prepare(model_path, card=the_card, layers=[layer], device=device_of(provider))
     session = Session(prepared, pixel_shape=the_card.pixel_shape, provider=provider, threads=threads)
-    order = -1 if the_card.channels == "BGR" else 1
-    network = DifferentiableNetwork(
-        prepared, session, mean=the_card.mean[::order], std=the_card.std[::order], threads=threads
-    )
-    files = _files(folder, chosen, the_card, given=manifest["identity"]["labels"] is not None)
+    network = DifferentiableNetwork(Model(prepared, session, the_card), threads=threads)
+    files = _files(folder, chosen, the_card, given=reader.identity["labels"] is not None)
 
     rows: list[ImageRow] = []
     method: Method | None = None
@@ -98,14 +99,12 @@ def sensitivity(
     assert method is not None  # there is at least one image
     progress(len(chosen), len(chosen), network.passes)
 
-    with store.open_run(run) as dataset:
-        rows = [
-            {
-                **row,
-                **beside_noise(row, noise_around(dataset, row["id"], row["label"], layer), manifest, pixels.size),
-            }
-            for row in rows
-        ]
+    with reader.open() as dataset:
+        noise = [noise_around(dataset, row["id"], row["label"], layer) for row in rows]
+    rows = [
+        {**row, **beside_noise(row, around, reader.identity, pixels.size)}
+        for row, around in zip(rows, noise, strict=True)
+    ]
     medians = dict(_medians(rows))
     document = {
         "schema": SCHEMA,
@@ -113,16 +112,14 @@ def sensitivity(
             "model": model_path.name,
             "layer": layer,
             "images": len(rows),
-            "norm": manifest["identity"]["norm"],
-            "radii": manifest["identity"]["radii"],
-            "trials": manifest["identity"]["trials"],
+            "norm": reader.identity["norm"],
+            "radii": reader.identity["radii"],
+            "trials": reader.identity["trials"],
             "clip": clip,
             "device": session.device,
         },
         "method": method,
-        "sentences": list(
-            sentences(medians, rows, manifest["identity"], method, dimension=int(np.prod(network.shape)))
-        ),
+        "sentences": list(sentences(medians, rows, reader.identity, method, dimension=int(np.prod(network.shape)))),
         "warnings": list(warnings(rows, method)),
         **medians,
         "images": rows,
@@ -160,43 +157,28 @@ def _method(network: DifferentiableNetwork, pixels: NDArray[np.float64], label: 
     return method
 
 
-def _card_and_model(manifest: dict[str, Any], model: Path | None, card: Path | None) -> tuple[cards.Card, Path]:
-    context, identity = manifest["context"], manifest["identity"]
-    recorded = Path(context["card"])
-    model = model or recorded.parent / context["model"]
-    if not model.is_file():
-        raise InputError(f"{model}: the run's model {context['model']} is not there\ngive it with `model`")
-    if graph.sha256(model) != identity["model"]:
-        raise InputError(f"{model}: not the model the run was made with (another SHA-256)\ngive that one with `model`")
-    graph.check(model)
-    path = card or (recorded if recorded.is_file() else cards.beside(model))
-    the_card = cards.read(path)
-    document = json.dumps(cards.to_document(the_card), sort_keys=True).encode()
-    if hashlib.sha256(document).hexdigest() != identity["card"]:
-        raise InputError(f"{path}: not the card the run was made with\ngive that one with `card`")
-    return the_card, model
+def _card_of(reader: Run, model: Path) -> Path:
+    recorded = Path(reader.context["card"])
+    return recorded if recorded.is_file() else cards.beside(model)
 
 
-def _chosen(run: Path, manifest: dict[str, Any], limit: int) -> list[store.Image]:
-    selected = store.selection(store.read_calibration(run, manifest["coordinates"]))
-    with store.open_run(run) as dataset:
-        measured = set(map(str, dataset["image"].values[dataset["image_status"].values == 0]))
-    chosen = [record for record in selected if record.id in measured][:limit]
+def _chosen(reader: Run, limit: int) -> list[Image]:
+    with reader.open(derive=False) as dataset:
+        measured = set(map(str, measured_images(dataset)["image"].values))
+    chosen = [image for image in reader.images if image.id in measured][:limit]
     if not chosen:
-        raise IncompleteError(f"{run}: no image is measured yet; run the same command again to continue")
+        raise IncompleteError(f"{reader.path}: no image is measured yet; run the same command again to continue")
     return chosen
 
 
-def _files(folder: Path, chosen: list[store.Image], card: cards.Card, *, given: bool) -> dict[str, pictures.ImageFile]:
+def _files(folder: Path, chosen: list[Image], card: cards.Card, *, given: bool) -> dict[str, pictures.ImageFile]:
     """The chosen images by id. `given`: the labels were in a CSV, which names paths below the folder and no regions."""
     if given:
         return {record.id: pictures.ImageFile(record.id, folder / record.id, record.label) for record in chosen}
     return {file.id: file for file in pictures.find(folder, card=card)}
 
 
-def _pixels(
-    file: pictures.ImageFile | None, record: store.Image, card: cards.Card, folder: Path
-) -> NDArray[np.float64]:
+def _pixels(file: pictures.ImageFile | None, record: Image, card: cards.Card, folder: Path) -> NDArray[np.float64]:
     try:
         pixels = pictures.read(file, card=card) if file is not None else None
     except pictures.ImageError:

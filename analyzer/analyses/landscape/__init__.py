@@ -24,11 +24,9 @@ from analyzer.analyses.landscape.plane import MARKED, Plane, scores_at
 from analyzer.analyses.landscape.sentences import probability_text as probability_text
 from analyzer.analyses.landscape.sentences import sentence as sentence
 from analyzer.errors import InputError, UsageError
-from analyzer.measures.scores import true_class
 from analyzer.perturbations import deltas
-from analyzer.study import Protocol, open_network
+from analyzer.study import Protocol, open_model
 from analyzer.study.protocol import SMALLEST_RADIUS
-from analyzer.study.rows import Preprocessing
 
 Array = NDArray[np.float64]
 EXTENT = 1.5
@@ -139,23 +137,22 @@ def landscape(
         pixels = images.read(images.ImageFile(image.name, image, None), card=model_card)
     except images.ImageError as e:
         raise InputError(f"{image}: {e}") from e
-    network = open_network(model, card=model_card, protocol=protocol, provider=provider)
+    network = open_model(model, card=model_card, protocol=protocol, provider=provider)
     if label is not None and not 0 <= label < network.session.classes:
         raise UsageError(f"`label` {label}: {model.name} has classes 0..{network.session.classes - 1}")
     shape, sha256 = model_card.pixel_shape, pixels.sha256
     u, v = deltas(seed=seed, sha256=sha256, shape=shape, family="permutation", radius=radius, trials=2, norm=norm)
     marked_at = np.array(list(MARKED.values()))
-    plane = Plane(pixels.values, u, v, protocol, Preprocessing(model_card, network.prepared.input_type))
-    marked = scores_at(network, plane, marked_at)
+    plane = Plane(pixels.values, u, v, protocol, network)
+    marked = scores_at(plane, marked_at)
     if not np.isfinite(marked[0]).all():
         raise InputError(f"{model}: its output for {image.name} is not finite; nothing can be drawn")
     if label is None:
         label = int(marked[0].argmax())
     steps = np.linspace(-EXTENT, EXTENT, size)
     grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    scores = scores_at(network, plane, grid, progress).reshape(size, size, -1)
-    kind = network.prepared.kind
-    on_grid, on_marked = (true_class(part, label=label, kind=kind) for part in (scores, marked))
+    scores = scores_at(plane, grid, progress).reshape(size, size, -1)
+    on_grid, on_marked = (network.true_class(part, label=label) for part in (scores, marked))
     margin = scores[..., label] - np.delete(scores, label, axis=-1).max(axis=-1)
     flat_u, flat_v = u.ravel().astype(np.float64), v.ravel().astype(np.float64)
     return Landscape(

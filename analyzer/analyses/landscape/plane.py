@@ -6,8 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.study import Network, Protocol
-from analyzer.study.rows import Preprocessing
+from analyzer.study import Model, Protocol
 
 Array = NDArray[np.float64]
 MARKED = {"clean": (0.0, 0.0), "noise": (1.0, 0.0), "reordered": (0.0, 1.0)}
@@ -22,7 +21,7 @@ class Plane:
     u: NDArray[np.float32]
     v: NDArray[np.float32]
     protocol: Protocol
-    prepare: Preprocessing
+    model: Model
 
     def pixels_at(self, at: Array) -> NDArray[np.float32]:
         """(n, 2) -> (n, C, H, W) grey levels."""
@@ -36,17 +35,16 @@ class Plane:
 
     def input_at(self, at: Array) -> NDArray[np.float32]:
         """(n, 2) -> (n, C, H, W) network input."""
-        return np.stack([self.prepare.apply(row).reshape(row.shape) for row in self.pixels_at(at)])
+        return np.stack([self.model.preprocessing.apply(row).reshape(row.shape) for row in self.pixels_at(at)])
 
 
-def scores_at(
-    network: Network, plane: Plane, at: Array, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Array:
+def scores_at(plane: Plane, at: Array, progress: Callable[[int, int], None] = lambda done, total: None) -> Array:
     """The network's scores at points (a, b), a batch at a time: (n, 2) -> (n, K), float64."""
+    session = plane.model.session
     parts, done = [], 0
     while done < len(at):
-        rows = at[done : done + network.session.batch_size]
-        parts.append(np.asarray(network.session.run(plane.input_at(rows))[0], np.float64))
+        rows = at[done : done + session.batch_size]
+        parts.append(np.asarray(session.run(plane.input_at(rows))[0], np.float64))
         done += len(rows)
         progress(done, len(at))
     return np.concatenate(parts)

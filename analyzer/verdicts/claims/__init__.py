@@ -59,10 +59,10 @@ def claims(run: Path, *, model: Path | None = None, card: Path | None = None) ->
     with reader.open() as dataset:
         bound, no_bound = None, "was not computed (give `model`)"
         if model is not None:
-            from analyzer.analyses import bound as bounds
+            from analyzer.analyses.bound import bound as global_bound
 
             layer = feature_layer(dataset)
-            document = bounds.bound(model, card=card, run=run, layers=(layer,), iterations=0)
+            document = global_bound(model, card=card, run=run, layers=(layer,), iterations=0)
             (entry,) = (each for each in document["bounds"] if each["what"] == "layer")
             bound, no_bound = entry["bound_normalised"], f"is unavailable: {entry['reason'] or 'no range'}"
         judged = judge(dataset, bound=bound, no_bound=no_bound)
