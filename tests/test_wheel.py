@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,13 @@ def test_demo_works_from_an_empty_folder(demo):
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
+def close(ours, theirs):
+    """Whether two numbers as text differ by at most two in the last digit that the first one shows."""
+    return abs(Decimal(ours) - Decimal(theirs)) <= Decimal((0, (2,), Decimal(ours).as_tuple().exponent))
+
+
 def test_the_readme_shows_what_the_demo_prints(demo):
-    """Word by word; numbers may differ in the last digits, since another processor rounds otherwise."""
+    """Word by word; numbers may differ in the last digit, since another processor rounds otherwise."""
     _, printed = demo
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (excerpt,) = re.findall(r"<!-- of analyzer demo -->\n```text\n(.*?)```", readme, flags=re.S)
@@ -87,7 +93,5 @@ def test_the_readme_shows_what_the_demo_prints(demo):
     for part in excerpt.split("\n...\n"):
         shown = " ".join(part.split())
         pattern = f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(shown)))
-        found = re.search(pattern, printed)
-        assert found, shown
-        for ours, theirs in zip(NUMBER.findall(shown), found.groups(), strict=True):
-            assert float(theirs) == pytest.approx(float(ours), rel=0.25, abs=0.02 if "e" not in ours else 0), ours
+        ours = NUMBER.findall(shown)
+        assert any(all(map(close, ours, found.groups())) for found in re.finditer(pattern, printed)), shown
