@@ -24,8 +24,8 @@ PLACES = {
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "text", "system", "document"]
 ORDER += ["card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
-ORDER += ["claims", "study", "analyses", "bundled", "doctor"]
-ORDER += ["compare", "gate", "export", "plots", "report", "cli"]
+ORDER += ["study", "analyses", "bundled", "demo", "doctor"]
+ORDER += ["verdicts", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import runs
 
-from analyzer import claims, open_run
-from analyzer.claims import AS_LINEAR, FAILS, HOLDS, NO_MORE, UNKNOWN
+from analyzer import open_run
+from analyzer.verdicts import claims
+from analyzer.verdicts.claims.judging import AS_LINEAR, FAILS, HOLDS, NO_MORE, UNKNOWN
 
 RADII = (0.5, 1.0, 4.0)
 
@@ -18,7 +19,7 @@ def verdicts(tmp_path, made, *, images=12, size=8, given=None, **changed):
     runs.write_images(tmp_path / "images", images, size=size)
     options = {"radii": RADII, "trials": 20, **changed}
     with runs.measure(model, tmp_path / "images", tmp_path / "run", **options) as dataset:
-        return {claim.number: claim for claim in claims.claims(dataset, **(given or {}))}
+        return {claim.number: claim for claim in claims.judge(dataset, **(given or {}))}
 
 
 def test_a_constant_network_is_isotropic_and_symmetric_everywhere(tmp_path):
@@ -53,7 +54,7 @@ def edited(tmp_path, **changes):
     with runs.measure(model, tmp_path / "images", tmp_path / "run", radii=RADII, trials=6) as dataset:
         for name, change in changes.items():
             dataset[name][...] = change(dataset[name].values.copy())
-        return {claim.number: claim for claim in claims.claims(dataset, bound=2.0)}
+        return {claim.number: claim for claim in claims.judge(dataset, bound=2.0)}
 
 
 def but_the_first(values):
@@ -108,7 +109,7 @@ def test_claims_are_about_the_layer_before_the_classification(tmp_path):
     for layers, named in ((("fc2", "relu1"), "layer fc2"), (("relu1", "relu2"), "fc2, is not among")):
         out = tmp_path / named.replace(",", "")
         with runs.measure(model, tmp_path / "images", out, radii=RADII, trials=6, layers=layers) as dataset:
-            found = {claim.number: claim for claim in claims.claims(dataset, bound=2.0)}
+            found = {claim.number: claim for claim in claims.judge(dataset, bound=2.0)}
         assert all(named in found[number].reason for number in (3, 4))
 
 
@@ -151,6 +152,6 @@ def test_the_command_prints_each_and_json_has_the_figures(tmp_path, capsys):
     document = json.loads(said)
     assert [c["number"] for c in document["claims"]] == [1, 2, 3, 4]
     with open_run(tmp_path / "run") as dataset:
-        expected = claims.claims(dataset)
+        expected = claims.judge(dataset)
     assert document["claims"][2]["figures"]["mantel_r_mean@0.5"]["value"] == expected[2].figures[1].estimate.value
     assert {c["verdict"] for c in document["claims"]} <= {HOLDS, FAILS, UNKNOWN, AS_LINEAR, NO_MORE}

@@ -105,7 +105,7 @@ def test_verify_and_summary_of_damaged_results(capsys, run_arguments, tmp_path):
     next((out / "units").glob("*.npz")).unlink()
     code, said, _ = call(capsys, "summary", out)
     assert code == 0
-    assert "1 units are damaged or missing" in said
+    assert "1 unit is damaged or missing" in said
 
 
 def test_verify_finds_a_flipped_bit_and_run_mends_it(capsys, run_arguments, tmp_path):

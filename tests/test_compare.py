@@ -1,5 +1,6 @@
 """Comparing runs: the sign-flip test, Holm, matching by content, differences known in closed form, verdicts."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -13,16 +14,15 @@ import scipy.stats
 
 import analyzer.cli.deciding  # noqa: F401
 from analyzer import card as cards
-from analyzer import study
+from analyzer import store, study
 from analyzer.card import Resize
 from analyzer.cli import main
-from analyzer.compare import FAINT, PROPERTIES, compare, compare_opened, paired
-from analyzer.compare.quantities import QUANTITIES
-from analyzer.compare.runs import OTHER_RANGES, opened
-from analyzer.compare.words import sentence
 from analyzer.errors import IncompleteError, InputError, UsageError
+from analyzer.measures import NUMBERS, REGISTRY
 from analyzer.statistics import Estimate
-from analyzer.store import read_summary
+from analyzer.verdicts.compare import FAINT, compare, compare_opened, paired
+from analyzer.verdicts.compare.sentences import sentence
+from analyzer.verdicts.pairing import OTHER_RANGES, opened
 
 IMAGES = 12
 
@@ -125,7 +125,7 @@ def test_distinguishable(estimate, p, expected):
 def test_doubled_logits_double_the_log_odds_range_and_nothing_else(folder):
     document = compare([folder / "once", folder / "twice"])
     assert (document["images"], document["pairing"]) == (IMAGES, "perturbation")
-    assert document["properties"].keys() == {p.quantity for p in PROPERTIES}
+    assert document["properties"].keys() == {q.name for m in REGISTRY.values() for q in m.compared}
     isotropy = document["properties"]["isotropy_log_odds_range"]
     for entry in [*isotropy["radii"].values(), isotropy["overall"]]:
         once, twice = entry["values"]["once"], entry["values"]["twice"]
@@ -136,8 +136,8 @@ def test_doubled_logits_double_the_log_odds_range_and_nothing_else(folder):
         assert pair["p"] == pair["p_holm"] == 2 / 2**IMAGES
         assert pair["distinguishable"] is True
     assert [r["name"] for r in isotropy["ranking"]] == ["once", "twice"]
-    assert [r["steadier_than"] for r in isotropy["ranking"]] == [["twice"], []]
-    assert "once is steadier" in isotropy["sentence"]
+    assert [r["more_robust_than"] for r in isotropy["ranking"]] == [["twice"], []]
+    assert "once is more robust" in isotropy["sentence"]
     same = document["properties"]["lipschitz_mean"]
     assert same["overall"]["pairs"][0]["difference"] == 0
     assert same["overall"]["pairs"][0]["distinguishable"] is False
@@ -155,7 +155,7 @@ def test_mantel_r_is_not_ranked(folder):
     document = compare([folder / "once", folder / "large"])
     found = document["properties"]["mantel_r"]
     assert found["ranking"] is None
-    assert found["steadier"] is None
+    assert found["more_robust"] is None
     assert "steadier" not in found["sentence"]
     assert document["pairing"] == "image"
     assert any("paired by image" in note for note in document["notes"])
@@ -168,13 +168,13 @@ def test_several_runs_are_compared_pair_by_pair_with_holm(folder):
     assert [(p["first"], p["second"]) for p in pairs] == [("once", "twice"), ("once", "large"), ("twice", "large")]
     assert all(p["p_holm"] >= p["p"] for p in pairs)
     assert pairs[0]["p_holm"] > pairs[0]["p"]
-    assert found["sentence"].count("steadiest first") == 1
+    assert found["sentence"].count("most robust first") == 1
     values = [r["value"] for r in found["ranking"]]
     assert values == sorted(values)
 
 
 def test_values_are_those_of_the_summary(folder):
-    document, summary = compare([folder / "once", folder / "twice"]), read_summary(folder / "once")
+    document, summary = compare([folder / "once", folder / "twice"]), store.Run(folder / "once").read_summary()
     for name, row in (("misclassified", "misclassified_share@4"), ("mantel_r", "mantel_r_mean@4")):
         assert document["properties"][name]["radii"]["4"]["values"]["once"] == pytest.approx(summary[row]["value"])
     overall = document["properties"]["mantel_r_minus_linear"]["overall"]["values"]["once"]
@@ -206,7 +206,7 @@ def test_few_images_cannot_tell(folder, tmp_path):
     found = compare([tmp_path / "a", tmp_path / "b"])["properties"]["isotropy_log_odds_range"]
     assert found["overall"]["pairs"][0]["distinguishable"] is None
     assert found["sentence"].endswith("5 image(s) cannot tell; 10 are needed.")
-    assert [r["steadier_than"] for r in found["ranking"]] == [[], []]
+    assert [r["more_robust_than"] for r in found["ranking"]] == [[], []]
 
 
 def test_partial_runs_and_measures_that_one_lacks_are_said(folder, tmp_path):
@@ -297,7 +297,7 @@ def test_partial_runs_are_counted_as_they_are_read(folder, tmp_path):
 
 @pytest.mark.parametrize(("floor", "silent"), [(0.49, False), (0.51, True)])
 def test_ranges_below_the_noise_floor_crown_nobody(folder, floor, silent):
-    with opened(folder / "once") as once, opened(folder / "twice") as twice:
+    with opened(store.Run(folder / "once")) as once, opened(store.Run(folder / "twice")) as twice:
         median = float(np.median(np.ptp(once.dataset["isotropy_log_odds"].sel(radius=4).values, axis=-1)))
         found = []
         for run in (once, twice):
@@ -311,25 +311,27 @@ def test_ranges_below_the_noise_floor_crown_nobody(folder, floor, silent):
     (pair,) = isotropy["radii"]["0.5"]["pairs"]  # an eighth of the range
     assert (pair["distinguishable"], pair["reason"]) == (False, FAINT)
     assert f"no verdict, {FAINT}" in isotropy["sentence"]  # the mean of the two radii is below in either case
-    assert not any(entry["steadier_than"] for entry in isotropy["ranking"])
+    assert not any(entry["more_robust_than"] for entry in isotropy["ranking"])
     assert document["properties"]["misclassified"]["overall"]["pairs"][0]["reason"] is None
 
 
 def other_ranges(run):
     """The run, as if its ranges came from one image more."""
-    more = [*run.calibration["candidates"], {"outcome": "good", "sha256": "0" * 64}]
-    return dataclasses.replace(run, calibration={**run.calibration, "candidates": more})
+    more = [*run.run.calibration["candidates"], {"outcome": "good", "sha256": "0" * 64}]
+    other = copy.copy(run.run)
+    other.calibration = {**run.run.calibration, "candidates": more}
+    return dataclasses.replace(run, run=other)
 
 
 def test_ratios_by_ranges_of_other_images_have_no_verdict(folder):
-    with opened(folder / "once") as once, opened(folder / "large") as large:
+    with opened(store.Run(folder / "once")) as once, opened(store.Run(folder / "large")) as large:
         document = compare_opened([once, other_ranges(large)])
     for name in ("lipschitz_mean", "jacobian_normalised"):
         found = document["properties"][name]
         pairs = [pair for entry in (*found["radii"].values(), found["overall"]) for pair in entry["pairs"]]
         assert all((p["distinguishable"], p["reason"]) == (None, OTHER_RANGES) for p in pairs)
         assert f"no verdict, {OTHER_RANGES}" in found["sentence"]
-        assert not any(entry["steadier_than"] for entry in found["ranking"])
+        assert not any(entry["more_robust_than"] for entry in found["ranking"])
     assert document["properties"]["isotropy_log_odds_range"]["overall"]["pairs"][0]["reason"] is None
     assert any(OTHER_RANGES in note for note in document["notes"])
 
@@ -345,15 +347,15 @@ def test_several_pairs_say_which_have_no_verdict():
 
     pairs = [pair("a", "b", True, None), pair("a", "c", False, None), pair("b", "c", False, FAINT)]
     overall = {"n": 12, "values": {"a": 1.0, "b": 2.0, "c": 1.5}, "pairs": pairs}
-    said = sentence("T", overall, ranked=True)
-    assert said == f"T: steadiest first: a, c, b; not distinguishable: a and c; no verdict on b and c ({FAINT})."
-    said = sentence("T", {**overall, "pairs": pairs[2:] * 2}, ranked=True)
+    said = sentence("T", overall, "lower")
+    assert said == f"T: most robust first: a, c, b; not distinguishable: a and c; no verdict on b and c ({FAINT})."
+    said = sentence("T", {**overall, "pairs": pairs[2:] * 2}, "lower")
     assert said.startswith("T: no verdict; no verdict on")
 
 
 def test_every_quantity_reads_known_variables(folder):
-    with opened(folder / "once") as run:
-        for quantity in QUANTITIES.values():
+    with opened(store.Run(folder / "once")) as run:
+        for quantity in {number.quantity for number in NUMBERS.values()}:
             assert set(quantity.reads) <= run.dataset.keys()
 
 
@@ -365,8 +367,8 @@ def test_command_prints_tables_and_verdicts(capsys, folder):
     assert (code, err) == (0, "")
     assert "once and twice on 12 images" in out
     assert "Every run saw the same perturbations" in out
-    assert "lower is steadier" in out
-    assert "once is steadier" in out
+    assert "lower is more robust" in out
+    assert "once is more robust" in out
     code, out, _ = call(capsys, "compare", folder / "once", folder / "twice", folder / "large")
     assert code == 0
     assert "Paired by image" in out

@@ -9,7 +9,7 @@ import runs
 
 from analyzer import graph
 from analyzer.session import Session, Words
-from analyzer.study import neighbourhood
+from analyzer.study import LabelledImage, Model, observe
 
 SHAPE = (3, 8, 8)
 PIXELS = np.random.default_rng(3).uniform(0, 255, SHAPE).astype(np.float32)
@@ -38,8 +38,8 @@ class Recorded:
 def observed(model, card, **options):
     protocol = options.pop("protocol", runs.protocol())
     session = Recorded(opened(model, card, **options))
-    given = {"sha256": "ab" * 32, "label": 0, "card": card, "kind": "logits", "protocol": protocol}
-    return session, neighbourhood.observe(session, PIXELS, **given)
+    ready = Model(graph.prepare(model, card=card), session, card)
+    return session, observe(ready, LabelledImage(PIXELS, "ab" * 32, 0), protocol)
 
 
 def identity_graph(folder, **card):

@@ -87,7 +87,7 @@ def test_csv_holds_every_number(run, tmp_path):
         ("4.0", "0"),
     ]
     numbers = {row["name"]: row for row in rows(done.target / "summary.csv")}
-    summary = store.read_summary(run)
+    summary = store.Run(run).read_summary()
     assert float(numbers["lipschitz_q95"]["value"]) == summary["lipschitz_q95"]["value"]
     about = {row["name"]: row for row in rows(done.target / "variables.csv")}
     assert about["mantel_status"]["flags"].startswith("0 defined, 1 constant_features")

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from analyzer import card as cards
 from analyzer import images
 from analyzer.errors import InputError, UsageError
-from analyzer.study.rows import Preprocessing
+from analyzer.study.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from analyzer.errors import InputError, UsageError
 from analyzer.graph.kernel import Convolution, first_convolution
 from analyzer.plots import frequency as drawing
 from analyzer.session import Session
-from analyzer.study.rows import Preprocessing
+from analyzer.study.preprocessing import Preprocessing
 
 LAYERS = {
     "plain": {"size": (2, 4)},

@@ -12,13 +12,14 @@ import pytest
 import runs
 from test_compare import call, changed, other_ranges
 
-from analyzer import gate, store, summary
-from analyzer.compare.runs import OTHER_RANGES, matched, opened
+from analyzer import store, summary
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.gate import MAX, MIN, REGRESSION, Change, Condition
-from analyzer.gate.changes import change, parts
-from analyzer.gate.documents import code
 from analyzer.statistics import Estimate
+from analyzer.verdicts import gate
+from analyzer.verdicts.gate import MAX, MIN, REGRESSION, Change, Condition
+from analyzer.verdicts.gate.changes import change, paired_number
+from analyzer.verdicts.gate.documents import code
+from analyzer.verdicts.pairing import OTHER_RANGES, matched, opened
 
 NAN = math.nan
 NUMBERS = {
@@ -110,16 +111,16 @@ def test_parsing():
     assert gate.parse(REGRESSION, "a=0.5") == Condition(REGRESSION, "a", 0.5, False)
     wrong = [(MAX, "a"), (MAX, "=1"), (MAX, "a=b"), (MAX, "a=nan"), (MIN, "a=inf"), (MAX, "a=5%")]
     for kind, text in [*wrong, (REGRESSION, "a=-1%"), (REGRESSION, "a=%")]:
-        with pytest.raises(UsageError, match=f"--{kind} "):
+        with pytest.raises(UsageError, match=f"`{kind.replace('-', '_')}` "):
             gate.parse(kind, text)
 
 
 def test_conditions_need_something_to_judge_and_a_baseline():
     with pytest.raises(UsageError, match="nothing to judge"):
         gate.conditions_of([], [], [], baseline=False)
-    with pytest.raises(UsageError, match="--baseline RUN is missing"):
+    with pytest.raises(UsageError, match="`baseline` RUN is missing"):
         gate.conditions_of([], [], ["a=1%"], baseline=False)
-    with pytest.raises(UsageError, match="--max-regression NAME=10% is missing"):
+    with pytest.raises(UsageError, match="`max_regression` NAME=10% is missing"):
         gate.conditions_of(["a=1"], [], [], baseline=True)
     assert len(gate.conditions_of(["a=1"], ["b=1"], ["c=1"], baseline=True)) == 3
 
@@ -144,12 +145,12 @@ def test_changes_of_doubled_logits(folder):
 
 
 def test_values_of_changes_are_those_of_the_summary(folder):
-    numbers = summary.estimates(store.read_summary(folder / "once"))
-    with opened(folder / "once") as run:
+    numbers = summary.estimates(store.Run(folder / "once").read_summary())
+    with opened(store.Run(folder / "once")) as run:
         (places, _) = matched([run, run])
         checked = 0
         for name, estimate in numbers.items():
-            if parts(name) is None:
+            if paired_number(name) is None:
                 continue
             found = change(gate.parse(REGRESSION, f"{name}=1"), (run, run), (places, places), (estimate, estimate))
             assert found.value == pytest.approx(estimate.value, rel=1e-5, abs=1e-12, nan_ok=True), name
@@ -160,7 +161,7 @@ def test_values_of_changes_are_those_of_the_summary(folder):
 
 def test_the_interval_of_a_change_is_that_of_a_paired_bootstrap(folder, tmp_path):
     (condition,) = conditions("isotropy_score_mean@4=1", kind=REGRESSION)
-    with opened(folder / "twice") as run, opened(folder / "once") as baseline:
+    with opened(store.Run(folder / "twice")) as run, opened(store.Run(folder / "once")) as baseline:
         places = matched([run, baseline])
         whole = (Estimate(NAN, NAN, NAN, 0),) * 2
         found = change(condition, (run, baseline), places, whole)
@@ -175,7 +176,7 @@ def test_the_interval_of_a_change_is_that_of_a_paired_bootstrap(folder, tmp_path
 
 def test_a_baseline_of_zero_has_no_percentage(folder):
     (condition,) = conditions("isotropy_range_median@4=10%", kind=REGRESSION)
-    with opened(folder / "twice") as run, opened(folder / "once") as baseline:
+    with opened(store.Run(folder / "twice")) as run, opened(store.Run(folder / "once")) as baseline:
         baseline.dataset["isotropy_score"] = 0 * baseline.dataset["isotropy_score"]
         whole = (Estimate(NAN, NAN, NAN, 0),) * 2
         found = change(condition, (run, baseline), matched([run, baseline]), whole)
@@ -218,7 +219,7 @@ def test_numbers_of_the_whole_run_have_no_paired_interval(folder):
 
 def test_ratios_by_ranges_of_other_images_are_undecided(folder):
     whole = (Estimate(2.0, 1.9, 2.1, 12), Estimate(1.0, 0.9, 1.1, 12))
-    with opened(folder / "twice") as run, opened(folder / "once") as baseline:
+    with opened(store.Run(folder / "twice")) as run, opened(store.Run(folder / "once")) as baseline:
         given, places = (run, other_ranges(baseline)), matched([run, baseline])
         for name in ("lipschitz_q95", "lipschitz_median@4", "lipschitz_below_one_share"):
             (condition,) = conditions(f"{name}=1%", kind=REGRESSION)
@@ -234,7 +235,7 @@ def test_ratios_by_ranges_of_other_images_are_undecided(folder):
 
 def test_results_that_lack_what_the_summary_has_are_damaged(folder):
     (condition,) = conditions("isotropy_score_mean@4=1", kind=REGRESSION)
-    with opened(folder / "twice") as run, opened(folder / "once") as baseline:
+    with opened(store.Run(folder / "twice")) as run, opened(store.Run(folder / "once")) as baseline:
         less = dataclasses.replace(run, dataset=run.dataset.drop_vars("isotropy_score"))
         with pytest.raises(IncompleteError, match="damaged: its summary has isotropy_score"):
             change(condition, (less, baseline), matched([run, baseline]), (NUMBERS["on"],) * 2)
@@ -369,7 +370,7 @@ def test_a_gate_that_fails_prints_its_table_first(capsys, folder, tmp_path):
 
 def test_strict_fails_what_is_undecided(capsys, monkeypatch, folder):
     monkeypatch.setenv("COLUMNS", "250")
-    value = store.read_summary(folder / "once")["isotropy_log_odds_range_median@4"]["value"]
+    value = store.Run(folder / "once").read_summary()["isotropy_log_odds_range_median@4"]["value"]
     arguments = ["gate", folder / "once", "--max", f"isotropy_log_odds_range_median@4={value * 1.001}"]
     code, out, _ = call(capsys, *arguments)
     assert code == 0

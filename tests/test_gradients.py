@@ -19,6 +19,7 @@ from analyzer.cli.app import app
 from analyzer.errors import InputError, UsageError
 from analyzer.graph.derivative import GradientsUnavailable
 from analyzer.session import Session
+from analyzer.study import Model
 
 SIZE = (4, 4)
 D = 48
@@ -40,7 +41,7 @@ def build(folder, nodes, weights, *, kind="logits", feature="feature", name="net
 def open_network(path, card):
     prepared = graph.prepare(path, card=card)
     session = Session(prepared, pixel_shape=card.pixel_shape, provider="cpu", threads=1)
-    return DifferentiableNetwork(prepared, session, mean=card.mean, std=card.std, threads=1)
+    return DifferentiableNetwork(Model(prepared, session, card), threads=1)
 
 
 def draw(seed=0, classes=3, hidden=6):

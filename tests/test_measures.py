@@ -7,6 +7,7 @@ from scipy.special import softmax
 from skbio.stats.distance import mantel as skbio_mantel
 
 from analyzer.measures import geometry, isotropy, lipschitz, scores, symmetry, topology
+from analyzer.measures.topology import MantelStatus
 
 
 def directions(rng, trials, size, norm):
@@ -176,17 +177,17 @@ def test_status_says_why(rng):
     constant = np.ones((5, 5)) - np.eye(5)
     cases = np.stack([x, constant, x, x]), np.stack([x, x, np.zeros((5, 5)), np.full((5, 5), np.nan)])
     assert topology.status(*cases).tolist() == [
-        topology.DEFINED,
-        topology.CONSTANT_INPUTS,
-        topology.CONSTANT_FEATURES,
-        topology.NON_FINITE,
+        MantelStatus.DEFINED,
+        MantelStatus.CONSTANT_OR_COINCIDING_INPUTS,
+        MantelStatus.CONSTANT_FEATURES,
+        MantelStatus.NON_FINITE_FEATURES,
     ]
     coinciding = x.copy()
     coinciding[0, 1] = coinciding[1, 0] = 0
-    assert topology.status(coinciding, x) == topology.CONSTANT_INPUTS
+    assert topology.status(coinciding, x) == MantelStatus.CONSTANT_OR_COINCIDING_INPUTS
     spread = np.sqrt(np.mean(x[np.triu_indices(5, 1)] ** 2) / 2)
-    assert topology.status(x, x, floor=0.49 * spread) == topology.DEFINED
-    assert topology.status(x, x, floor=0.51 * spread) == topology.BELOW_FLOOR
+    assert topology.status(x, x, floor=0.49 * spread) == MantelStatus.DEFINED
+    assert topology.status(x, x, floor=0.51 * spread) == MantelStatus.FEATURES_BELOW_NOISE_FLOOR
 
 
 def test_alpha_departure(rng):

@@ -15,10 +15,11 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 
 from analyzer.errors import UsageError
+from analyzer.measures import isotropy
 from analyzer.measures import topology as measure
 from analyzer.measures.reference import linear_band
 from analyzer.plots import (
-    Run,
+    DrawnRun,
     clouds,
     distances,
     image_strip,
@@ -78,7 +79,7 @@ def made_up(*, images=3, radii=RADII, trials=5, layers=("fc",), seed=0, **change
 
 
 def labelled(*datasets, summary=None):
-    return [Run(f"run {k}", dataset, summary or {}) for k, dataset in enumerate(datasets)]
+    return [DrawnRun(f"run {k}", dataset, summary or {}) for k, dataset in enumerate(datasets)]
 
 
 def drawn(*datasets):
@@ -106,7 +107,7 @@ def test_fig1_shows_range_mean_misclassification_and_median():
     predicted[1, 1, 2] = 7
     log_odds = np.where(score < 0.9, 1.0, 2.0)
     data = made_up(trials=4, isotropy_score=score, isotropy_predicted=predicted, isotropy_log_odds=log_odds)
-    picture = clouds.isotropy(labelled(data))
+    picture = clouds.draw(labelled(data), family=isotropy.SCORES)
     ax = picture.figure.axes[0]
     circles, squares, bottom = scattered(ax)
     np.testing.assert_allclose(points(circles), [(0.5, 0.1), (0.5, 0.2), (0.5, 0.3), (4, 0.4)])
@@ -126,7 +127,7 @@ def test_fig1_shows_range_mean_misclassification_and_median():
 
 
 def test_fig1_describes_only_what_it_shows():
-    how = clouds.isotropy(labelled(made_up())).how
+    how = clouds.draw(labelled(made_up()), family=isotropy.SCORES).how
     assert "square" not in how and "triangle" not in how
 
 
@@ -145,7 +146,7 @@ def test_fig1_describes_only_what_it_shows():
 def test_ranges_that_rounding_makes_are_counted_not_dropped(change, why):
     if why == "float32":
         change = {"isotropy_score": change["isotropy_score"].astype(np.float32).astype(np.float64)}
-    figure = clouds.isotropy(labelled(made_up(**change))).figure
+    figure = clouds.draw(labelled(made_up(**change)), family=isotropy.SCORES).figure
     assert "6 of 6 at the bottom" in figure.axes[0].get_title(loc="left")
     assert sum(len(c.get_offsets()) for c in scattered(figure.axes[0])) == 6
 
@@ -153,7 +154,7 @@ def test_ranges_that_rounding_makes_are_counted_not_dropped(change, why):
 def test_undefined_scores_are_counted():
     score = np.full((3, 2, 5), 0.9) - np.arange(5) / 100
     score[0] = np.nan
-    figure = clouds.isotropy(labelled(made_up(isotropy_score=score))).figure
+    figure = clouds.draw(labelled(made_up(isotropy_score=score)), family=isotropy.SCORES).figure
     assert "2 of 6 undefined" in figure.axes[0].get_title(loc="left")
 
 
@@ -307,7 +308,7 @@ def test_the_least_and_the_worst_data(layers):
 @pytest.mark.parametrize("count", [1, 6])
 def test_letters_are_readable_and_inside_the_picture(count):
     data = made_up(layers=("first", "a layer of a name that has no end at all, or nearly so"))
-    found = [Run(f"a/long_name_of_a_network_{'x' * 12 * k}", data, {}) for k in range(count)]
+    found = [DrawnRun(f"a/long_name_of_a_network_{'x' * 12 * k}", data, {}) for k in range(count)]
     for picture in pictures(found):
         width, height = picture.figure.get_size_inches() * picture.figure.dpi
         assert width == 6.25 * picture.figure.dpi
@@ -319,7 +320,7 @@ def test_letters_are_readable_and_inside_the_picture(count):
 
 def test_labels_are_shown_literally():
     data = made_up(layers=("in", HOSTILE))
-    for picture in pictures([Run(HOSTILE, data, {}), Run("_hidden", data, {})]):
+    for picture in pictures([DrawnRun(HOSTILE, data, {}), DrawnRun("_hidden", data, {})]):
         svg = to_svg(picture.figure)
         ElementTree.fromstring(svg)
         assert b"\x1b" not in svg
@@ -374,7 +375,7 @@ def test_pictures_of_a_real_run(tmp_path):
     model, _ = graphs.convnet(tmp_path)
     small_runs.write_images(tmp_path / "images", 4)
     dataset = small_runs.measure(model, tmp_path / "images", tmp_path / "run", layers=("relu1", "fc2"))
-    found = list(pictures([Run("convnet", dataset, summarise(dataset))]))
+    found = list(pictures([DrawnRun("convnet", dataset, summarise(dataset))]))
     assert [picture.name for picture in found] == [*NAMES, "profile"]
     fits = found[5].figure.axes[0].lines[1]
     assert np.isfinite(fits.get_ydata()).any()

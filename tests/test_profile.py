@@ -8,7 +8,8 @@ import runs
 from analyzer import graph, open_run, store, study
 from analyzer.errors import InputError
 from analyzer.session import Session
-from analyzer.study import neighbourhood
+from analyzer.study import LabelledImage, Model, observe
+from analyzer.study.model import FLOOR_ROWS, reduced_batch
 
 PIXELS = np.random.default_rng(3).uniform(0, 255, (3, 16, 16)).astype(np.float32)
 
@@ -59,21 +60,12 @@ def test_reduced_features_give_what_features_give(tmp_path, options, changed):
     model, card = graphs.convnet(tmp_path, **options)
     prepared = graph.prepare(model, card=card, layers=("all",))
     protocol = runs.protocol(**changed)
-    size = neighbourhood.reduced_batch(protocol)
-    assert size == 1 + max(protocol.trials, neighbourhood.FLOOR_ROWS)
+    size = reduced_batch(protocol)
+    assert size == 1 + max(protocol.trials, FLOOR_ROWS)
     found = {}
     for name, made, batch in (("plain", prepared, 8), ("reduced", graph.reduced(prepared), size)):
         session = Session(made, pixel_shape=PIXELS.shape, provider="cpu", threads=1, batch_size=batch)
-        found[name] = neighbourhood.observe(
-            session,
-            PIXELS,
-            sha256="ab" * 32,
-            label=0,
-            card=card,
-            kind="logits",
-            protocol=protocol,
-            input_type=prepared.input_type,
-        )
+        found[name] = observe(Model(made, session, card), LabelledImage(PIXELS, "ab" * 32, 0), protocol)
     assert found["reduced"].keys() == found["plain"].keys()
     loose = {"log_odds_noise_floor", "feature_noise_floor", "mantel_p"}
     for name, values in found["plain"].items():
@@ -87,7 +79,7 @@ def test_a_run_reduces_when_the_features_would_take_too_much(tmp_path, monkeypat
     model, _ = graphs.convnet(tmp_path)
     runs.write_images(tmp_path / "images", 3)
     plain = runs.measure(model, tmp_path / "images", tmp_path / "plain", layers=("all",))
-    monkeypatch.setattr(study, "_HELD_FEATURES", 0)
+    monkeypatch.setattr(study.model, "_HELD_FEATURES", 0)
     monkeypatch.setattr(graph.prepare.__globals__["_row_bytes"], "__code__", (lambda *_: 0).__code__)
     seen = []
     reduced = runs.measure(model, tmp_path / "images", tmp_path / "reduced", layers=("all",), progress=seen.append)
@@ -98,4 +90,4 @@ def test_a_run_reduces_when_the_features_would_take_too_much(tmp_path, monkeypat
     np.testing.assert_allclose(reduced.participation_ratio, plain.participation_ratio, rtol=1e-3)
     with open_run(tmp_path / "reduced") as opened:
         assert opened.sizes["layer"] == 3
-    assert "mantel_r_mean@0.5/relu1" in store.read_summary(tmp_path / "reduced")
+    assert "mantel_r_mean@0.5/relu1" in store.Run(tmp_path / "reduced").read_summary()

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from runs import flip, measure, write_images
 
-from analyzer import open_run, perturbations, plots, report
+from analyzer import open_run, perturbations, plots, report, store
 from analyzer.cli import main, reporting, terminal
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.report import caveats, load, tables, worst
@@ -323,13 +323,13 @@ def test_images_that_were_not_measured_do_not_count(folder):
 @pytest.mark.parametrize("changed", [{}, {"clip": True, "round": True}, {"norm": "l2"}], ids=["plain", "8 bit", "l2"])
 def test_a_perturbation_is_rebuilt_bit_for_bit(folder, tmp_path, changed):
     run = measure(card_of(folder).with_suffix(".onnx"), folder / "images", tmp_path / "run", **changed)
-    manifest = json.loads(run.attrs["manifest"])
-    card = worst.read_card(manifest)
+    reader = store.Run(tmp_path / "run")
+    card = worst.read_card(reader)
     image, sha256 = (json.loads(run.attrs["calibration"])["selected"][0][k] for k in ("id", "sha256"))
     drawing = {"seed": 0, "sha256": sha256, "shape": (3, 16, 16), "family": "noise", "trials": 6}
     for radius in (0, 1):
         level = float(run.radius[radius])
-        rebuilt = worst.rebuild(manifest, card, image=image, sha256=sha256, radius=level, trial=5)
+        rebuilt = worst.rebuild(reader, card, image=image, sha256=sha256, radius=level, trial=5)
         drawn = perturbations.deltas(**drawing, radius=level, norm=changed.get("norm", "linf"))[5]
         clean = np.asarray(Image.open(folder / "images" / image), dtype=np.float32).transpose(2, 0, 1)
         assert (rebuilt.clean == clean).all()
@@ -350,14 +350,14 @@ def test_images_under_a_labels_file_are_found_whatever_their_folders_are_called(
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
     (tmp_path / "images" / "image_000.png").unlink()  # now the folders would be taken for classes
     run = measure(model, tmp_path / "images", tmp_path / "run", labels=tmp_path / "labels.csv")
-    manifest = json.loads(run.attrs["manifest"])
+    reader = store.Run(tmp_path / "run")
     (record, *_) = json.loads(run.attrs["calibration"])["selected"]
     asked = {"sha256": record["sha256"], "radius": 4.0, "trial": 0}
-    rebuilt = worst.rebuild(manifest, worst.read_card(manifest), image=record["id"], **asked)
+    rebuilt = worst.rebuild(reader, worst.read_card(reader), image=record["id"], **asked)
     assert rebuilt.clean.shape == (3, 16, 16)
     for away in ("../labels.csv", "no class", "no class/x.png", "/etc/passwd"):
         with pytest.raises(worst.Gone):
-            worst.rebuild(manifest, worst.read_card(manifest), image=away, **asked)
+            worst.rebuild(reader, worst.read_card(reader), image=away, **asked)
 
 
 def grow_the_image(folder):
@@ -463,7 +463,7 @@ def test_six_full_runs_fit_into_five_megabytes(folder, monkeypatch, tmp_path):
     manifest = json.loads(run.attrs["manifest"])
     manifest["identity"] |= {"radii": radii, "trials": 100}
     run.attrs["manifest"] = json.dumps(manifest)
-    loaded = load.Loaded("net", folder / "run", run, summarise(run))
+    loaded = load.Loaded("net", store.Run(folder / "run"), run, summarise(run))
     monkeypatch.setattr(report, "opened", lambda paths: contextlib.nullcontext([loaded]))
     assert report.write([folder / "run"], tmp_path).stat().st_size < 5e6 / 6
 
@@ -490,11 +490,11 @@ def test_a_run_that_cannot_be_reported_leaves_nothing_behind(folder, tmp_path):
 def test_a_place_that_cannot_be_written_is_refused_before_drawing(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(report, "_pictures", lambda *_: pytest.fail("drawn"))
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"--out .*report\.html: no regular file"):
+    with pytest.raises(UsageError, match=r"`out` .*report\.html: no regular file"):
         report.write([folder / "run"], tmp_path / "taken")
     (tmp_path / "file").mkdir()
     (tmp_path / "file" / "figures").write_text("")
-    with pytest.raises(UsageError, match=r"--out .*figures.*: cannot be written"):
+    with pytest.raises(UsageError, match=r"`out` .*figures.*: cannot be written"):
         report.write([folder / "run"], tmp_path / "file")
     real = Path.open
 

@@ -20,7 +20,7 @@ from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures import REGISTRY
 from analyzer.store import files, manifest, results, schema, units
-from analyzer.store.calm import CalmFile
+from analyzer.store.deferred import DeferredErrorFile
 
 COORDINATES = {"radius": [0.5, 1.0], "trial": 3, "layer": ["fc2", "/pool/ü"]}
 IDENTITY = {"model": "ab" * 32, "seed": 0, "norm": "linf", "limit": 4, "images": {"rule": "all"}}
@@ -103,7 +103,9 @@ def test_the_table_is_consistent() -> None:
         assert not any(" " in flag for flag in v.flags)
     named = {v.name: v for v in store.VARIABLES}
     assert {v.needs for v in store.COMMON} == {None, "noise", "features"}
-    assert set(named) - {v.name for v in store.COMMON} == {v.name for m in REGISTRY.values() for v in m.VARIABLES}
+    assert set(named) - {v.name for v in store.COMMON} == {
+        v.name for m in REGISTRY.values() for v in m.variables if v.derived is None
+    }
     contract = [
         "label",
         "clean_predicted",
@@ -226,12 +228,12 @@ def test_a_new_run_writes_its_manifest(tmp_path: Path) -> None:
         assert not writer.resumed
         assert writer.calibration() is None
         manifest = json.loads((writer.path / "manifest.json").read_text())
-    assert manifest == writer.manifest == store.read_manifest(tmp_path / "deep" / "run")
+    assert manifest == writer.manifest == store.Run(tmp_path / "deep" / "run").manifest
     assert manifest["schema"] == 1
     assert (manifest["identity"], manifest["context"], manifest["history"]) == (IDENTITY, CONTEXT, [])
     assert manifest["coordinates"] == COORDINATES
-    assert store.progress(writer.path) == (0, 0)
-    assert not store.is_complete(writer.path)
+    assert store.Run(writer.path).state[:2] == (0, 0)
+    assert not store.Run(writer.path).is_complete
 
 
 @pytest.mark.parametrize(
@@ -310,12 +312,12 @@ def test_one_changed_setting_is_named_once() -> None:
 def test_other_contexts_are_recorded(tmp_path: Path) -> None:
     path = measured(tmp_path / "run", finish=False)
     opened(path, context={**CONTEXT, "threads": 8}).close()
-    manifest = store.read_manifest(path)
+    manifest = store.Run(path).manifest
     assert manifest["context"]["threads"] == 8
     assert [entry["changes"] for entry in manifest["history"]] == [{"context.threads": [2, 8]}]
     assert manifest["history"][0]["time"] >= manifest["created"]
     opened(path, context={**CONTEXT, "threads": 8}).close()
-    assert store.read_manifest(path) == manifest
+    assert store.Run(path).manifest == manifest
 
 
 def test_opening_a_complete_run_changes_nothing_until_something_is_measured(tmp_path: Path) -> None:
@@ -323,18 +325,18 @@ def test_opening_a_complete_run_changes_nothing_until_something_is_measured(tmp_
     before = {name: (path / name).read_bytes() for name in ("manifest.json", "results.nc", "summary.json")}
     with opened(path, context={**CONTEXT, "threads": 8}) as writer:
         assert {name: (path / name).read_bytes() for name in before} == before
-        assert store.is_complete(path)
+        assert store.Run(path).is_complete
         writer.write_unit(entries(1)[0]["key"], arrays(5))
-        assert not store.is_complete(path)
+        assert not store.Run(path).is_complete
         assert not {"results.nc", "summary.json"} & listing(path)
-    assert store.read_manifest(path)["history"][0]["changes"] == {"context.threads": [2, 8]}
+    assert store.Run(path).manifest["history"][0]["changes"] == {"context.threads": [2, 8]}
 
 
 def test_the_limit_may_grow_but_not_shrink(tmp_path: Path) -> None:
     path = measured(tmp_path / "run", 4)
     with pytest.raises(UsageError, match="limit 4 -> 3"):
         opened(path, limit=3)
-    assert store.is_complete(path)
+    assert store.Run(path).is_complete
     with opened(path, limit=6) as writer:
         assert not {"results.nc", "summary.json"} & listing(path)
         assert writer.manifest["identity"]["limit"] == 6
@@ -342,13 +344,13 @@ def test_the_limit_may_grow_but_not_shrink(tmp_path: Path) -> None:
         assert writer.calibration()["limit"] == 4
         assert "the limit has grown" in " ".join(problem.what for problem in store.verify(path))
         writer.write_calibration(calibration(6))
-        assert store.progress(path) == (4, 6)
+        assert store.Run(path).state[:2] == (4, 6)
         for number in (4, 5):
             writer.write_unit(entries(6)[number]["key"], arrays(number))
         writer.finish(summarise)
-    assert store.is_complete(path)
+    assert store.Run(path).is_complete
     opened(path, limit=None).close()
-    assert not store.is_complete(path)
+    assert not store.Run(path).is_complete
     with pytest.raises(UsageError, match="limit null -> 6"):
         opened(path, limit=6)
 
@@ -430,7 +432,7 @@ def test_a_start_cut_short_before_the_manifest_can_be_repeated(tmp_path: Path) -
 def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = measured(tmp_path / "run", 1)
     (path / "manifest.json").write_bytes(text.encode("latin-1"))
-    for reader in (store.read_manifest, store.open_run, store.progress, store.is_complete, store.read_summary, opened):
+    for reader in (store.Run, store.open_run, opened):
         with pytest.raises(InputError, match=said):
             reader(path)
     (problem,) = store.verify(path)
@@ -441,7 +443,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, text: str, sa
 def test_no_run_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
-        for reader in (store.read_manifest, store.open_run, store.progress, store.is_complete, store.verify):
+        for reader in (store.Run, store.open_run, store.verify):
             with pytest.raises(InputError, match="no run here"):
                 reader(path)
 
@@ -460,7 +462,7 @@ def test_a_second_writer_is_refused_with_the_first_ones_pid(tmp_path: Path) -> N
         assert holder.stdout.readline() == "ready\n", holder.stderr.read()
         with pytest.raises(UsageError, match=f"process {holder.pid} "):
             opened(path)
-        assert store.progress(path) == (0, 0)  # reading needs no lock
+        assert store.Run(path).state[:2] == (0, 0)  # reading needs no lock
     finally:
         holder.kill()
         holder.communicate()
@@ -539,10 +541,10 @@ def test_temporary_files_left_over_are_found_and_removed(tmp_path: Path) -> None
     for name in ("results.nc.tmp", "manifest.json.tmp", f"units/{entries(1)[0]['key']}.npz.tmp"):
         (path / name).write_bytes(b"half")
     assert len(store.verify(path)) == 3
-    assert store.is_complete(path)
+    assert store.Run(path).is_complete
     opened(path).close()
     assert store.verify(path) == []
-    assert store.is_complete(path)
+    assert store.Run(path).is_complete
 
 
 def test_any_flipped_bit_in_a_unit_is_found_and_measured_anew(tmp_path: Path) -> None:
@@ -557,8 +559,8 @@ def test_any_flipped_bit_in_a_unit_is_found_and_measured_anew(tmp_path: Path) ->
     file.write_bytes(bad)
     (problem,) = store.verify(path)
     assert (problem.file, "damaged" in problem.what) == (str(file), True)
-    assert not store.is_complete(path)
-    assert store.progress(path) == (3, 4)
+    assert not store.Run(path).is_complete
+    assert store.Run(path).state[:2] == (3, 4)
     with opened(path) as writer:
         assert not writer.has(file.stem)
         with pytest.raises(IncompleteError, match="missing or damaged"):
@@ -567,7 +569,7 @@ def test_any_flipped_bit_in_a_unit_is_found_and_measured_anew(tmp_path: Path) ->
         writer.finish(summarise)
     assert file.read_bytes() == good
     assert store.verify(path) == []
-    assert store.is_complete(path)
+    assert store.Run(path).is_complete
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "other", "pickle", "folder"])
@@ -587,7 +589,7 @@ def test_a_damaged_unit_counts_as_absent(tmp_path: Path, damage: str) -> None:
         file.write_bytes(body + units._digest(file.stem, body))
     else:
         file.write_bytes({"empty": b"", "short": good[:-1], "other": unit(path, 0).read_bytes()}[damage])
-    assert store.progress(path) == (3, 4)
+    assert store.Run(path).state[:2] == (3, 4)
     assert [problem.file for problem in store.verify(path)] == [str(file)]
     with opened(path) as writer:
         assert not writer.has(file.stem)
@@ -600,7 +602,7 @@ def test_a_summary_that_fails_leaves_a_run_that_can_be_finished(tmp_path: Path) 
     with opened(path) as writer:
         with pytest.raises(ZeroDivisionError):
             writer.finish(lambda _: {"value": 1 / 0})
-        assert not store.is_complete(path)
+        assert not store.Run(path).is_complete
         writer.finish(summarise)
     assert store.verify(path) == []
 
@@ -663,11 +665,11 @@ def test_a_damaged_calibration_is_measured_anew(tmp_path: Path) -> None:
         {**whole, "selected": [{**lone, "label": None}]},
     ):
         (path / "calibration.json").write_text(json.dumps(bad))
-        for reader in (store.progress, lambda p: store.read_calibration(p, COORDINATES)):
+        for reader in (lambda p: store.Run(p).state, lambda p: store.Run(p).calibration):
             with pytest.raises(IncompleteError, match=r"calibration\.json: damaged"):
                 reader(path)
         assert [problem.file for problem in store.verify(path)] == [str(path / "calibration.json")]
-        assert not store.is_complete(path)
+        assert not store.Run(path).is_complete
         with opened(path) as writer:
             assert writer.calibration() is None
             with pytest.raises(ValueError, match=r"must|key|twice"):
@@ -675,7 +677,7 @@ def test_a_damaged_calibration_is_measured_anew(tmp_path: Path) -> None:
     with opened(path) as writer:
         writer.write_calibration(calibration())
         writer.finish(summarise)
-    assert store.is_complete(path)
+    assert store.Run(path).is_complete
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -734,7 +736,7 @@ def test_what_hdf5_says_after_a_failed_write_does_not_hide_the_failure(
 ) -> None:
     path = measured(tmp_path / "run", finish=False)
 
-    def fails(file: CalmFile, *_: object) -> None:
+    def fails(file: DeferredErrorFile, *_: object) -> None:
         file.error = OSError(errno.ENOSPC, "No space left on device")
         raise RuntimeError("bad heap")
 
@@ -778,7 +780,7 @@ def test_results_hold_every_image_in_the_order_of_the_selection(tmp_path: Path) 
                 np.testing.assert_array_equal(data[v.name].values[number], arrays(number)[v.name])
         assert list(data.mantel_status.attrs["flag_values"]) == [0, 1, 2, 3, 4]
         assert data.mantel_status.attrs["flag_meanings"].split()[1] == "constant_features"
-        assert json.loads(data.attrs["manifest"]) == store.read_manifest(path)
+        assert json.loads(data.attrs["manifest"]) == store.Run(path).manifest
         assert json.loads(data.attrs["calibration"])["selected"] == entries(len(IDS))
     assert all(set(name) <= set("0123456789abcdef.npz") for name in listing(path / "units"))
     assert listing(tmp_path) == {"run"}
@@ -812,7 +814,7 @@ def test_a_partial_run_opens_as_the_same_data(tmp_path: Path) -> None:
     unit(path, 3).unlink()
     with store.open_run(path) as data:
         xr.testing.assert_identical(data.load(), complete.isel(image=[1, 2, 4, 5]))
-    assert store.progress(path) == (4, 6)
+    assert store.Run(path).state[:2] == (4, 6)
 
 
 def test_a_run_without_any_unit_opens_empty(tmp_path: Path) -> None:
@@ -868,15 +870,15 @@ def test_lipschitz_needs_the_input_range(tmp_path: Path, unknown: float) -> None
 def test_the_summary_has_null_for_nan(tmp_path: Path) -> None:
     path = measured(tmp_path / "run", finish=False)
     with pytest.raises(IncompleteError, match="partial, 4 of 4 images"):
-        store.read_summary(path)
+        store.Run(path).read_summary()
     with opened(path) as writer:
         returned = writer.finish(summarise)
-    assert store.read_summary(path) == returned
+    assert store.Run(path).read_summary() == returned
     assert returned["isotropy_range_median@1"] == {"value": None, "low": 0.5, "high": None, "n": 4}
     json.loads((path / "summary.json").read_text(), parse_constant=pytest.fail)
     (path / "summary.json").write_text("{")
     with pytest.raises(IncompleteError, match="damaged"):
-        store.read_summary(path)
+        store.Run(path).read_summary()
     assert [problem.file for problem in store.verify(path)] == [str(path / "summary.json")]
 
 
@@ -899,7 +901,7 @@ def test_a_summary_that_is_not_this_runs_is_damaged(tmp_path: Path, change, said
     change(document)
     (path / "summary.json").write_text(json.dumps(document))
     with pytest.raises(IncompleteError, match=f"damaged: .*{said}"):
-        store.read_summary(path)
+        store.Run(path).read_summary()
 
 
 def test_reading_says_whose_results_are_damaged_however_late_that_shows(tmp_path: Path) -> None:
@@ -914,16 +916,16 @@ def test_reading_says_whose_results_are_damaged_however_late_that_shows(tmp_path
     # The other run is opened within: it is asked first, and is whole.
     with (
         pytest.raises(IncompleteError, match=r"run.results\.nc: damaged: .*\n.*analyzer verify"),
-        store.reading(path, derive=False) as damaged,
-        store.reading(whole) as inner,
+        store.Run(path).open(derive=False) as damaged,
+        store.Run(whole).open() as inner,
     ):
         inner["mantel_r"].load()
         damaged["mantel_r"].load()
-    with pytest.raises(ZeroDivisionError), store.reading(whole):
+    with pytest.raises(ZeroDivisionError), store.Run(whole).open():
         raise ZeroDivisionError
     assert good.count(b"../../x.png") > 0  # names have no checksum
     file.write_bytes(good.replace(b"../../x.png", b"../../y.png"))
-    with pytest.raises(IncompleteError, match="image names are not those of the run"), store.reading(path):
+    with pytest.raises(IncompleteError, match="image names are not those of the run"), store.Run(path).open():
         pass
 
 

@@ -40,7 +40,7 @@ def test_constant_network_is_isotropic_and_has_no_mantel_r(tmp_path, images):
     assert np.isnan(found.mantel_p).all()
     assert (found.mantel_status == 1).all()
     assert np.isnan(found.lipschitz).all()
-    summary = store.read_summary(tmp_path / "run")
+    summary = store.Run(tmp_path / "run").read_summary()
     assert summary["mantel_r_mean@0.5"]["value"] is None
     assert summary["mantel_r_mean@0.5"]["n"] == 0
     assert any("Mantel's r is undefined in 6 of 6" in w for w in summary["warnings"])
@@ -183,7 +183,7 @@ def test_uint8_input_needs_whole_pixels_and_then_works(tmp_path, images):
     model, _ = graphs.convnet(tmp_path / "float")
     integers, _ = graphs.convnet(tmp_path / "uint8", input_type="uint8")
     runs.write_images(images, 2)
-    with pytest.raises(InputError, match="--clip --round"):
+    with pytest.raises(InputError, match="`clip` and `round`"):
         runs.measure(integers, images, tmp_path / "refused")
     a = runs.measure(model, images, tmp_path / "a", clip=True, round=True)
     b = runs.measure(integers, images, tmp_path / "b", clip=True, round=True)
@@ -201,7 +201,7 @@ def test_layers_come_as_asked_and_one_pass_serves_them_all(tmp_path, images):
     alone = runs.measure(model, images, tmp_path / "b", layers=("relu1",))
     assert np.allclose(several.feature_distance.sel(layer=["relu1"]), alone.feature_distance)
     assert passes[-1] == 2 * 40  # 2 radii x 2 families x 6 trials + 1 clean + 8 floor rows = 33, in batches of 8
-    summary = store.read_summary(tmp_path / "a")
+    summary = store.Run(tmp_path / "a").read_summary()
     assert "mantel_r_mean@0.5/relu1" in summary
     assert "mantel_r_mean@0.5" not in summary
 
@@ -238,7 +238,7 @@ def test_selection_counts_and_limit(tmp_path, images):
     threshold = sorted(confidence.values())[3]
     found = runs.measure(model, images, tmp_path / "run", min_confidence=float(threshold) - 1e-9)
     assert set(found.image.values) == {name for name, c in confidence.items() if c >= threshold - 1e-9}
-    counted = store.read_summary(tmp_path / "run")["run"]["images"]
+    counted = store.Run(tmp_path / "run").read_summary()["run"]["images"]
     assert (counted["found"], counted["read"], counted["bad"]) == (9, 8, 1)
     assert (counted["wrong"], counted["below_confidence"], counted["measured"]) == (0, 3, 5)
     assert counted["bad_images"][0]["id"] == "broken.png"
@@ -256,7 +256,7 @@ def test_wrong_labels_are_wrong(tmp_path, images):
     csv.write_text("file,label\n" + "".join(f"{p.name},{c}\n" for p, c in zip(paths, label, strict=True)))
     found = runs.measure(model, images, tmp_path / "run", labels=csv)
     assert set(found.image.values) == {p.name for i, p in enumerate(paths) if i != 1}
-    assert store.read_summary(tmp_path / "run")["run"]["images"]["wrong"] == 1
+    assert store.Run(tmp_path / "run").read_summary()["run"]["images"]["wrong"] == 1
 
 
 def test_images_with_outputs_that_are_not_finite_are_marked(tmp_path, images):
@@ -264,7 +264,7 @@ def test_images_with_outputs_that_are_not_finite_are_marked(tmp_path, images):
     means = sorted(np.asarray(Image.open(p)).mean() for p in images.iterdir())
     model, _ = graphs.nan(tmp_path, threshold=(means[1] + means[2]) / 2)
     found = runs.measure(model, images, tmp_path / "run", radii=(0.5, 200.0))
-    summary = store.read_summary(tmp_path / "run")
+    summary = store.Run(tmp_path / "run").read_summary()
     assert summary["run"]["images"]["non_finite"] == 1
     # A perturbation of 200 grey levels takes one of the others beyond the threshold or not: its flag says so.
     for k in range(found.sizes["image"]):
@@ -287,7 +287,7 @@ def test_an_image_removed_during_the_run_fails_alone(tmp_path, images):
     assert found.image_status.sel(image=removed[0]) == 2
     assert (found.image_status == 0).sum() == 2
     assert np.isnan(found.isotropy_score.sel(image=removed[0])).all()
-    assert any("removed or changed" in w for w in store.read_summary(tmp_path / "run")["warnings"])
+    assert any("removed or changed" in w for w in store.Run(tmp_path / "run").read_summary()["warnings"])
 
 
 def test_what_only_rounds_is_marked_as_rounding(tmp_path, images):
@@ -297,7 +297,7 @@ def test_what_only_rounds_is_marked_as_rounding(tmp_path, images):
     found = runs.measure(model, images, tmp_path / "run", measures=("symmetry",), trials=20)
     ranges = np.ptp(found.symmetry_log_odds.values, axis=-1)
     assert (ranges <= 2 * found.log_odds_noise_floor.values[:, None]).all()
-    assert store.read_summary(tmp_path / "run")["symmetry_below_noise_floor_share@4"]["value"] == 1
+    assert store.Run(tmp_path / "run").read_summary()["symmetry_below_noise_floor_share@4"]["value"] == 1
 
 
 def test_the_same_file_twice_counts_once(tmp_path, images):
@@ -306,7 +306,7 @@ def test_the_same_file_twice_counts_once(tmp_path, images):
     (images / "copy.png").write_bytes(paths[0].read_bytes())
     found = runs.measure(model, images, tmp_path / "run")
     assert found.sizes["image"] == 2
-    assert store.read_summary(tmp_path / "run")["run"]["images"]["duplicate"] == 1
+    assert store.Run(tmp_path / "run").read_summary()["run"]["images"]["duplicate"] == 1
 
 
 def test_another_folder_on_resume_is_refused(tmp_path, images):
@@ -431,7 +431,7 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
                 expected[f"lipschitz_{name}_{term}/{layer}"] = value
     numbers = {
         name: e["value"]
-        for name, e in store.read_summary(tmp_path / "run").items()
+        for name, e in store.Run(tmp_path / "run").read_summary().items()
         if isinstance(e, dict) and "value" in e
     }
     assert numbers.keys() == expected.keys()
@@ -451,7 +451,7 @@ def test_rounding_a_perturbation_away_is_undefined_not_zero(tmp_path, images):
     assert np.isnan(found.lipschitz).all()
     assert np.isnan(found.jacobian_rms).all()
     assert (found.mantel_status == 2).all()
-    said = store.read_summary(tmp_path / "run")["warnings"]
+    said = store.Run(tmp_path / "run").read_summary()["warnings"]
     assert any("Rounding left nothing of some perturbations, at radius 0.25 (100%)" in w for w in said)
 
 
@@ -464,7 +464,7 @@ def test_probabilities_without_logits(tmp_path, images):
     assert found.clean_score.item() == 1
     assert np.isnan(found.isotropy_log_odds).all()
     assert found.log_odds_status.item() == 1
-    assert any("round" in w for w in store.read_summary(tmp_path / "run")["warnings"])
+    assert any("round" in w for w in store.Run(tmp_path / "run").read_summary()["warnings"])
 
 
 # stopping and continuing ----------------------------------------------------------------------------------------------

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from analyzer.errors import UsageError
 from analyzer.measures import REGISTRY
-from analyzer.plots.model import Picture, Run
+from analyzer.plots.model import DrawnRun, Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "Run", "image_strip", "pictures", "to_png", "to_svg"]
+__all__ = ["DrawnRun", "Picture", "image_strip", "pictures", "to_png", "to_svg"]
 
 
-def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
+def pictures(runs: Sequence[DrawnRun]) -> Iterator[Picture]:
     """The figures that these runs have data for, one panel a run, in the order of the paper.
 
     One at a time, so that memory stays flat. A figure that none of the runs has data for is left out; a run that lacks
@@ -32,7 +32,7 @@ def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
     from analyzer.plots import clouds, distances, misclassified, profile, spread, topology
 
     families = [measure.scores for measure in REGISTRY.values() if measure.scores]
-    draws: list[Callable[[Sequence[Run]], Picture | None]] = [
+    draws: list[Callable[[Sequence[DrawnRun]], Picture | None]] = [
         *(partial(clouds.draw, family=family) for family in families),
         spread.draw,
         misclassified.draw,

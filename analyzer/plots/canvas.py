@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from analyzer.plots.model import Array, Run
+from analyzer.plots.model import Array, DrawnRun
 from analyzer.plots.text import printable, shortened, tick
 
 WIDTH = 6.25  # inches: 600 pixels at the 96 a screen has to an inch, where a letter of 8 points is still read
@@ -62,7 +62,7 @@ def blank(
 
 
 def panels(
-    runs: Sequence[Run],
+    runs: Sequence[DrawnRun],
     titles: Sequence[str],
     *,
     x: str,

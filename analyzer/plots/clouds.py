@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analyzer.measures.ranges import FamilyScores
 from analyzer.plots import canvas
-from analyzer.plots.model import Cloud, Picture, Run, alternative, cloud, number, over_images, trials
+from analyzer.plots.model import Cloud, DrawnRun, Picture, alternative, cloud, number, over_images, trials
 
 # The lightest yellow is hard to see on white.
 _MAP = LinearSegmentedColormap.from_list("cividis_dark", colormaps["cividis"](np.linspace(0, 0.9, 64)))
@@ -23,7 +23,7 @@ _SQUARES = " A square marks an image that at least one of the perturbations got 
 _TRIANGLES = " Grey triangles on the bottom line are ranges that are 0 or that rounding alone could make."
 
 
-def draw(runs: Sequence[Run], *, family: FamilyScores) -> Picture | None:
+def draw(runs: Sequence[DrawnRun], *, family: FamilyScores) -> Picture | None:
     """Range against radius of one family of perturbations."""
     clouds = [cloud(run, family) for run in runs]
     if not any(clouds):
@@ -36,7 +36,7 @@ def draw(runs: Sequence[Run], *, family: FamilyScores) -> Picture | None:
     return Picture(family.figure, family.figure_title, how, says, alternative(family.figure_title, says), figure)
 
 
-def _figure(runs: Sequence[Run], clouds: Sequence[Cloud | None]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], clouds: Sequence[Cloud | None]) -> Figure:
     drawn = [seen for seen in clouds if seen is not None]
     figure, axes = canvas.panels(
         runs,
@@ -130,7 +130,7 @@ def _note(seen: Cloud | None) -> str:
     return "\n".join(parts)
 
 
-def _sentence(seen: Cloud | None, run: Run, what: str) -> str:
+def _sentence(seen: Cloud | None, run: DrawnRun, what: str) -> str:
     if seen is None:
         return "not measured."
     median = over_images(seen.spread, 0.5)

@@ -11,7 +11,19 @@ from matplotlib.lines import Line2D
 from analyzer.measures import lipschitz
 from analyzer.measures.quantities import by_image
 from analyzer.plots import canvas
-from analyzer.plots.model import Array, Picture, Run, alternative, has, layers, measured, number, radii, rows, suffix
+from analyzer.plots.model import (
+    Array,
+    DrawnRun,
+    Picture,
+    alternative,
+    has,
+    layers,
+    measured,
+    number,
+    radii,
+    rows,
+    suffix,
+)
 from analyzer.statistics import Estimate
 from analyzer.store import scales_of
 
@@ -40,7 +52,7 @@ class _Seen(NamedTuple):
     """Of the linear fit."""
 
 
-def draw(runs: Sequence[Run]) -> Picture | None:
+def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     """Points, fits and the line L = 1; the last layer of each run."""
     seen_of = [_seen(run) for run in runs]
     if not any(seen_of):
@@ -55,7 +67,7 @@ def draw(runs: Sequence[Run]) -> Picture | None:
     return Picture("fig6_distances", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
-def _seen(run: Run) -> _Seen | None:
+def _seen(run: DrawnRun) -> _Seen | None:
     if not has(run, *lipschitz.RAW.reads):
         return None
     dataset = measured(run).isel(layer=-1)
@@ -76,7 +88,7 @@ def _seen(run: Run) -> _Seen | None:
     return _Seen(x.ravel(), y.ravel(), radius.ravel(), fits, numbers.get(lipschitz.LINEAR_FIT[1] + end))
 
 
-def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure:
     notes = [_note(run, seen) for run, seen in zip(runs, seen_of, strict=True)]
     figure, axes = canvas.panels(runs, notes, x="input distance / range", y="feature distance / range")
     drawn = [seen for seen in seen_of if seen is not None]
@@ -133,7 +145,7 @@ _FIT_COLOURS = (canvas.COLOURS[1], canvas.COLOURS[5])
 _FIT_DASHES: tuple[Any, ...] = ("-", "--")
 
 
-def _note(run: Run, seen: _Seen | None) -> str:
+def _note(run: DrawnRun, seen: _Seen | None) -> str:
     parts = [f"layer {layers(run)[-1]}"] if len(layers(run)) > 1 else []
     if seen is not None:
         defined = np.isfinite(seen.x) & np.isfinite(seen.y) & (seen.x > 0)

@@ -26,16 +26,16 @@ _HOW = (
 )
 
 
-def draw(found: "Frequency", *, name: str, says: str) -> Picture:
+def draw(frequency: "Frequency", *, name: str, says: str) -> Picture:
     """One point a filter with the predicted curve, beside the spectra of the steadiest and the least steady filter.
 
     name: of the layer, for the title. says: the sentence below.
     """
-    figure = canvas.styled(lambda: _figure(found, name))
+    figure = canvas.styled(lambda: _figure(frequency, name))
     return Picture("frequency", _TITLE, _HOW, (says,), f"{_TITLE}: {name}. {says}", figure)
 
 
-def _figure(found: "Frequency", name: str) -> Figure:
+def _figure(frequency: "Frequency", name: str) -> Figure:
     figure = Figure(figsize=(canvas.WIDTH, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(2.2, 1)))
@@ -43,16 +43,16 @@ def _figure(found: "Frequency", name: str) -> Figure:
     figure.suptitle(
         shortened(name, letters=canvas.letters_in(canvas.WIDTH, 8.5)), fontsize=8.5, x=0.02, ha="left", parse_math=False
     )
-    reordered = found.norm_difference[0]
-    known = np.isfinite(reordered) & np.isfinite(found.participation)
-    if not known.any():
+    reordered = frequency.norm_difference[0]
+    defined = np.isfinite(reordered) & np.isfinite(frequency.participation)
+    if not defined.any():
         canvas.absent(ax, "every filter is 0")
         return figure
-    _points(ax, found, known)
-    order = np.flatnonzero(known)[np.argsort(reordered[known], kind="stable")]
+    _points(ax, frequency, defined)
+    order = np.flatnonzero(defined)[np.argsort(reordered[defined], kind="stable")]
     drawn: Any = None
     for panel, index, what in ((lower, order[0], "least"), (upper, order[-1], "most")):
-        drawn = _spectrum(panel, found.spectrum[index], _of(found, index, what))
+        drawn = _spectrum(panel, frequency.spectrum[index], _of(frequency, index, what))
     lower.set_xlabel("cycles a pixel", parse_math=False)
     canvas.legend(figure, *_key(), columns=3)
     bar = right.colorbar(drawn, ax=[upper, lower], location="bottom", aspect=14, pad=0.02)
@@ -71,15 +71,15 @@ def _key() -> tuple[list[Line2D], list[str]]:
     return handles, ["measured", "expected, exactly", "by the spectrum alone"]
 
 
-def _points(ax: Axes, found: "Frequency", known: Any) -> None:
-    x, measured, expected = found.participation[known], found.norm_difference[0][known], found.norm_difference_predicted
+def _points(ax: Axes, frequency: "Frequency", defined: Any) -> None:
+    x, measured, expected = frequency.participation[defined], frequency.norm_difference[0][defined], frequency.norm_difference_predicted
     reach = np.geomspace(x.min() / 1.15, min(1.0, x.max() * 1.15), 200)
-    line = predicted_norm_difference(reach, positions=found.positions, dimension=found.dimension)
+    line = predicted_norm_difference(reach, positions=frequency.positions, dimension=frequency.dimension)
     ax.plot(reach, line, color="black", linewidth=1.2)
-    ax.scatter(x, expected[0][known], s=14, marker="_", color=canvas.COLOURS[1], linewidths=1, rasterized=True)
+    ax.scatter(x, expected[0][defined], s=14, marker="_", color=canvas.COLOURS[1], linewidths=1, rasterized=True)
     ax.scatter(x, measured, s=11, color=canvas.COLOURS[0], linewidths=0, zorder=3, rasterized=True)
     canvas.log_axis(ax, "x", reach[0], reach[-1] * 1.02)
-    shown = [measured, expected[0][known], line]
+    shown = [measured, expected[0][defined], line]
     canvas.log_axis(ax, "y", *canvas.log_limits(shown, room=False))
     for axis in (ax.xaxis, ax.yaxis):
         low, high = axis.get_view_interval()
@@ -100,6 +100,6 @@ def _spectrum(ax: Axes, power: Any, title: str) -> Any:
     return drawn
 
 
-def _of(found: "Frequency", k: int, what: str) -> str:
-    change = number(100 * found.norm_difference[0][k])
-    return f"filter {k}\n{what} change: {change} %\nparticipation {number(found.participation[k])}"
+def _of(frequency: "Frequency", k: int, what: str) -> str:
+    change = number(100 * frequency.norm_difference[0][k])
+    return f"filter {k}\n{what} change: {change} %\nparticipation {number(frequency.participation[k])}"

@@ -32,28 +32,28 @@ _BOUNDARY = canvas.COLOURS[1]
 _OUTLINE = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
 
 
-def draw(found: "Landscape", *, name: str, label: str, says: str) -> Picture:
+def draw(landscape: "Landscape", *, name: str, label: str, says: str) -> Picture:
     """Probability and log-odds on the plane, above the image and its two perturbed copies.
 
     name: of the image, for the title. label: the class in words. says: the sentence below.
     """
-    figure = canvas.styled(lambda: _figure(found, name, label))
+    figure = canvas.styled(lambda: _figure(landscape, name, label))
     return Picture("fig2_landscape", _TITLE, _HOW, (says,), f"{_TITLE}: {name}. {says}", figure)
 
 
-def _figure(found: "Landscape", name: str, label: str) -> Figure:
+def _figure(landscape: "Landscape", name: str, label: str) -> Figure:
     figure = Figure(figsize=(canvas.WIDTH, 5.3), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(3.2, 2.1)))
     title = shortened(f"{name}: class {label}", letters=canvas.letters_in(canvas.WIDTH, 8.5))
     figure.suptitle(title, fontsize=8.5, x=0.02, ha="left", parse_math=False)
     left, right = above.subplots(1, 2, sharex=True, sharey=True)
-    _plane(left, found, found.score, _PROBABILITY)
-    _plane(right, found, found.log_odds, "log-odds, nat")
+    _plane(left, landscape, landscape.score, _PROBABILITY)
+    _plane(right, landscape, landscape.log_odds, "log-odds, nat")
     left.set_ylabel("b, lengths of v", parse_math=False)
-    _legend(above, found)
+    _legend(above, landscape)
     for ax, pixels, (_, what), score, odds in zip(
-        below.subplots(1, 3), found.images, _POINTS, found.marked_score, found.marked_log_odds, strict=True
+        below.subplots(1, 3), landscape.images, _POINTS, landscape.marked_score, landscape.marked_log_odds, strict=True
     ):
         _thumbnail(ax, pixels)
         odds_said = f", {odds:.3g} nat" if np.isfinite(odds) else ""
@@ -61,18 +61,18 @@ def _figure(found: "Landscape", name: str, label: str) -> Figure:
     return figure
 
 
-def _plane(ax: Axes, found: "Landscape", values: Any, label: str) -> None:
-    known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+def _plane(ax: Axes, landscape: "Landscape", values: Any, label: str) -> None:
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     colours = Normalize(low, high if high > low else low + 1e-12)
-    extent = float(found.a[-1])
-    half = extent / (len(found.a) - 1)  # imshow's extent is that of the pixels' edges
+    extent = float(landscape.a[-1])
+    half = extent / (len(landscape.a) - 1)  # imshow's extent is that of the pixels' edges
     edges = (-extent - half, extent + half, -extent - half, extent + half)
     ax.imshow(values, origin="lower", extent=edges, cmap="cividis", norm=colours, interpolation="nearest")
-    if not known.size:
+    if not finite.size:
         canvas.absent(ax, "undefined")
-    if found.crossed:
-        lines = ax.contour(found.a, found.b, found.margin, levels=[0], colors=_BOUNDARY, linewidths=1.4)
+    if landscape.crossed:
+        lines = ax.contour(landscape.a, landscape.b, landscape.margin, levels=[0], colors=_BOUNDARY, linewidths=1.4)
         lines.set_path_effects(_OUTLINE)
     for (marker, _), at in zip(_POINTS, ((0, 0), (1, 0), (0, 1)), strict=True):
         ax.plot(*at, marker=marker, markersize=5.5, markerfacecolor="white", markeredgecolor="black", linestyle="")
@@ -96,15 +96,15 @@ def _plane(ax: Axes, found: "Landscape", values: Any, label: str) -> None:
         canvas.plain_ticks(bar.ax.xaxis, 4)
 
 
-def _legend(above: Any, found: "Landscape") -> None:
+def _legend(above: Any, landscape: "Landscape") -> None:
     """The marks and the boundary, or that there is none, between the planes and the images."""
     handles = [
         Line2D([], [], linestyle="", marker=marker, markersize=5.5, markerfacecolor="white", markeredgecolor="black")
         for marker, _ in _POINTS
     ]
     labels = [what for _, what in _POINTS]
-    labels.append("decision boundary" if found.crossed else "no decision boundary in the window")
-    handles.append(Line2D([], [], color=_BOUNDARY if found.crossed else "none"))
+    labels.append("decision boundary" if landscape.crossed else "no decision boundary in the window")
+    handles.append(Line2D([], [], color=_BOUNDARY if landscape.crossed else "none"))
     above.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=1.6, columnspacing=1.4)
 
 

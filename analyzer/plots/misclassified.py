@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from analyzer.measures import REGISTRY
 from analyzer.plots import canvas
-from analyzer.plots.model import Picture, Run, alternative, cloud, trials
+from analyzer.plots.model import DrawnRun, Picture, alternative, cloud, trials
 from analyzer.statistics import Estimate, share
 
 _TITLE = "Images misclassified under noise"
@@ -20,7 +20,7 @@ _SHIFTED = " Runs are drawn slightly beside each other, so that none covers anot
 _APART = 0.005  # of the axis, between two runs at one radius, where the radii leave room for it
 
 
-def draw(runs: Sequence[Run]) -> Picture | None:
+def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     """Share and Wilson interval per radius, one line a run."""
     shares_of = [_shares(run) for run in runs]
     if not any(shares_of):
@@ -31,7 +31,7 @@ def draw(runs: Sequence[Run]) -> Picture | None:
     return Picture("misclassified", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
-def _shares(run: Run) -> dict[float, Estimate]:
+def _shares(run: DrawnRun) -> dict[float, Estimate]:
     """By radius; empty where noise was not measured."""
     family = next(measure.scores for measure in REGISTRY.values() if measure.scores and measure.family == "noise")
     seen = cloud(run, family)
@@ -41,7 +41,7 @@ def _shares(run: Run) -> dict[float, Estimate]:
     return {float(radius): share(column) for radius, column in zip(seen.radius, flags.T, strict=True)}
 
 
-def _figure(runs: Sequence[Run], shares_of: Sequence[dict[float, Estimate]]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], shares_of: Sequence[dict[float, Estimate]]) -> Figure:
     figure, axes = canvas.blank(canvas.WIDTH, 2.9 + 0.3 * -(-len(runs) // 2), 1, 1)
     ax = axes[0, 0]
     seen = [radius for shares in shares_of for radius in shares]
@@ -76,7 +76,7 @@ def _figure(runs: Sequence[Run], shares_of: Sequence[dict[float, Estimate]]) -> 
     return figure
 
 
-def _sentence(run: Run, shares: dict[float, Estimate]) -> str:
+def _sentence(run: DrawnRun, shares: dict[float, Estimate]) -> str:
     if not shares:
         return "noise was not measured."
     radius = max(shares)

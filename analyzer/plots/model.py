@@ -21,7 +21,7 @@ _DOUBLE = 4 * np.finfo(np.float64).eps
 _SINGLE = float(np.finfo(np.float32).eps)
 
 
-class Run(NamedTuple):
+class DrawnRun(NamedTuple):
     """One run to be drawn."""
 
     label: str
@@ -64,18 +64,18 @@ class Cloud(NamedTuple):
     """Noise floor of the log-odds, (image,), nat."""
 
 
-def measured(run: Run) -> Any:
+def measured(run: DrawnRun) -> Any:
     """The images of a run that were measured."""
     return measured_images(run.dataset)
 
 
-def has(run: Run, *names: str) -> bool:
+def has(run: DrawnRun, *names: str) -> bool:
     """Whether the run has these variables, and images to show."""
     dataset = run.dataset
     return set(names) <= set(dataset) and bool((dataset["image_status"].values == ImageStatus.MEASURED).any())
 
 
-def cloud(run: Run, family: FamilyScores) -> Cloud | None:
+def cloud(run: DrawnRun, family: FamilyScores) -> Cloud | None:
     """The scores of one family; None where the run has none.
 
     A range is resolved where it is above a few units in the last place of its own number format (of float32, where the
@@ -97,37 +97,37 @@ def cloud(run: Run, family: FamilyScores) -> Cloud | None:
     return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, floor)
 
 
-def radii(run: Run) -> Array:
+def radii(run: DrawnRun) -> Array:
     """The radii of a run, grey levels."""
     return np.asarray(run.dataset["radius"].values, dtype=np.float64)
 
 
-def layers(run: Run) -> list[str]:
+def layers(run: DrawnRun) -> list[str]:
     """The layers of a run, along the depth."""
     return [str(layer) for layer in run.dataset["layer"].values]
 
 
-def suffix(run: Run, layer: str) -> str:
+def suffix(run: DrawnRun, layer: str) -> str:
     """The end of a summary's names for this layer: empty where the run has one layer only."""
     return layer_suffix(layer, len(layers(run)))
 
 
-def rows(run: Run) -> dict[str, Estimate]:
+def rows(run: DrawnRun) -> dict[str, Estimate]:
     """The numbers of a run's summary, None read as NaN."""
     return estimates(dict(run.summary))
 
 
-def dimension(run: Run) -> int:
+def dimension(run: DrawnRun) -> int:
     """D, the number of pixel values of one image."""
     return scales_of(run.dataset).dimension
 
 
-def norm(run: Run) -> str:
+def norm(run: DrawnRun) -> str:
     """The norm that has length radius."""
     return str(json.loads(run.dataset.attrs["manifest"])["identity"]["norm"])
 
 
-def trials(run: Run) -> int:
+def trials(run: DrawnRun) -> int:
     """Perturbations a radius and family."""
     return int(run.dataset.sizes["trial"])
 

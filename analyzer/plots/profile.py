@@ -13,8 +13,8 @@ from analyzer.measures.quantities import Profile
 from analyzer.plots import canvas
 from analyzer.plots.model import (
     Array,
+    DrawnRun,
     Picture,
-    Run,
     alternative,
     has,
     layers,
@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
     """(radius, layer), by variable."""
 
 
-def draw(runs: Sequence[Run]) -> Picture | None:
+def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     """Four quantities against the layer; None where every run has one layer only."""
     seen_of = [_seen(run) for run in runs]
     if not any(seen_of):
@@ -54,7 +54,7 @@ def draw(runs: Sequence[Run]) -> Picture | None:
     return Picture("profile", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
-def _seen(run: Run) -> _Seen | None:
+def _seen(run: DrawnRun) -> _Seen | None:
     wanted = (name for profile in _PROFILES for name in (profile.variable, profile.linear) if name)
     names = [name for name in wanted if has(run, name)]
     if len(layers(run)) < 2 or not names:
@@ -79,7 +79,7 @@ def _median_of_known(values: Array, *, axis: int) -> Array:
     return np.asarray(np.where(count > 0, (low + high) / 2, np.nan)).squeeze(axis)
 
 
-def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure:
     columns = canvas.columns_for(len(runs))
     blocks = -(-len(runs) // columns)
     each, rows = canvas.WIDTH / columns - 0.5, len(_PROFILES)

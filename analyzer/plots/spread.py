@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from analyzer.measures import REGISTRY
 from analyzer.plots import canvas
-from analyzer.plots.model import Array, Cloud, Picture, Run, alternative, cloud, number, over_images
+from analyzer.plots.model import Array, Cloud, DrawnRun, Picture, alternative, cloud, number, over_images
 
 _TITLE = "Log-odds: ranges of fresh and of reordered noise"
 _HOW = (
@@ -26,7 +26,7 @@ Families = Sequence[Cloud | None]
 """What a run has of each family."""
 
 
-def draw(runs: Sequence[Run]) -> Picture | None:
+def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     """Median and 10 to 90 % band of both families, with twice the noise floor."""
     seen = [[cloud(run, family) for family in _FAMILIES] for run in runs]
     if not any(family is not None for families in seen for family in families):
@@ -36,7 +36,7 @@ def draw(runs: Sequence[Run]) -> Picture | None:
     return Picture("log_odds_ranges", _TITLE, _HOW, says, alternative(_TITLE, says), figure)
 
 
-def _figure(runs: Sequence[Run], seen: Sequence[Families]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], seen: Sequence[Families]) -> Figure:
     figure, axes = canvas.panels(
         runs, [_note(families) for families in seen], x="radius, grey levels", y="range of the log-odds, nat"
     )

@@ -14,8 +14,8 @@ from analyzer.measures.reference import linear_band
 from analyzer.plots import canvas
 from analyzer.plots.model import (
     Array,
+    DrawnRun,
     Picture,
-    Run,
     alternative,
     dimension,
     has,
@@ -46,7 +46,7 @@ class _Seen(NamedTuple):
     high: Array
 
 
-def draw(runs: Sequence[Run]) -> Picture | None:
+def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     """Points, median, linear reference and its band; the last layer of each run."""
     seen_of = [_seen(run) for run in runs]
     if not any(seen_of):
@@ -59,7 +59,7 @@ def draw(runs: Sequence[Run]) -> Picture | None:
     )
 
 
-def _seen(run: Run) -> _Seen | None:
+def _seen(run: DrawnRun) -> _Seen | None:
     names = (*topology.MINUS_LINEAR.reads, *topology.PARTICIPATION.reads)
     if not has(run, *names):
         return None
@@ -70,7 +70,7 @@ def _seen(run: Run) -> _Seen | None:
     return _Seen(radii(run), r, over_images(linear, 0.5), low, high)
 
 
-def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure:
     notes = [_note(run, seen) for run, seen in zip(runs, seen_of, strict=True)]
     figure, axes = canvas.panels(runs, notes, x="radius, grey levels", y="Mantel's r")
     halo = canvas.outlined()
@@ -120,7 +120,7 @@ def _figure(runs: Sequence[Run], seen_of: Sequence[_Seen | None]) -> Figure:
     return figure
 
 
-def _note(run: Run, seen: _Seen | None) -> str:
+def _note(run: DrawnRun, seen: _Seen | None) -> str:
     parts = [f"layer {layers(run)[-1]}"] if len(layers(run)) > 1 else []
     if seen is not None and np.isnan(seen.r).any():
         parts.append(f"{int(np.isnan(seen.r).sum())} of {seen.r.size} undefined")

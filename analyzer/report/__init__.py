@@ -53,7 +53,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
 
 
 def _pictures(loaded: Sequence[Loaded], figures: Path) -> Iterator[page.Shown]:
-    runs = [plots.Run(run.label, run.dataset, run.summary) for run in loaded]
+    runs = [plots.DrawnRun(run.label, run.dataset, run.summary) for run in loaded]
     for picture in plots.pictures(runs):
         _save(picture.figure, figures, picture.name)
         data = _embedded(picture.figure)

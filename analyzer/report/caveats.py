@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from analyzer.report.tables import last_suffix
 from analyzer.statistics import FEW_IMAGES, Estimate
-from analyzer.summary import by_radius, estimates, parts, radius_text
+from analyzer.summary import by_radius, estimates, radius_text
 
 
 class Caveat(NamedTuple):
@@ -21,8 +21,8 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
     """The caveats that apply to these summary documents (see `analyzer.summary`), in the order of the figures."""
     runs = list(zip(labels, documents, strict=True))
 
-    def having(stem: str) -> list[tuple[str, Mapping[str, Any]]]:
-        return [(label, d) for label, d in runs if any(parts(name).stem == stem for name in d)]
+    def with_measures(*names: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return [(label, d) for label, d in runs if {*names} <= {*d["run"]["protocol"]["measures"]}]
 
     if {document["run"]["protocol"]["trials"] for document in documents} != {documents[0]["run"]["protocol"]["trials"]}:
         yield Caveat(
@@ -31,7 +31,7 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
             "Neither can be compared between these runs.",
             tuple(f"{label}: {d['run']['protocol']['trials']} per radius" for label, d in runs),
         )
-    if about := having("symmetry_relative_excess_mean"):
+    if about := with_measures("isotropy", "symmetry"):
         yield Caveat(
             "Permuting independent noise is almost fresh noise",
             "A reordering of independent noise is as good as a new draw when the image is large, so the ranges of "
@@ -39,7 +39,7 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
             "something; the two are no independent evidence.",
             _lines(about, _excess),
         )
-    if about := having("mantel_r_mean"):
+    if about := with_measures("topology"):
         yield Caveat(
             "A low Mantel r is no evidence of non-linearity",
             "A linear map has a low r too when few of its directions carry the response. Read r beside the value of a "
@@ -54,7 +54,7 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
             "it depends on the number of trials: compare it with its own reference, at equal numbers of trials only.",
             _lines(about, _alpha),
         )
-    if about := having("lipschitz_median"):
+    if about := with_measures("lipschitz"):
         yield Caveat(
             "Random noise sees a lower bound of the Lipschitz constant",
             "Random directions see norm_F(J) / sqrt(D), the root mean square of the Jacobian's singular values, not "

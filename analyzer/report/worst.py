@@ -95,9 +95,12 @@ def read_card(run: Run) -> cards.Card:
     if not path.is_file():
         raise Gone(f"the card {path} is not to be found from here")
     try:
-        return run.read_card()
+        card = cards.read(path)
     except InputError as e:
         raise Gone(f"the card cannot be used: {e}") from e
+    if not run.is_made_with(card):
+        raise Gone(f"the card {path} has changed since the run")
+    return card
 
 
 def rebuild(run: Run, card: cards.Card, *, image: str, sha256: str, radius: float, trial: int) -> Rebuilt:

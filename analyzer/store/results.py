@@ -218,9 +218,8 @@ def from_units(path: Path, manifest: Manifest, calibration: Calibration | None) 
     return with_derived(dataset)
 
 
-def scales(manifest: Manifest, calibration: Calibration | None) -> Scales:
-    """The widths of h and of g for each layer, from a run's calibration; NaN where they are 0 or unknown. And D."""
-    layers = manifest["coordinates"]["layer"]
+def scales(manifest: Manifest, calibration: Calibration | None, layers: Sequence[str]) -> Scales:
+    """The widths of h and of g for some layers, from a run's calibration; NaN where they are 0 or unknown. And D."""
     h = calibration["input_range"] if calibration is not None else None
     g = calibration["feature_range"] if calibration is not None else {}
     dimension = int(np.prod(manifest["context"].get("pixel_shape", [0])))
@@ -230,9 +229,7 @@ def scales(manifest: Manifest, calibration: Calibration | None) -> Scales:
 def scales_of(dataset: "xarray.Dataset") -> Scales:
     """`scales` of a run's data set, as its attributes tell them."""
     manifest, calibration = (json.loads(dataset.attrs[name]) for name in ("manifest", "calibration"))
-    everything = scales(manifest, calibration)
-    names = manifest["coordinates"]["layer"]
-    return everything._replace(g=everything.g[[names.index(str(layer)) for layer in dataset["layer"].values]])
+    return scales(manifest, calibration, [str(layer) for layer in dataset["layer"].values])
 
 
 def with_derived(dataset: "xarray.Dataset") -> "xarray.Dataset":

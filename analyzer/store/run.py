@@ -113,7 +113,7 @@ class Run:
     @property
     def scales(self) -> Scales:
         """The widths of h and g, and D."""
-        return results.scales(self.manifest, self.calibration)
+        return results.scales(self.manifest, self.calibration, self.layers)
 
     @property
     def has_results(self) -> bool:
@@ -211,10 +211,14 @@ class Run:
         Raises InputError where there is none, or where it says something else.
         """
         path = card or Path(self.context["card"])
-        found = cards.read(path)
-        if cards.digest(found) != self.identity["card"]:
+        content = cards.read(path)
+        if not self.is_made_with(content):
             raise InputError(f"{path}: not the card the run {self.path} was made with\ngive that one with `card`")
-        return found
+        return content
+
+    def is_made_with(self, card: cards.Card) -> bool:
+        """Whether a card says what that of the run did."""
+        return cards.digest(card) == self.identity["card"]
 
 
 def _summary_fault(document: Mapping[str, Any], of: documents.Manifest) -> str:

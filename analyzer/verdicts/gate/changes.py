@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import IncompleteError
-from analyzer.measures import NUMBERS, Number
+from analyzer.measures import NUMBERS, REGISTRY, Number
 from analyzer.measures.quantities import contributions
 from analyzer.statistics import (
     FEW_IMAGES,
@@ -24,9 +24,10 @@ from analyzer.verdicts.pairing import OTHER_RANGES, Array, OpenRun, paired_layer
 
 
 def paired_number(name: str) -> Number | None:
-    """The number of this name, None where it does not follow from one number or some points of each image."""
-    number = NUMBERS.get(parts(name).stem)
-    return number if number is not None and isinstance(number.statistic, str) else None
+    """The number of this name, None where no measure has it, or where images do not contribute to it singly."""
+    stem = parts(name).stem
+    own = (number for measure in REGISTRY.values() for number in measure.numbers)
+    return next((number for number in own if number.name == stem and isinstance(number.statistic, str)), None)
 
 
 def change(

@@ -179,7 +179,7 @@ def _text(status: str, by_value: bool, judged: Estimate, strict: bool, note: str
         straddles = math.isfinite(judged.low) and math.isfinite(judged.high)
         why = "the interval straddles the bound" if straddles else "there is no interval"
         text = f"undecided (value {'passes' if by_value else 'fails'}): {why}"
-        text += ", which a strict gate does not let through" if strict and by_value else ""
+        text += ", which `strict` does not let through" if strict and by_value else ""
     elif status == "undefined":
         text = "undefined, which never passes"
     return f"{text}; {note}" if note else text
