@@ -1,18 +1,22 @@
 """The measures: pure functions of arrays, usable without ONNX. `REGISTRY` lists those that a run can take."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
-from analyzer.measures import added, geometry, isotropy, lipschitz, scores, symmetry, topology
+from analyzer.measures import added, geometry, scores
 from analyzer.measures.base import Measure, Observation, Table
 from analyzer.measures.quantities import Number, Quantity
 from analyzer.measures.variables import Scales, Variable
 
-REGISTRY: dict[str, Measure] = {
-    "isotropy": isotropy.MEASURE,
-    "symmetry": symmetry.MEASURE,
-    "topology": topology.MEASURE,
-    "lipschitz": lipschitz.MEASURE,
-}
+_MODULES = (
+    "isotropy",
+    "symmetry",
+    "topology",
+    "lipschitz",
+)
+"""The modules of this package that are measures, in the order in which results hold and tables show them."""
+
+REGISTRY: dict[str, Measure] = {name: import_module(f"{__name__}.{name}").MEASURE for name in _MODULES}
 
 TABLES: tuple[Table, ...] = (added.TABLE, *REGISTRY.values())
 """Everything that declares numbers: what was added to the pixels, and the measures."""
@@ -32,12 +36,8 @@ __all__ = [
     "Table",
     "Variable",
     "geometry",
-    "isotropy",
-    "lipschitz",
     "scores",
-    "symmetry",
     "tables_of",
-    "topology",
 ]
 
 

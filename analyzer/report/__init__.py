@@ -15,6 +15,7 @@ import numpy as np
 from analyzer import plots
 from analyzer.card import Card
 from analyzer.errors import UsageError
+from analyzer.measures import isotropy
 from analyzer.report import page, worst
 from analyzer.report.load import Loaded, opened
 from analyzer.store import files
@@ -127,10 +128,11 @@ def _facts(run: Loaded, case: worst.Case, card: Card | None) -> tuple[str, tuple
         ("true class", _class(int(here["label"].values), card)),
         ("clean score", _score(here["clean_score"], here["clean_log_odds"])),
     ]
-    if "isotropy_score" in there:
+    scores = isotropy.SCORES
+    if scores.score in there:
         facts += [
-            ("perturbed score", _score(there["isotropy_score"], there["isotropy_log_odds"])),
-            ("perturbed prediction", _class(int(there["isotropy_predicted"].values), card)),
+            ("perturbed score", _score(there[scores.score], there[scores.log_odds])),
+            ("perturbed prediction", _class(int(there[scores.predicted].values), card)),
         ]
     if case.kind == "range":
         return f"Largest range of the true-class score: {short(case.value, '.3g')}, here its lowest", tuple(facts)
