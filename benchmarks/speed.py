@@ -20,6 +20,7 @@ images/s is for the protocol's 21 radii; ratios are medians over repeats of the 
 """
 
 import argparse
+import dataclasses
 import functools
 import statistics
 import sys
@@ -37,7 +38,7 @@ from analyzer import card as cards
 from analyzer import images, study
 from analyzer.measures import REGISTRY, geometry
 from analyzer.store import files, units
-from analyzer.study import neighbourhood, rows
+from analyzer.study import LabelledImage, Model, observe, rows
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "exporters")]
@@ -68,13 +69,13 @@ def measured(model: Path, given: argparse.Namespace) -> list[tuple[str, ...]]:
     """The table's rows for one model."""
     card = cards.read(cards.beside(model))
     protocol = study.Protocol(radii=tuple(float(r) for r in range(1, given.radii + 1)), min_confidence=0.0)
-    network = study.open_network(model, card=card, protocol=protocol, provider=given.provider, threads=given.threads)
+    network = study.open_model(model, card=card, protocol=protocol, provider=given.provider, threads=given.threads)
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
         picture = synthetic(card)
         contenders: dict[str, Callable[[], float]] = {
-            "bare": lambda: bare(network, card, given.radii),
-            "study": lambda: whole(network, picture, card, protocol, Path(folder), stages),
+            "bare": lambda: bare(network, given.radii),
+            "study": lambda: whole(network, picture, protocol, Path(folder), stages),
         }
         if not given.no_scripts:
             from literal_script import four_measurements, onnx_network, torch_network
@@ -116,10 +117,10 @@ def synthetic(card: cards.Card) -> images.Pixels:
     return images.Pixels(values, "0" * 64, ())
 
 
-def bare(network: study.Network, card: cards.Card, radii: int) -> float:
+def bare(network: Model, radii: int) -> float:
     """Forward passes only, for the rows of `radii` radii."""
     session = network.session
-    batch = ready_batch(network, card)
+    batch = ready_batch(network)
     count = max(1, round(2 * TRIALS * radii / session.batch_size))
     start = time.perf_counter()
     for _ in range(count):
@@ -127,34 +128,18 @@ def bare(network: study.Network, card: cards.Card, radii: int) -> float:
     return (time.perf_counter() - start) / count / session.batch_size * 2 * TRIALS
 
 
-def ready_batch(network: study.Network, card: cards.Card) -> np.ndarray:
+def ready_batch(network: Model) -> np.ndarray:
     """Rows as the study makes them: the picture with uniform noise of 5 grey levels, normalised."""
-    rng, picture = np.random.default_rng(1), synthetic(card).values
-    noise = rng.uniform(-5, 5, (network.session.batch_size, *card.pixel_shape))
-    prepare = rows.Preprocessing(card)
-    return np.stack([prepare.apply(picture + each).reshape(card.pixel_shape) for each in noise])
+    rng, picture = np.random.default_rng(1), synthetic(network.card).values
+    noise = rng.uniform(-5, 5, (network.session.batch_size, *network.shape))
+    return np.stack([network.preprocessing.apply(picture + each).reshape(network.shape) for each in noise])
 
 
-def whole(
-    network: study.Network,
-    pixels: images.Pixels,
-    card: cards.Card,
-    protocol: study.Protocol,
-    out: Path,
-    stages: "Stages",
-) -> float:
+def whole(network: Model, pixels: images.Pixels, protocol: study.Protocol, out: Path, stages: "Stages") -> float:
     """One image through the study, its unit packed and written."""
     with stages.watched(network.session):
         start = time.perf_counter()
-        arrays = neighbourhood.observe(
-            network.session,
-            pixels.values,
-            sha256=pixels.sha256,
-            label=0,
-            card=card,
-            kind=network.prepared.kind,
-            protocol=protocol,
-        )
+        arrays = observe(network, LabelledImage(pixels.values, pixels.sha256, 0), protocol)
         stages.timed(write_unit, "store")(out / "unit.npz", arrays)
         return (time.perf_counter() - start) / len(protocol.radii)
 
@@ -192,16 +177,18 @@ class Stages:
             (rows.Perturbed, "distances", "input distances"),
             (geometry, "centred_gram", "feature distances"),
             (geometry, "distance_from", "feature distances"),
-            (REGISTRY["topology"], "observe", "Mantel and alpha"),
-            (neighbourhood, "true_class", "scores"),
+            (Model, "true_class", "scores"),
         ]
         kept = [(place, name, place.__dict__.get(name)) for place, name, _ in places]
         for place, name, stage in places:
             setattr(place, name, self.timed(getattr(place, name), stage))
+        topology = REGISTRY["topology"]
+        REGISTRY["topology"] = dataclasses.replace(topology, observe=self.timed(topology.observe, "Mantel and alpha"))
         start = time.perf_counter()
         try:
             yield
         finally:
+            REGISTRY["topology"] = topology
             self.seconds["all"] += time.perf_counter() - start
             for place, name, value in kept:
                 if value is None:

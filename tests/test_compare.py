@@ -156,7 +156,7 @@ def test_mantel_r_is_not_ranked(folder):
     found = document["properties"]["mantel_r"]
     assert found["ranking"] is None
     assert found["more_robust"] is None
-    assert "steadier" not in found["sentence"]
+    assert "more robust" not in found["sentence"]
     assert document["pairing"] == "image"
     assert any("paired by image" in note for note in document["notes"])
 

@@ -1,0 +1,89 @@
+"""Every measure of the registry: its table is consistent, and its answer right where that is known in closed form."""
+
+import numpy as np
+import pytest
+
+from analyzer import store
+from analyzer.measures import NUMBERS, REGISTRY, TABLES, Observation, geometry
+from analyzer.measures.quantities import HIGHER, LOWER
+from analyzer.measures.scores import TrueClass
+from analyzer.statistics import QUANTILES
+
+RADII, TRIALS, DIMENSION = (1.0, 2.0), 12, 30
+# Around an orthogonal linear map whose log-odds are the trial's number times the radius.
+KNOWN = {
+    "isotropy": {"isotropy_log_odds": lambda values: np.ptp(values, axis=-1), "expected": [11.0, 22.0]},
+    "symmetry": {"symmetry_log_odds": lambda values: np.ptp(values, axis=-1), "expected": [11.0, 22.0]},
+    "topology": {"mantel_r": lambda values: values[:, 0], "expected": [1.0, 1.0]},
+    "lipschitz": {"jacobian_rms": lambda values: values[:, 0], "expected": [1.0, 1.0]},
+}
+"""Measure -> a variable, what of it is known, and its value at each radius."""
+
+
+@pytest.fixture
+def around(rng):
+    noise = rng.uniform(-1, 1, (len(RADII), TRIALS, DIMENSION)) * np.array(RADII)[:, None, None]
+    features = noise @ np.linalg.qr(rng.standard_normal((DIMENSION, DIMENSION)))[0]
+    log_odds = np.arange(TRIALS) * np.array(RADII)[:, None]
+    scores = TrueClass(1 / (1 + np.exp(-log_odds)), log_odds, np.zeros(log_odds.shape, np.int32))
+    return Observation(
+        scores={"noise": scores, "permutation": scores},
+        input_gram=np.stack([rows @ rows.T for rows in noise]),
+        feature_gram=np.stack([geometry.centred_gram(rows) for rows in features])[:, None],
+        feature_distance=np.linalg.norm(features, axis=-1)[..., None],
+        feature_floor=np.zeros(1),
+        dimension=DIMENSION,
+        norm="linf",
+        permutations=19,
+        key=1,
+    )
+
+
+def test_every_measure_has_a_row():
+    assert KNOWN.keys() == REGISTRY.keys()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_the_closed_form(name, around):
+    arrays = REGISTRY[name].observe(around)
+    stored = [variable for variable in REGISTRY[name].variables if variable.derived is None]
+    assert arrays.keys() == {variable.name for variable in stored}
+    length = {"radius": len(RADII), "trial": TRIALS, "layer": 1}
+    for variable in stored:
+        assert arrays[variable.name].shape == tuple(length[dim] for dim in variable.dims[1:])
+    variable, reduce = next(iter(KNOWN[name].items()))
+    np.testing.assert_allclose(reduce(arrays[variable]), KNOWN[name]["expected"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title.partition(":")[0])
+def test_a_table_is_consistent(table):
+    variables = {variable.name for variable in (*store.VARIABLES, *store.DERIVED)}
+    for number in table.numbers:
+        quantity = number.quantity
+        assert set(quantity.reads) <= variables
+        assert quantity.floor in ("", *variables)
+        assert quantity.more_robust in (None, LOWER, HIGHER)
+        assert callable(number.statistic) or number.statistic in (*QUANTILES, "mean", "share")
+        assert callable(number.statistic) or number.name.endswith(f"_{number.statistic}")
+        assert number.by_radius or number.overall
+        assert quantity.layered == table.layered
+    assert table.columns, "a table without columns shows nothing"
+
+
+def test_names_are_unique_and_declared_once():
+    names = [number.name for table in TABLES for number in table.numbers]
+    assert len(names) == len(set(names)) == len(NUMBERS)
+
+
+def test_what_is_compared_has_a_title_and_a_name_of_its_own():
+    compared = [quantity for measure in REGISTRY.values() for quantity in measure.compared]
+    assert all(quantity.title for quantity in compared)
+    assert len({quantity.name for quantity in compared}) == len(compared)
+
+
+def test_profiles_are_of_variables_with_a_layer():
+    dims = {variable.name: variable.dims for variable in (*store.VARIABLES, *store.DERIVED)}
+    for measure in REGISTRY.values():
+        for profile in measure.profiles:
+            assert "layer" in dims[profile.variable]
+            assert profile.linear == "" or "layer" in dims[profile.linear]
