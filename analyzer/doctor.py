@@ -1,6 +1,6 @@
 """What this installation can do, and whether its own arithmetic gives the answers known in advance."""
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,8 +16,24 @@ from analyzer.study import provenance
 PHILOX_FIRST = 0x2F4BA6408E4D89B
 
 
-def examine() -> dict[str, Any]:
-    """Versions, providers (see `session.available`) and checks, each {"name", "passed", "detail"}."""
+class Check(TypedDict):
+    """A check of the installation's own arithmetic or files."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Examination(TypedDict):
+    """What this installation is and can do."""
+
+    versions: dict[str, str]
+    providers: list[session.ProviderStatus]
+    checks: list[Check]
+
+
+def examine() -> Examination:
+    """Versions, providers that really work, and checks."""
     checks = [_philox(), _mantel(), _bundled()]
     try:
         providers = session.available()
@@ -27,7 +43,7 @@ def examine() -> dict[str, Any]:
     return {"versions": provenance.versions(), "providers": providers, "checks": checks}
 
 
-def _philox() -> dict[str, Any]:
+def _philox() -> Check:
     first = int(random_words(0, 1)[0])
     return {
         "name": "random stream",
@@ -36,7 +52,7 @@ def _philox() -> dict[str, Any]:
     }
 
 
-def _mantel() -> dict[str, Any]:
+def _mantel() -> Check:
     points = random_words(1, 40 * 8).astype(np.float64).reshape(2, 40, 4) / 2.0**64
     x, y = (geometry.distances(geometry.centred_gram(p)) for p in points)
     r, p = topology.mantel(x, y, permutations=999, key=2)
@@ -49,7 +65,7 @@ def _mantel() -> dict[str, Any]:
     }
 
 
-def _bundled() -> dict[str, Any]:
+def _bundled() -> Check:
     try:
         folder = bundled.folder()
         for name in bundled.NETWORKS:

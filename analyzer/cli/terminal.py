@@ -23,10 +23,12 @@ from analyzer.text import safe as safe
 from analyzer.text import short as _short
 
 if TYPE_CHECKING:
+    from analyzer.doctor import Examination
     from analyzer.measures import Number
     from analyzer.measures import Table as Declared
     from analyzer.store import State
     from analyzer.study import Progress
+    from analyzer.summary import ImageCounts
 
 LINE_EVERY = 30.0
 SHOWN = 5  # unreadable images named on the screen
@@ -82,7 +84,7 @@ def print_summary(document: dict[str, Any]) -> None:
         say(f"! {warning}", style="yellow")
 
 
-def image_line(images: dict[str, Any]) -> str:
+def image_line(images: "ImageCounts") -> str:
     """How many images were read, bad, wrong, below the threshold, measured; which ones are bad."""
     parts = [
         f"{images['read']} of {images['found']} images read",
@@ -149,7 +151,7 @@ def print_description(name: str, description: dict[str, Any]) -> None:
         say(f"! {note}", style="yellow")
 
 
-def print_doctor(report: dict[str, Any]) -> None:
+def print_doctor(report: "Examination") -> None:
     """What `doctor.examine` found."""
     say(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     for provider in report["providers"]:

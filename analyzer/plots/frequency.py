@@ -27,7 +27,7 @@ _HOW = (
 
 
 def draw(frequency: "Frequency", *, name: str, says: str) -> Picture:
-    """One point a filter with the predicted curve, beside the spectra of the filter that changes least and the one that changes most.
+    """One point a filter with the predicted curve; beside it the spectra of those that change least and most.
 
     name: of the layer, for the title. says: the sentence below.
     """

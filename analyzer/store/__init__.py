@@ -14,7 +14,7 @@ from analyzer.store.manifest import Image, is_file_of_a_run
 from analyzer.store.results import open_run, scales_of, write_results
 from analyzer.store.run import Run, State
 from analyzer.store.schema import COMMON, DERIVED, SCHEMA, VARIABLES, undefined_unit, unit_key
-from analyzer.store.status import ImageStatus, LogOddsStatus
+from analyzer.store.status import ImageStatus, LogOddsStatus, Outcome
 from analyzer.store.verify import Problem, verify
 from analyzer.store.writer import Store, check_writable, open_store
 
@@ -26,6 +26,7 @@ __all__ = [
     "Image",
     "ImageStatus",
     "LogOddsStatus",
+    "Outcome",
     "Problem",
     "Run",
     "State",

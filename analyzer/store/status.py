@@ -1,6 +1,23 @@
-"""Why a value of an image is there or not. Stored as numbers, described in the results by the names in lower case."""
+"""What became of an image, and why a value of it is there or not.
 
-from enum import IntEnum
+Integers are stored, and described in the results by the names in lower case; texts stand in calibration.json.
+"""
+
+from enum import IntEnum, StrEnum
+
+
+class Outcome(StrEnum):
+    """What the selection pass made of an image."""
+
+    GOOD = "good"
+    """Classified correctly with enough confidence: it counts."""
+    WRONG = "wrong"
+    BELOW_CONFIDENCE = "below_confidence"
+    BAD = "bad"
+    """It cannot be read."""
+    NON_FINITE = "non_finite"
+    DUPLICATE = "duplicate"
+    """The same file as another one."""
 
 
 class ImageStatus(IntEnum):

@@ -10,9 +10,8 @@ from analyzer.measures.scores import TrueClass
 from analyzer.perturbations import derived_key
 from analyzer.store import ImageStatus, LogOddsStatus
 from analyzer.study.model import Model
-from analyzer.study.packing import Piece
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Perturbed
+from analyzer.study.rows import Perturbed, Piece
 
 
 class LabelledImage(NamedTuple):

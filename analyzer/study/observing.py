@@ -1,24 +1,26 @@
 """One image: its perturbations through the session, and what the measures make of the answers.
 
 The path of one image: clean row, then for each radius the noise family and the permutation family, then copies of the
-clean row that differ in the last bits and show the noise floor. They are packed into one reused batch (`packing`);
+clean row that differ in the last bits and show the noise floor. They are packed into one reused batch;
 every full batch goes through the session; its scores are reduced at once to those of the true class, and its features
 to distances and a Gram matrix as soon as a radius is complete (`answers`).
 """
 
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.perturbations import Perturbations
+from analyzer.session import Feed, Runner
 from analyzer.study.answers import Answers, LabelledImage
 from analyzer.study.model import FLOOR_ROWS, Model
-from analyzer.study.packing import Piece, run_rows
 from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Clean, LastBits, Perturbed, Source
+from analyzer.study.rows import Batch, Clean, LastBits, Perturbed, Piece, Source
 
 
 def observe(
@@ -60,3 +62,77 @@ def _sources(model: Model, image: LabelledImage, protocol: Protocol, clean: NDAr
                 perturbations, k, pixels=image.pixels, clean=clean, prepare=model.preprocessing, protocol=protocol
             )
     yield LastBits(model.preprocessing.last_bit_copies(clean, FLOOR_ROWS))
+
+
+def run_rows(
+    session: Runner,
+    sources: Iterator[Source],
+    *,
+    clean: NDArray[np.float32],
+    take: Callable[..., None],
+    finished: bool = False,
+) -> None:
+    """Pack the rows of all sources into batches of the session's one shape; hand pieces and answers to `take`.
+
+    The last batch is padded with clean rows: at other places of the batch, they widen the noise floor's sample. On a
+    CPU the rows are made between passes, on all cores; where the session composes them, during the pass before.
+    finished: whether rows are made on the host in any case, since clipping or rounding finishes them.
+    """
+    composed = session.composes and not finished
+    buffers = [Batch(session.batch_size, clean, composed=composed) for _ in range(1 + session.composes)]
+
+    def filled() -> Iterator[tuple[list[Piece], Feed]]:
+        packed = (_around_clean if session.reduces else _packed)(sources, session.batch_size)
+        for pieces, batch in zip(packed, itertools.cycle(buffers), strict=False):
+            start = 0
+            for source, trials in pieces:
+                source.write(trials, batch, start)
+                start += len(trials)
+            yield pieces, batch.feed()
+
+    for pieces, answers in (_one_ahead if session.composes else _in_turn)(session, filled()):
+        take(pieces, *answers)
+
+
+def _packed(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]:
+    """The pieces of each batch of `size` rows."""
+    pieces: list[Piece] = []
+    room = size
+    for source in sources:
+        done = 0
+        while done < source.count:
+            trials = range(done, min(source.count, done + room))
+            pieces.append(Piece(source, trials))
+            room, done = room - len(trials), trials.stop
+            if not room:
+                yield pieces
+                pieces, room = [], size
+    if pieces:
+        yield [*pieces, Piece(Clean(room), range(room))]
+
+
+def _around_clean(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]:
+    """A batch for each source, with the clean row first: what a reduced graph relates to it and to each other."""
+    first = Piece(Clean(1), range(1))
+    for source in sources:
+        room = size - 1 - source.count
+        padding = Piece(Clean(room), range(room))
+        yield [first, Piece(source, range(source.count)), *([padding] if room else [])]
+
+
+def _in_turn(session: Runner, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+    for pieces, feed in feeds:
+        yield pieces, session.run(feed)
+
+
+def _one_ahead(session: Runner, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:
+    """The next batch is made while the device computes; its pass is queued before the last one's answers are used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="pass") as device:
+        running: tuple[list[Piece], Future[Any]] | None = None
+        for pieces, feed in feeds:
+            queued = pieces, device.submit(session.run, feed)
+            if running is not None:
+                yield running[0], running[1].result()
+            running = queued
+        if running is not None:
+            yield running[0], running[1].result()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 import numpy as np
@@ -75,6 +75,13 @@ class Source(Interface):
 
     def write(self, trials: range, batch: Batch, start: int) -> None:
         """Put some of its rows into the batch, from row `start` on."""
+
+
+class Piece(NamedTuple):
+    """Rows of a batch that belong together: `trials` of one source."""
+
+    source: Source
+    trials: range
 
 
 @dataclasses.dataclass

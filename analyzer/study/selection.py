@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from analyzer.errors import InputError
 from analyzer.images import ImageError, ImageFile, Pixels, read
-from analyzer.store import unit_key
+from analyzer.store import Outcome, unit_key
 from analyzer.store.documents import Calibration, Candidate, SelectedImage
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
 
 CALIBRATION_IMAGES = 2000
-GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE = "good", "wrong", "below_confidence", "bad", "non_finite", "duplicate"
 
 
 def select(
@@ -69,7 +68,7 @@ class _Pass:
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
         self.other_kind = self.judged = 0
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
-        self.good = sum(c["outcome"] == GOOD for c in self.candidates)
+        self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
 
     @property
     def complete(self) -> bool:
@@ -78,7 +77,7 @@ class _Pass:
 
     def bad(self, image: ImageFile, reason: str) -> None:
         """Record an image that cannot be read."""
-        self.candidates.append({"id": image.id, "label": image.label, "outcome": BAD, "reason": reason})
+        self.candidates.append({"id": image.id, "label": image.label, "outcome": Outcome.BAD, "reason": reason})
 
     def run(
         self, waiting: list[tuple[ImageFile, Pixels]], tick: Callable[[int, int], None]
@@ -102,7 +101,7 @@ class _Pass:
         self, image: ImageFile, pixels: Pixels, scores: NDArray[np.floating], features: list[NDArray[np.float32]]
     ) -> None:
         if pixels.sha256 in self.hashes:
-            self.candidates.append({"id": image.id, "sha256": pixels.sha256, "outcome": DUPLICATE})
+            self.candidates.append({"id": image.id, "sha256": pixels.sha256, "outcome": Outcome.DUPLICATE})
             return
         self.hashes.add(pixels.sha256)
         self._refuse_other_kind(image, scores)
@@ -113,12 +112,12 @@ class _Pass:
         seen = self.model.true_class(scores, label=label)
         confidence = float(seen.score)
         if seen.predicted == -1:
-            outcome = NON_FINITE
+            outcome = Outcome.NON_FINITE
         elif seen.predicted != label:
-            outcome = WRONG
+            outcome = Outcome.WRONG
         else:
-            outcome = GOOD if confidence >= self.protocol.min_confidence else UNSURE
-        self.good += outcome == GOOD
+            outcome = Outcome.GOOD if confidence >= self.protocol.min_confidence else Outcome.BELOW_CONFIDENCE
+        self.good += outcome == Outcome.GOOD
         self.candidates.append(
             {
                 "id": image.id,
@@ -156,7 +155,7 @@ class _Pass:
 
         Raises InputError when there is nothing to measure.
         """
-        counts = dict.fromkeys((GOOD, WRONG, UNSURE, BAD, NON_FINITE, DUPLICATE), 0)
+        counts = {str(outcome): 0 for outcome in Outcome}
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
         if self.model.prepared.kind == "logits" and self.judged and self.other_kind == self.judged:
@@ -164,17 +163,17 @@ class _Pass:
                 "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
                 "set output.kind to probabilities"
             )
-        if counts[BAD] * 2 > len(self.candidates):
-            first = next(c for c in self.candidates if c["outcome"] == BAD)
+        if counts[Outcome.BAD] * 2 > len(self.candidates):
+            first = next(c for c in self.candidates if c["outcome"] == Outcome.BAD)
             raise InputError(
-                f"{counts[BAD]} of {len(self.candidates)} images cannot be read, first {first['id']}: "
+                f"{counts[Outcome.BAD]} of {len(self.candidates)} images cannot be read, first {first['id']}: "
                 f"{first['reason']}; is this the right folder?"
             )
-        if not counts[GOOD]:
+        if not counts[Outcome.GOOD]:
             raise InputError(self._none_counts(counts))
         varied = {name: np.isfinite(self.low[name]) for name in self.low}
         ranges = {name: self.high[name] - self.low[name] if varied[name] else 0.0 for name in self.low}
-        chosen = [c for c in self.candidates if c["outcome"] == GOOD][: self.protocol.limit]
+        chosen = [c for c in self.candidates if c["outcome"] == Outcome.GOOD][: self.protocol.limit]
         return {
             "input_range": ranges["input"],
             "feature_range": {name: ranges[name] for name in self.model.layers},
@@ -191,7 +190,9 @@ class _Pass:
 
     def _none_counts(self, counts: dict[str, int]) -> str:
         sure = sorted(
-            (c for c in self.candidates if c["outcome"] == UNSURE), key=lambda c: c["confidence"] or 0.0, reverse=True
+            (c for c in self.candidates if c["outcome"] == Outcome.BELOW_CONFIDENCE),
+            key=lambda c: c["confidence"] or 0.0,
+            reverse=True,
         )
         if sure:
             best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
@@ -200,8 +201,8 @@ class _Pass:
                 f"best: {best}. Lower `min_confidence`, or check the card's mean, std and channels"
             )
         return (
-            f"no image counts: {counts[WRONG]} classified wrongly, {counts[NON_FINITE]} with outputs that are not "
-            "finite. Check the labels and the card's mean, std and channels"
+            f"no image counts: {counts[Outcome.WRONG]} classified wrongly, {counts[Outcome.NON_FINITE]} with outputs "
+            "that are not finite. Check the labels and the card's mean, std and channels"
         )
 
 

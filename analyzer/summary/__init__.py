@@ -15,7 +15,7 @@ import numpy as np
 from analyzer import store
 from analyzer.measures import NUMBERS, tables_of
 from analyzer.statistics import Estimate
-from analyzer.store import ImageStatus, Problem, Run, scales_of
+from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import Calibration, Context
 from analyzer.store.files import plain
 from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_text
@@ -189,16 +189,16 @@ def _images(dataset: Any, calibration: Calibration, limit: int) -> ImageCounts:
     return {
         "asked": limit,
         "found": calibration["found"],
-        "read": len(calibration["candidates"]) - counts["bad"],
-        "bad": counts["bad"],
+        "read": len(calibration["candidates"]) - counts[Outcome.BAD],
+        "bad": counts[Outcome.BAD],
         "bad_images": [
-            {"id": c["id"], "reason": c["reason"]} for c in calibration["candidates"] if c["outcome"] == "bad"
+            {"id": c["id"], "reason": c["reason"]} for c in calibration["candidates"] if c["outcome"] == Outcome.BAD
         ],
-        "wrong": counts["wrong"],
-        "below_confidence": counts["below_confidence"],
-        "non_finite": counts["non_finite"],
-        "duplicate": counts["duplicate"],
-        "eligible": counts["good"],
+        "wrong": counts[Outcome.WRONG],
+        "below_confidence": counts[Outcome.BELOW_CONFIDENCE],
+        "non_finite": counts[Outcome.NON_FINITE],
+        "duplicate": counts[Outcome.DUPLICATE],
+        "eligible": counts[Outcome.GOOD],
         "selected": len(calibration["selected"]),
         "finished": int(status.size),
         "measured": int((status == ImageStatus.MEASURED).sum()),

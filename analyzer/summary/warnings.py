@@ -6,7 +6,7 @@ from typing import Any
 
 from analyzer.measures import REGISTRY
 from analyzer.statistics import Estimate
-from analyzer.store import ImageStatus, LogOddsStatus
+from analyzer.store import ImageStatus, LogOddsStatus, Outcome
 from analyzer.store.documents import Calibration, Manifest
 from analyzer.summary.names import by_radius, radius_text
 
@@ -42,7 +42,7 @@ def warnings(
 
 def _left_out(calibration: Calibration) -> Iterator[str]:
     """Of the selection pass."""
-    duplicates = calibration["counts"]["duplicate"]
+    duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."
     converted = Counter(note for candidate in calibration["candidates"] for note in candidate.get("notes", []))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures.quantities import Quantity, contributions, per_image
-from analyzer.store import ImageStatus, Run, State
+from analyzer.store import ImageStatus, Outcome, Run, State
 
 Array = NDArray[np.float64]
 PROTOCOL = ("radii", "trials", "norm", "clip", "round", "seed", "min_confidence")
@@ -163,5 +163,5 @@ def same_calibration(runs: Sequence[OpenRun]) -> bool:
 
 def _calibrated(run: Run) -> Iterator[str]:
     for candidate in run.calibration.get("candidates", []) if run.calibration else []:
-        if candidate.get("outcome") not in ("bad", "duplicate"):
+        if candidate.get("outcome") not in (Outcome.BAD, Outcome.DUPLICATE):
             yield str(candidate.get("sha256"))
