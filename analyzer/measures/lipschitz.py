@@ -44,9 +44,9 @@ def pooled_moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np
     Columns: n, sum x .. x^4, sum y, xy, x^2 y; points with a NaN are left out. They add up over images, so that a
     bootstrap over images refits without touching the points again. Sum y^2 is not needed for the coefficients.
     """
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
-    columns = [known, x, x**2, x**3, x**4, y, x * y, x**2 * y]
+    both_finite = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(both_finite, x, 0.0), np.where(both_finite, y, 0.0)
+    columns = [both_finite, x, x**2, x**3, x**4, y, x * y, x**2 * y]
     return np.stack([np.asarray(c, dtype=np.float64).sum(axis=-1) for c in columns], axis=-1)
 
 

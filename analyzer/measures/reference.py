@@ -43,10 +43,10 @@ def linear_band(
     ratios = np.asarray(participation, dtype=np.float64)
     shape, ratios = ratios.shape, np.clip(ratios.ravel(), 1.0, dimension)
     bands = np.full((3, ratios.size), np.nan)
-    known = np.isfinite(ratios)
-    if trials < 3 or not known.any():
+    finite = np.isfinite(ratios)
+    if trials < 3 or not finite.any():
         return _unpacked(bands, shape)
-    nodes = np.unique(ratios[known])
+    nodes = np.unique(ratios[finite])
     if nodes.size > _NODES:
         nodes = np.geomspace(nodes[0], nodes[-1], _NODES)
     simulated = min(trials, _MOST_TRIALS)
@@ -55,7 +55,7 @@ def linear_band(
     shrink = np.sqrt(simulated / trials)
     quantiles = (middle + shrink * (low - middle), middle, middle + shrink * (high - middle))
     for row, values in zip(bands, quantiles, strict=True):
-        row[known] = np.interp(np.log(ratios[known]), np.log(nodes), values)
+        row[finite] = np.interp(np.log(ratios[finite]), np.log(nodes), values)
     return _unpacked(bands, shape)
 
 

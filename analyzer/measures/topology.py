@@ -215,17 +215,17 @@ def observe(around: Observation) -> dict[str, NDArray[Any]]:
         r, p = mantel(inputs, outputs, permutations=around.permutations, key=around.key)
         participation = geometry.participation_ratio(around.feature_gram, around.dimension)
 
-    def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def where_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(why == MantelStatus.DEFINED, values, np.nan)
 
     return {
-        "mantel_r": known(r),
-        "mantel_p": known(p),
-        "mantel_r_linear": known(mantel_linear(participation, dimension=around.dimension, norm=around.norm)),
-        "participation_ratio": known(participation),
+        "mantel_r": where_defined(r),
+        "mantel_p": where_defined(p),
+        "mantel_r_linear": where_defined(mantel_linear(participation, dimension=around.dimension, norm=around.norm)),
+        "participation_ratio": where_defined(participation),
         "mantel_status": why,
-        "alpha_departure": known(alpha_departure(inputs, outputs)),
-        "alpha_departure_linear": known(alpha_linear(participation, dimension=around.dimension, trials=trials)),
+        "alpha_departure": where_defined(alpha_departure(inputs, outputs)),
+        "alpha_departure_linear": where_defined(alpha_linear(participation, dimension=around.dimension, trials=trials)),
     }
 
 

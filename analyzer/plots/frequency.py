@@ -72,7 +72,11 @@ def _key() -> tuple[list[Line2D], list[str]]:
 
 
 def _points(ax: Axes, frequency: "Frequency", defined: Any) -> None:
-    x, measured, expected = frequency.participation[defined], frequency.norm_difference[0][defined], frequency.norm_difference_predicted
+    x, measured, expected = (
+        frequency.participation[defined],
+        frequency.norm_difference[0][defined],
+        frequency.norm_difference_predicted,
+    )
     reach = np.geomspace(x.min() / 1.15, min(1.0, x.max() * 1.15), 200)
     line = predicted_norm_difference(reach, positions=frequency.positions, dimension=frequency.dimension)
     ax.plot(reach, line, color="black", linewidth=1.2)
