@@ -27,9 +27,19 @@ class Estimate(NamedTuple):
 
 
 def share(flags: NDArray[Any]) -> Estimate:
-    """Share of images for which a flag holds, with Wilson's interval. flags: (image,), NaN where unknown.
+    """Share of images for which a flag holds, with Wilson's interval.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+
+    Args:
+        flags: (image,), 0 or 1, NaN where unknown.
+
+    Returns:
+        The share, 0..1. NaN leaves an image out, also of n; without any image all is NaN.
+
+    >>> value, low, high, n = share(np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0, np.nan]))
+    >>> f"{value} ({low:.3f} to {high:.3f}) of {n}"
+    '0.5 (0.237 to 0.763) of 10'
     """
     from scipy.stats import binomtest
 
@@ -42,11 +52,26 @@ def share(flags: NDArray[Any]) -> Estimate:
 
 
 def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, seed: int = 0) -> Estimate:
-    """A statistic over images with its bootstrap interval. values: (image,), NaN left out and not counted in n.
+    """A statistic over images with its bootstrap interval.
 
     BCa (Efron, "Better bootstrap confidence intervals", JASA 82, 1987); the percentile interval where BCa
-    degenerates, none below two images or where all are equal. Fine for means; quantiles have `quantile_over_images`.
-    `statistic` takes (values, axis=...), such as np.mean. With few images from a skewed distribution it is optimistic.
+    degenerates. Fine for means; quantiles have `quantile_over_images`. With few images from a skewed distribution it
+    is optimistic.
+
+    Args:
+        values: (image,), in any unit.
+        statistic: Takes (values, axis=...), such as np.mean.
+        seed: Of the resamples.
+
+    Returns:
+        In the unit of `values`. NaN leaves an image out, also of n; without any image all is NaN. No interval below
+        two images, or where all are equal: equal values say nothing about their spread.
+
+    >>> mean = over_images(np.arange(11.0), np.mean)
+    >>> mean.value, mean.low < 5 < mean.high, mean.n
+    (5.0, True, 11)
+    >>> over_images(np.array([2.0, 2.0, np.nan]), np.mean)
+    Estimate(value=2.0, low=nan, high=nan, n=2)
     """
     from scipy.stats import bootstrap
 
@@ -57,7 +82,7 @@ def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, s
     value = float(statistic(defined, axis=-1))
     if defined.size < 2:
         return Estimate(value, np.nan, np.nan, int(defined.size))
-    if np.ptp(defined) == 0:  # equal values say nothing about their spread
+    if np.ptp(defined) == 0:
         return Estimate(value, np.nan, np.nan, int(defined.size))
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns where BCa degenerates, and gives NaN: looked for below
@@ -78,11 +103,21 @@ def mean_share(values: NDArray[np.float64]) -> Estimate:
 
 
 def quantile_over_images(values: NDArray[np.float64], quantile: float) -> Estimate:
-    """A quantile over images with its order-statistic interval, which holds for any distribution. values: (image,).
+    """A quantile over images with its order-statistic interval, which holds for any distribution.
 
     The interval runs between the order statistics that the binomial distribution names (David and Nagaraja, Order
-    Statistics, 2003, 7.1); none where the sample is too small to have one: below 6 images for the median, below 36 for
-    the 90th percentile. NaN is left out and not counted in n.
+    Statistics, 2003, 7.1).
+
+    Args:
+        values: (image,), in any unit.
+        quantile: Which one, 0..1; interpolated between values.
+
+    Returns:
+        In the unit of `values`. NaN leaves an image out, also of n; without any image all is NaN. No interval where
+        the sample is too small to have one: below 6 images for the median, below 36 for the 90th percentile.
+
+    >>> quantile_over_images(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 0.5)
+    Estimate(value=3.5, low=1.0, high=6.0, n=6)
     """
     from scipy.stats import binom
 
@@ -99,11 +134,23 @@ def quantile_over_images(values: NDArray[np.float64], quantile: float) -> Estima
 
 
 def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...], *, seed: int = 0) -> list[Estimate]:
-    """Quantiles of all points of all images, percentile bootstrap over images. values: (image, point), NaN left out.
+    """Quantiles of all points of all images, percentile bootstrap over images.
 
-    No interval below FEW_IMAGES. The values are exact (inverse of the empirical distribution); the intervals resample
-    images and read the quantile off each image's counts at 1,024 pooled order statistics, so that they cost one matrix
-    product instead of a sort a resample. With few images they are optimistic in the tails.
+    The values are exact (inverse of the empirical distribution); the intervals resample images and read the quantile
+    off each image's counts at 1,024 pooled order statistics, so that they cost one matrix product instead of a sort a
+    resample. With few images they are optimistic in the tails.
+
+    Args:
+        values: (image, point), in any unit; NaN is left out.
+        quantiles: Which ones, 0..1.
+        seed: Of the resamples.
+
+    Returns:
+        One for each quantile, in the unit of `values`; n counts the images with any point. All NaN without any point,
+        no interval below 10 images (FEW_IMAGES).
+
+    >>> pooled_quantiles(np.array([[1.0, 2.0], [3.0, np.nan]]), (0.5,))
+    [Estimate(value=2.0, low=nan, high=nan, n=2)]
     """
     finite = np.isfinite(values)
     pool = values[finite]
