@@ -27,88 +27,135 @@ class Estimate(NamedTuple):
 
 
 def share(flags: NDArray[Any]) -> Estimate:
-    """Share of images for which a flag holds, with Wilson's interval. flags: (image,), NaN where unknown.
+    """Share of images for which a flag holds, with Wilson's interval.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+
+    Args:
+        flags: (image,), 0 or 1, NaN where unknown.
+
+    Returns:
+        The share, 0..1. NaN leaves an image out, also of n; without any image all is NaN.
+
+    >>> value, low, high, n = share(np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0, np.nan]))
+    >>> f"{value} ({low:.3f} to {high:.3f}) of {n}"
+    '0.5 (0.237 to 0.763) of 10'
     """
     from scipy.stats import binomtest
 
     values = np.asarray(flags, dtype=np.float64)
-    known = values[np.isfinite(values)]
-    if known.size == 0:
+    defined = values[np.isfinite(values)]
+    if defined.size == 0:
         return Estimate(np.nan, np.nan, np.nan, 0)
-    interval = binomtest(int(known.sum()), known.size).proportion_ci(LEVEL, method="wilson")
-    return Estimate(float(known.mean()), float(interval.low), float(interval.high), int(known.size))
+    interval = binomtest(int(defined.sum()), defined.size).proportion_ci(LEVEL, method="wilson")
+    return Estimate(float(defined.mean()), float(interval.low), float(interval.high), int(defined.size))
 
 
 def over_images(values: NDArray[np.float64], statistic: Callable[..., Any], *, seed: int = 0) -> Estimate:
-    """A statistic over images with its bootstrap interval. values: (image,), NaN left out and not counted in n.
+    """A statistic over images with its bootstrap interval.
 
     BCa (Efron, "Better bootstrap confidence intervals", JASA 82, 1987); the percentile interval where BCa
-    degenerates, none below two images or where all are equal. Fine for means; quantiles have `quantile_over_images`.
-    `statistic` takes (values, axis=...), such as np.mean. With few images from a skewed distribution it is optimistic.
+    degenerates. Fine for means; quantiles have `quantile_over_images`. With few images from a skewed distribution it
+    is optimistic.
+
+    Args:
+        values: (image,), in any unit.
+        statistic: Takes (values, axis=...), such as np.mean.
+        seed: Of the resamples.
+
+    Returns:
+        In the unit of `values`. NaN leaves an image out, also of n; without any image all is NaN. No interval below
+        two images, or where all are equal: equal values say nothing about their spread.
+
+    >>> mean = over_images(np.arange(11.0), np.mean)
+    >>> mean.value, mean.low < 5 < mean.high, mean.n
+    (5.0, True, 11)
+    >>> over_images(np.array([2.0, 2.0, np.nan]), np.mean)
+    Estimate(value=2.0, low=nan, high=nan, n=2)
     """
     from scipy.stats import bootstrap
 
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    if known.size == 0:
+    defined = np.asarray(values, dtype=np.float64)
+    defined = defined[np.isfinite(defined)]
+    if defined.size == 0:
         return Estimate(np.nan, np.nan, np.nan, 0)
-    value = float(statistic(known, axis=-1))
-    if known.size < 2:
-        return Estimate(value, np.nan, np.nan, int(known.size))
-    if np.ptp(known) == 0:  # equal values say nothing about their spread
-        return Estimate(value, np.nan, np.nan, int(known.size))
+    value = float(statistic(defined, axis=-1))
+    if defined.size < 2:
+        return Estimate(value, np.nan, np.nan, int(defined.size))
+    if np.ptp(defined) == 0:
+        return Estimate(value, np.nan, np.nan, int(defined.size))
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns where BCa degenerates, and gives NaN: looked for below
         rng = np.random.default_rng(seed)
-        resampled = bootstrap((known,), statistic, n_resamples=RESAMPLES, batch=_BATCH, method="BCa", rng=rng)
+        resampled = bootstrap((defined,), statistic, n_resamples=RESAMPLES, batch=_BATCH, method="BCa", rng=rng)
     low, high = resampled.confidence_interval
     if not (np.isfinite(low) and np.isfinite(high)):
         low, high = _percentiles(resampled.bootstrap_distribution)
-    return Estimate(value, float(low), float(high), int(known.size))
+    return Estimate(value, float(low), float(high), int(defined.size))
 
 
 def mean_share(values: NDArray[np.float64]) -> Estimate:
     """Mean over images of a share in 0..1 within each. values: (image,); Wilson's interval where all are 0 or all 1."""
-    known = values[np.isfinite(values)]
-    if known.size and np.ptp(known) == 0 and known[0] in (0.0, 1.0):
+    defined = values[np.isfinite(values)]
+    if defined.size and np.ptp(defined) == 0 and defined[0] in (0.0, 1.0):
         return share(values)
     return over_images(values, np.mean)
 
 
 def quantile_over_images(values: NDArray[np.float64], quantile: float) -> Estimate:
-    """A quantile over images with its order-statistic interval, which holds for any distribution. values: (image,).
+    """A quantile over images with its order-statistic interval, which holds for any distribution.
 
     The interval runs between the order statistics that the binomial distribution names (David and Nagaraja, Order
-    Statistics, 2003, 7.1); none where the sample is too small to have one: below 6 images for the median, below 36 for
-    the 90th percentile. NaN is left out and not counted in n.
+    Statistics, 2003, 7.1).
+
+    Args:
+        values: (image,), in any unit.
+        quantile: Which one, 0..1; interpolated between values.
+
+    Returns:
+        In the unit of `values`. NaN leaves an image out, also of n; without any image all is NaN. No interval where
+        the sample is too small to have one: below 6 images for the median, below 36 for the 90th percentile.
+
+    >>> quantile_over_images(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 0.5)
+    Estimate(value=3.5, low=1.0, high=6.0, n=6)
     """
     from scipy.stats import binom
 
-    known = np.sort(np.asarray(values, dtype=np.float64)[np.isfinite(values)])
-    n = int(known.size)
+    ordered = np.sort(np.asarray(values, dtype=np.float64)[np.isfinite(values)])
+    n = int(ordered.size)
     if n == 0:
         return Estimate(np.nan, np.nan, np.nan, 0)
-    value = float(np.quantile(known, quantile))
+    value = float(np.quantile(ordered, quantile))
     low = int(binom.ppf((1 - LEVEL) / 2, n, quantile))
     high = int(binom.ppf((1 + LEVEL) / 2, n, quantile)) + 1
     if low < 1 or high > n:
         return Estimate(value, np.nan, np.nan, n)
-    return Estimate(value, float(known[low - 1]), float(known[high - 1]), n)
+    return Estimate(value, float(ordered[low - 1]), float(ordered[high - 1]), n)
 
 
 def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...], *, seed: int = 0) -> list[Estimate]:
-    """Quantiles of all points of all images, percentile bootstrap over images. values: (image, point), NaN left out.
+    """Quantiles of all points of all images, percentile bootstrap over images.
 
-    No interval below FEW_IMAGES. The values are exact (inverse of the empirical distribution); the intervals resample
-    images and read the quantile off each image's counts at 1,024 pooled order statistics, so that they cost one matrix
-    product instead of a sort a resample. With few images they are optimistic in the tails.
+    The values are exact (inverse of the empirical distribution); the intervals resample images and read the quantile
+    off each image's counts at 1,024 pooled order statistics, so that they cost one matrix product instead of a sort a
+    resample. With few images they are optimistic in the tails.
+
+    Args:
+        values: (image, point), in any unit; NaN is left out.
+        quantiles: Which ones, 0..1.
+        seed: Of the resamples.
+
+    Returns:
+        One for each quantile, in the unit of `values`; n counts the images with any point. All NaN without any point,
+        no interval below 10 images (FEW_IMAGES).
+
+    >>> pooled_quantiles(np.array([[1.0, 2.0], [3.0, np.nan]]), (0.5,))
+    [Estimate(value=2.0, low=nan, high=nan, n=2)]
     """
-    known = np.isfinite(values)
-    pool = values[known]
+    finite = np.isfinite(values)
+    pool = values[finite]
     pool.sort()
-    images = int(known.any(axis=1).sum())
+    images = int(finite.any(axis=1).sum())
     if pool.size == 0:
         return [Estimate(np.nan, np.nan, np.nan, 0)] * len(quantiles)
     exact = [pool[max(0, math.ceil(q * pool.size - 1e-9) - 1)] for q in quantiles]
@@ -133,11 +180,11 @@ def resampled_quantiles(
 
     NaN is left out.
     """
-    known = np.isfinite(values)
+    finite = np.isfinite(values)
     counts = np.empty((len(values), len(grid)))
-    for count, row, k in zip(counts, values, known, strict=True):
-        count[:] = np.searchsorted(np.sort(row[k]), grid, side="right")
-    total = known.sum(axis=1)
+    for count, row, row_finite in zip(counts, values, finite, strict=True):
+        count[:] = np.searchsorted(np.sort(row[row_finite]), grid, side="right")
+    total = finite.sum(axis=1)
     reached = []
     for weights in resample_counts(len(values), seed=seed):
         below, totals = weights @ counts, weights @ total

@@ -8,10 +8,19 @@ from numpy.typing import NDArray
 
 
 def centred_gram(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """G = F F^T of trial-centred features: (trial, feature) -> (trial, trial), float64.
+    """G = F F^T of trial-centred features F.
 
     Centred by the trial mean: an uncentred Gram matrix loses every digit at small radii, where all rows are nearly
     the clean one, and at large radii the common shift would hide the spread.
+
+    Args:
+        features: (trial, feature), any real type.
+
+    Returns:
+        (trial, trial), float64, feature units squared. NaN where features are not finite.
+
+    >>> centred_gram(np.array([[1.0, 2.0], [3.0, 2.0]])).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
     """
     centred = np.asarray(features, dtype=np.float64)
     with np.errstate(invalid="ignore"):  # features that are not finite stay so
@@ -36,9 +45,16 @@ def lengths(gram: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def distances(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Euclidean distances between rows from their Gram matrix: (..., n, n) -> (..., n, n), zero diagonal.
+    """Euclidean distances between rows from their Gram matrix: d_ij^2 = G_ii + G_jj - 2 G_ij.
 
-    d_ij^2 = G_ii + G_jj - 2 G_ij, negative rounding errors cut at 0.
+    Args:
+        gram: (..., n, n), centred or not: the distances are the same.
+
+    Returns:
+        (..., n, n), in the rows' unit, with a zero diagonal. Negative d_ij^2, as rounding makes them, count as 0.
+
+    >>> distances(np.array([[9.0, 0.0], [0.0, 16.0]])).tolist()
+    [[0.0, 5.0], [5.0, 0.0]]
     """
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
     squared = diagonal[..., :, None] + diagonal[..., None, :] - 2 * gram
@@ -58,13 +74,23 @@ def distance_from(rows: NDArray[np.floating], clean: NDArray[np.floating]) -> ND
 def participation_ratio(gram: NDArray[np.float64], dimension: int) -> NDArray[np.float64]:
     """How many independent output directions carry the response: PR = (tr M)^2 / tr(M^2), M = J^T J, estimated.
 
-    From the Gram matrix of trial-centred features, (..., T, T) -> (...): with m = mean(diag G),
+    With m = mean(diag G) and T trials,
 
         PR = m^2 / (mean(offdiag G^2) - (m / (T - 1))^2)
 
-    clipped to [1, dimension]; the subtracted term is the bias that centring brings in. `dimension` is that of the
-    input, D. NaN where the features do not vary, or T < 3. Where the denominator is not above 0 the sample shows no
-    structure at all and PR is D.
+    clipped to [1, D]; the subtracted term is the bias that centring brings in. Where the denominator is not above 0
+    the sample shows no structure at all and PR is D.
+
+    Args:
+        gram: G, (..., T, T), of trial-centred features.
+        dimension: D, that of the input.
+
+    Returns:
+        Shape (...), a pure number. NaN where the features do not vary or are not finite, or T < 3.
+
+    >>> one_direction = np.resize([1.0, -1.0], 100)
+    >>> round(float(participation_ratio(np.outer(one_direction, one_direction), dimension=768)), 3)
+    1.0
     """
     trials = gram.shape[-1]
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
@@ -77,13 +103,22 @@ def participation_ratio(gram: NDArray[np.float64], dimension: int) -> NDArray[np
 
 
 def jacobian_rms(gram: NDArray[np.float64], input_gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """norm_F(J) / sqrt(D), feature units per grey level: (..., T, T) of features and of inputs -> (...).
+    """norm_F(J) / sqrt(D) = sqrt(mean(diag G) / mean(diag G_in)), both trial-centred.
 
-        sqrt(mean(diag G) / mean(diag G_in)), both trial-centred
-
-    The input is centred as well, so that a mean shift, as clipping makes it, does not count as spread.
+    The input is centred here, so that a mean shift, as clipping makes it, does not count as spread.
     Random directions see this root mean square of the singular values over the D inputs, not the largest one.
-    NaN where nothing was added to the pixels.
+
+    Args:
+        gram: G, (..., T, T), of trial-centred features, feature units squared.
+        input_gram: G_in, (..., T, T), of what was added to the pixels, grey levels squared.
+
+    Returns:
+        Shape (...), feature units per grey level. NaN where nothing was added to the pixels.
+
+    >>> added = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> features = 2 * added
+    >>> float(jacobian_rms(features @ features.T, added @ added.T))
+    2.0
     """
     output = np.diagonal(gram, axis1=-2, axis2=-1).mean(axis=-1)
     added = np.diagonal(input_gram, axis1=-2, axis2=-1).mean(axis=-1) - input_gram.mean(axis=(-2, -1))

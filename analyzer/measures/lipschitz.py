@@ -29,9 +29,22 @@ def ratio(
     input_range: float = 1.0,
     feature_range: NDArray[np.float64] | float = 1.0,
 ) -> NDArray[np.float64]:
-    """L_x of Eq. 9, or the raw ratio where both ranges are left at 1: arrays that broadcast -> the same shape.
+    """L_x of Eq. 9, or the raw ratio where both ranges are left at 1.
 
-    Distances are L2. NaN where nothing was added to the pixels or the layer's range is 0: undefined, not 0.
+    Args:
+        feature_distance: L2 distances from the clean image's features, feature units.
+        input_distance: L2 lengths of what was added to the pixels, grey levels.
+        input_range: Maximum minus minimum of the calibration images' pixels, grey levels: the range of h.
+        feature_range: The same of their features, feature units: the range of g.
+
+    Returns:
+        The shape to which the arrays broadcast. A pure number; feature units per grey level of the raw ratio. NaN
+        where nothing was added to the pixels or a layer's range is 0: undefined, not 0.
+
+    >>> ratio(np.array([3.0, 0.0, 1.0]), np.array([2.0, 2.0, 0.0])).tolist()
+    [1.5, 0.0, nan]
+    >>> ratio(np.array([3.0]), np.array([2.0]), input_range=255, feature_range=510).tolist()
+    [0.75]
     """
     inputs = np.where(input_distance > 0, input_distance, np.nan)
     ranges = np.where(np.asarray(feature_range) > 0, feature_range, np.nan)
@@ -44,17 +57,25 @@ def pooled_moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np
     Columns: n, sum x .. x^4, sum y, xy, x^2 y; points with a NaN are left out. They add up over images, so that a
     bootstrap over images refits without touching the points again. Sum y^2 is not needed for the coefficients.
     """
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
-    columns = [known, x, x**2, x**3, x**4, y, x * y, x**2 * y]
+    both_finite = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(both_finite, x, 0.0), np.where(both_finite, y, 0.0)
+    columns = [both_finite, x, x**2, x**3, x**4, y, x * y, x**2 * y]
     return np.stack([np.asarray(c, dtype=np.float64).sum(axis=-1) for c in columns], axis=-1)
 
 
 def fit(moments: NDArray[np.float64], *, degree: int) -> NDArray[np.float64]:
-    """Least-squares polynomial of output against input distance from summed moments: (..., 8) -> (..., degree + 1).
+    """Least-squares polynomial of output against input distance: the black and blue lines of Fig. 6.
 
-    degree 1 or 2, coefficients lowest order first, as the black and blue lines of Fig. 6. NaN where the points do not
-    determine the polynomial.
+    Args:
+        moments: (..., 8), those of `pooled_moments`, summed over images.
+        degree: 1 or 2.
+
+    Returns:
+        (..., degree + 1), coefficients, lowest order first. NaN where the points do not determine the polynomial.
+
+    >>> x = np.arange(5.0)[None]
+    >>> fit(pooled_moments(x, 1 + 2 * x).sum(axis=0), degree=1).round(6).tolist()
+    [1.0, 2.0]
     """
     normal = np.stack(
         [np.stack([moments[..., i + j] for j in range(degree + 1)], axis=-1) for i in range(degree + 1)], axis=-2

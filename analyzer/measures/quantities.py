@@ -147,9 +147,9 @@ def per_image(dataset: Any, quantities: Sequence[Quantity], scales: Scales) -> l
 
 def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis of what is not NaN, NaN where nothing is known: (image, radius) -> (image,)."""
-    known = np.isfinite(values)
+    finite = np.isfinite(values)
     return np.where(
-        known.any(axis=-1), np.where(known, values, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1), np.nan
+        finite.any(axis=-1), np.where(finite, values, 0).sum(axis=-1) / np.maximum(finite.sum(axis=-1), 1), np.nan
     )
 
 

@@ -12,10 +12,17 @@ from analyzer.measures.variables import Variable
 
 
 def score_range(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """range(r) = max_i s_i - min_i s_i over the last axis (trial): shape (..., trial) -> (...).
+    """range(r) = max_i s_i - min_i s_i over the trials (Eq. 4 for noise, Eq. 6 for permutations).
 
-    Probabilities or log-odds in, the same unit out. NaN where any trial is NaN: a range over the rest would be
-    smaller than the true one.
+    Args:
+        scores: (..., trial), probabilities or log-odds in nat.
+
+    Returns:
+        Shape (...), in the unit of `scores`. NaN where any trial is NaN: a range over the rest would be smaller than
+        the true one.
+
+    >>> score_range(np.array([[0.25, 0.75, 0.5], [0.25, 0.75, np.nan]])).tolist()
+    [0.5, nan]
     """
     return np.asarray(np.max(scores, axis=-1) - np.min(scores, axis=-1))
 
@@ -26,9 +33,17 @@ def mean_score(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def misclassified(predicted: NDArray[np.integer], label: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Share of trials whose predicted class is not the label: (..., trial) and (...) or scalar -> (...).
+    """Share of trials whose predicted class is not the label. The paper's square marker is "share above 0".
 
-    NaN where any prediction is undefined (-1). The paper's square marker is "share above 0".
+    Args:
+        predicted: (..., trial), class indices, -1 where undefined.
+        label: (...), or one for all, the true class.
+
+    Returns:
+        Shape (...), 0..1. NaN where any prediction is undefined.
+
+    >>> misclassified(np.array([[1, 2, 1, 1], [1, 1, 1, -1]]), np.array([1, 1])).tolist()
+    [0.25, nan]
     """
     wrong = np.mean(predicted != np.asarray(label)[..., None], axis=-1)
     return np.where((predicted == -1).any(axis=-1), np.nan, wrong)

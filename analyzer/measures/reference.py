@@ -1,4 +1,4 @@
-"""What a linear map would show: Mantel's r simulated for Gaussian linear maps of a given participation ratio."""
+"""What a linear map of a given participation ratio would show: in closed form, and Mantel's r simulated."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,46 @@ _DRAWS = 400  # simulated maps: the 2.5 and 97.5 % quantiles then err by about a
 _NODES = 8  # participation ratios simulated; more distinct ones are interpolated between
 _MOST_TRIALS = 200
 _CELLS = 2**21  # matrix entries simulated at once
+
+
+def mantel_linear(participation: NDArray[np.float64], *, dimension: int, norm: str) -> NDArray[np.float64]:
+    """Mantel r expected of a *linear* map with this participation ratio, sensitivity spread evenly over the inputs.
+
+    q = PR / D. Directions normalised in L2: 1 / sqrt(2 / q - 1). Uniform noise under L-infinity:
+    sqrt(5.6 q / (8 - 2.4 q)). Understates by up to 20 % where sensitivity is local, overstates by up to 25 % at PR
+    near 5.
+
+    Args:
+        participation: PR, any shape, such as `geometry.participation_ratio` gives.
+        dimension: D, that of the input.
+        norm: Of the noise: "linf" or "l2".
+
+    Returns:
+        The shape of `participation`. NaN stays NaN.
+
+    >>> mantel_linear(np.array([4.0, 10.0]), dimension=10, norm="l2").round(6).tolist()
+    [0.5, 1.0]
+    """
+    q = np.clip(np.asarray(participation, dtype=np.float64) / dimension, 0.0, 1.0)
+    if norm == "l2":
+        return np.asarray(np.sqrt(q / (2.0 - q)))
+    return np.asarray(np.sqrt(5.6 * q / (8.0 - 2.4 * q)))
+
+
+def alpha_linear(participation: NDArray[np.float64], *, dimension: int, trials: int) -> NDArray[np.float64]:
+    """alpha_departure expected of a random linear map: x / sqrt(1 + x^2), x^2 = 3 (T - 2) / 8 * (1 / PR - 1 / D).
+
+    First order: D_in is near c (J - I), J all ones, so alpha is near c' (I + (J / (T - 1) - I) E), E the relative
+    deviations of the output distances from those of the input. E_ij = e_i + e_j + e_ij, with variances v / 8 of e_i
+    and v / 4 of e_ij, v = 1 / PR - 1 / D. The inverse takes out the column means, so each of the T^2 entries keeps
+    3 v / 8, beside the T ones of the diagonal; T - 2 for T is the finite-sample correction that simulation asks
+    for. The same for directions normalised in L2 and for uniform noise, and 0 for an orthogonal map. Within 2 % of
+    simulated maps of evenly spread sensitivity; overstates by up to 15 % where it is local and the noise uniform.
+    Shapes as given; NaN stays NaN.
+    """
+    spread = np.maximum(1.0 / np.asarray(participation, dtype=np.float64) - 1.0 / dimension, 0.0)
+    x2 = 0.375 * max(trials - 2, 0) * spread
+    return np.asarray(np.sqrt(x2 / (1.0 + x2)))
 
 
 def linear_band(
@@ -43,10 +83,10 @@ def linear_band(
     ratios = np.asarray(participation, dtype=np.float64)
     shape, ratios = ratios.shape, np.clip(ratios.ravel(), 1.0, dimension)
     bands = np.full((3, ratios.size), np.nan)
-    known = np.isfinite(ratios)
-    if trials < 3 or not known.any():
+    finite = np.isfinite(ratios)
+    if trials < 3 or not finite.any():
         return _unpacked(bands, shape)
-    nodes = np.unique(ratios[known])
+    nodes = np.unique(ratios[finite])
     if nodes.size > _NODES:
         nodes = np.geomspace(nodes[0], nodes[-1], _NODES)
     simulated = min(trials, _MOST_TRIALS)
@@ -55,7 +95,7 @@ def linear_band(
     shrink = np.sqrt(simulated / trials)
     quantiles = (middle + shrink * (low - middle), middle, middle + shrink * (high - middle))
     for row, values in zip(bands, quantiles, strict=True):
-        row[known] = np.interp(np.log(ratios[known]), np.log(nodes), values)
+        row[finite] = np.interp(np.log(ratios[finite]), np.log(nodes), values)
     return _unpacked(bands, shape)
 
 

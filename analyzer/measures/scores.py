@@ -32,11 +32,27 @@ class TrueClass(NamedTuple):
 
 
 def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueClass:
-    """Score, log-odds and predicted class of network outputs of shape (..., K).
+    """Score, log-odds and predicted class of network outputs.
 
-    kind "logits": softmax and log-odds are computed in float64 from the logits, so that a probability that rounds
-    to 1 in float32 still has log-odds. kind "probabilities": log-odds are log(p) - log(sum of the others), NaN where
-    p or that sum is not above 0. Rows with a non-finite entry are NaN, -1. With K = 1 the log-odds are NaN.
+    Of logits, softmax and log-odds are computed in float64, so that a probability that rounds to 1 in float32 still
+    has log-odds. Of probabilities, log-odds are log(p) - log(sum of the others).
+
+    Args:
+        scores: (..., K), outputs for K classes.
+        label: Index of the true class.
+        kind: What the outputs are: "logits" or "probabilities".
+
+    Returns:
+        Three arrays of shape (...): probability, log-odds in nat, class index. Rows with an entry that is not finite
+        are NaN, NaN, -1. Log-odds are NaN with K = 1, and of probabilities where p or the sum of the others is not
+        above 0.
+
+    Raises:
+        IndexError: There is no class `label`.
+
+    >>> seen = true_class(np.array([0.0, np.log(3.0)]), label=1, kind="logits")
+    >>> f"{seen.score:.3f} {seen.log_odds:.3f} {seen.predicted}"
+    '0.750 1.099 1'
     """
     values = np.asarray(scores, dtype=np.float64)
     finite = np.asarray(np.isfinite(values).all(axis=-1))

@@ -29,9 +29,19 @@ _FRESH = "isotropy_log_odds"
 
 
 def excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Range under permutation minus range under fresh noise of the same image: (..., trial) twice -> (...).
+    """Range under permutation (Eq. 6) minus range under fresh noise (Eq. 4), of the same image.
 
-    Paired by image; zero on average where permuting adds nothing to what isotropy has shown. Same unit as the input.
+    Zero on average where permuting adds nothing to what isotropy has shown.
+
+    Args:
+        permuted: (..., trial), scores of reorderings of one noise vector: probabilities, or log-odds in nat.
+        fresh: (..., trial), those of fresh noise of equal length; as many trials, since a range grows with them.
+
+    Returns:
+        Shape (...), in the unit of the scores. NaN where any trial is NaN.
+
+    >>> excess(np.array([0.25, 1.0, 0.5]), np.array([0.25, 0.5, 0.5])).tolist()
+    0.5
     """
     return np.asarray(score_range(permuted) - score_range(fresh))
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from analyzer.measures import geometry
 from analyzer.measures.base import Measure, Observation
 from analyzer.measures.quantities import FLAG, Number, Profile, Quantity
+from analyzer.measures.reference import alpha_linear as alpha_linear
+from analyzer.measures.reference import mantel_linear as mantel_linear
 from analyzer.measures.variables import Variable
 from analyzer.perturbations import random_words
 
@@ -87,15 +89,30 @@ def mantel(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mantel's r and its two-sided permutation p for pairs of distance matrices.
 
-    x, y: (..., T, T), symmetric with zero diagonals. Returns r and p of shape (...).
-
     r is the Pearson correlation of the T (T - 1) / 2 distances above the diagonals (Mantel, "The detection of disease
     clustering and a generalized regression approach", Cancer Research 27, 1967). p = (count + 1) / (n + 1), count the
     permutations of the rows and columns of one matrix whose \\|r\\| is not below the observed one. The permutations
     come from the Philox stream of `key` and are shared by all pairs, which makes p reproducible; the observed r goes
-    through the same sums as the permuted ones. NaN where either matrix has fewer than 3 rows, is constant off its
-    diagonal, or is not finite; p is NaN too with 0 permutations. Only the distances above the diagonals are read.
-    Raises ValueError for arrays that are no pairs of square matrices.
+    through the same sums as the permuted ones.
+
+    Args:
+        x: (..., T, T), distance matrices; only what stands above the diagonals is read.
+        y: The same shape.
+        permutations: n.
+        key: 128 bits, such as `perturbations.derived_key` gives.
+
+    Returns:
+        r and p, each of shape (...). Both NaN where either matrix has fewer than 3 rows, is constant off its diagonal,
+        or is not finite; p is NaN too with 0 permutations.
+
+    Raises:
+        ValueError: The arrays are no pairs of square matrices.
+
+    >>> points = 2.0 ** np.arange(8)
+    >>> between = abs(points[:, None] - points)
+    >>> r, p = mantel(between, 3 * between, permutations=19)
+    >>> round(float(r), 6), float(p)
+    (1.0, 0.05)
     """
     trials = x.shape[-1]
     shape = x.shape[:-2]
@@ -132,10 +149,20 @@ def permutation_table(*, trials: int, permutations: int, key: int) -> NDArray[np
 
 
 def alpha_departure(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far alpha = D_in^-1 D_out (Eq. 7) is from c I: (..., T, T) twice -> (...), between 0 and 1.
+    """How far alpha = D_in^-1 D_out (Eq. 7) is from c I: norm(alpha - c I) / norm(alpha), Frobenius.
 
-    norm(alpha - c I) / norm(alpha), Frobenius, c the mean of alpha's diagonal. 0 when the topology is kept. Depends on
-    T: compare at equal T only. NaN where D_in is singular or D_out is all zero or not finite.
+    c is the mean of alpha's diagonal. 0 when the topology is kept. Depends on T: compare at equal T only.
+
+    Args:
+        x: D_in, (..., T, T), distances between the inputs.
+        y: D_out, the same shape, distances between their features.
+
+    Returns:
+        Shape (...), between 0 and 1. NaN where D_in is singular or not finite, or D_out is all zero or not finite.
+
+    >>> between = np.ones((3, 3)) - np.eye(3)
+    >>> round(float(alpha_departure(between, 2 * between)), 6), float(alpha_departure(0 * between, between))
+    (0.0, nan)
     """
     shape, trials = x.shape[:-2], x.shape[-1]
     result = np.full(shape, np.nan)
@@ -149,35 +176,6 @@ def alpha_departure(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[n
             continue
         result[where] = np.linalg.norm(alpha - np.diagonal(alpha).mean() * np.eye(trials)) / np.linalg.norm(alpha)
     return result
-
-
-def mantel_linear(participation: NDArray[np.float64], *, dimension: int, norm: str) -> NDArray[np.float64]:
-    """Mantel r expected of a *linear* map with this participation ratio, sensitivity spread evenly over the inputs.
-
-    q = PR / D. Directions normalised in L2: 1 / sqrt(2 / q - 1). Uniform noise under L-infinity:
-    sqrt(5.6 q / (8 - 2.4 q)). Understates by up to 20 % where sensitivity is local, overstates by up to 25 % at PR
-    near 5. Shapes as given; NaN stays NaN.
-    """
-    q = np.clip(np.asarray(participation, dtype=np.float64) / dimension, 0.0, 1.0)
-    if norm == "l2":
-        return np.asarray(np.sqrt(q / (2.0 - q)))
-    return np.asarray(np.sqrt(5.6 * q / (8.0 - 2.4 * q)))
-
-
-def alpha_linear(participation: NDArray[np.float64], *, dimension: int, trials: int) -> NDArray[np.float64]:
-    """alpha_departure expected of a random linear map: x / sqrt(1 + x^2), x^2 = 3 (T - 2) / 8 * (1 / PR - 1 / D).
-
-    First order: D_in is near c (J - I), J all ones, so alpha is near c' (I + (J / (T - 1) - I) E), E the relative
-    deviations of the output distances from those of the input. E_ij = e_i + e_j + e_ij, with variances v / 8 of e_i
-    and v / 4 of e_ij, v = 1 / PR - 1 / D. The inverse takes out the column means, so each of the T^2 entries keeps
-    3 v / 8, beside the T ones of the diagonal; T - 2 for T is the finite-sample correction that simulation asks
-    for. The same for directions normalised in L2 and for uniform noise, and 0 for an orthogonal map. Within 2 % of
-    simulated maps of evenly spread sensitivity; overstates by up to 15 % where it is local and the noise uniform.
-    Shapes as given; NaN stays NaN.
-    """
-    spread = np.maximum(1.0 / np.asarray(participation, dtype=np.float64) - 1.0 / dimension, 0.0)
-    x2 = 0.375 * max(trials - 2, 0) * spread
-    return np.asarray(np.sqrt(x2 / (1.0 + x2)))
 
 
 def status(
@@ -215,17 +213,17 @@ def observe(around: Observation) -> dict[str, NDArray[Any]]:
         r, p = mantel(inputs, outputs, permutations=around.permutations, key=around.key)
         participation = geometry.participation_ratio(around.feature_gram, around.dimension)
 
-    def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def where_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(why == MantelStatus.DEFINED, values, np.nan)
 
     return {
-        "mantel_r": known(r),
-        "mantel_p": known(p),
-        "mantel_r_linear": known(mantel_linear(participation, dimension=around.dimension, norm=around.norm)),
-        "participation_ratio": known(participation),
+        "mantel_r": where_defined(r),
+        "mantel_p": where_defined(p),
+        "mantel_r_linear": where_defined(mantel_linear(participation, dimension=around.dimension, norm=around.norm)),
+        "participation_ratio": where_defined(participation),
         "mantel_status": why,
-        "alpha_departure": known(alpha_departure(inputs, outputs)),
-        "alpha_departure_linear": known(alpha_linear(participation, dimension=around.dimension, trials=trials)),
+        "alpha_departure": where_defined(alpha_departure(inputs, outputs)),
+        "alpha_departure_linear": where_defined(alpha_linear(participation, dimension=around.dimension, trials=trials)),
     }
 
 

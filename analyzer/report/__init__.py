@@ -143,8 +143,10 @@ def _facts(run: Loaded, case: worst.Case, card: Card | None) -> tuple[str, tuple
 
 def _score(probability: Any, log_odds: Any) -> str:
     """A probability, and beside it the log-odds, which still tell 0.999999 from 1."""
-    known = bool(np.isfinite(log_odds.values))
-    return f"{float(probability.values):.6g}" + (f" (log-odds {float(log_odds.values):.4g} nat)" if known else "")
+    has_log_odds = bool(np.isfinite(log_odds.values))
+    return f"{float(probability.values):.6g}" + (
+        f" (log-odds {float(log_odds.values):.4g} nat)" if has_log_odds else ""
+    )
 
 
 def _class(index: int, card: Card | None) -> str:

@@ -77,8 +77,8 @@ def sign_flip_p(differences: Array, *, seed: int = 0) -> Array:
     is not below the observed one. NaN differences are left out; p is NaN where none is known.
     """
     values = np.asarray(differences, dtype=np.float64)
-    known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)  # a difference left out adds nothing, whichever its sign
+    finite = np.isfinite(values)
+    filled = np.where(finite, values, 0.0)  # a difference left out adds nothing, whichever its sign
     observed = np.abs(filled.sum(axis=0))
     rounding = 1e-12 * np.abs(filled).sum(axis=0)
     signs = _signs(len(values), derived_key("sign flips", seed, len(values)))
@@ -86,7 +86,7 @@ def sign_flip_p(differences: Array, *, seed: int = 0) -> Array:
     for start in range(0, len(signs), 1000):
         sums = np.abs(signs[start : start + 1000].astype(np.float64) @ filled)
         count += (sums >= observed - rounding).sum(axis=0)  # the observed pattern is one of the rows
-    return np.where(known.any(axis=0), count / len(signs), np.nan)
+    return np.where(finite.any(axis=0), count / len(signs), np.nan)
 
 
 def holm(p: Sequence[float]) -> list[float]:
