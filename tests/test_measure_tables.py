@@ -8,6 +8,7 @@ from analyzer.measures import NUMBERS, REGISTRY, TABLES, Observation, geometry
 from analyzer.measures.quantities import HIGHER, LOWER
 from analyzer.measures.scores import TrueClass
 from analyzer.statistics import QUANTILES
+from analyzer.summary import radius_labels
 
 RADII, TRIALS, DIMENSION = (1.0, 2.0), 12, 30
 # Around an orthogonal linear map whose log-odds are the trial's number times the radius.
@@ -87,3 +88,10 @@ def test_profiles_are_of_variables_with_a_layer():
         for profile in measure.profiles:
             assert "layer" in dims[profile.variable]
             assert profile.linear == "" or "layer" in dims[profile.linear]
+
+
+def test_a_table_never_shows_two_radii_alike():
+    assert radius_labels([5.0, 0.5, 1 / 3]) == {1 / 3: "0.333333", 0.5: "0.5", 5.0: "5"}
+    close = radius_labels([1.0000001, 1.0000002])
+    assert len(set(close.values())) == 2
+    assert [float(text) for text in close.values()] == list(close)

@@ -19,6 +19,7 @@ def claims(
 ) -> None:
     """Put the paper's four claims to the test on a run: figure, interval and verdict for each."""
     from analyzer.cli import terminal
+    from analyzer.cli.flags import flags
     from analyzer.verdicts import claims as judging
 
     document = judging.claims(run, model=model, card=card)
@@ -29,4 +30,4 @@ def claims(
         terminal.say(f"partial: {document['finished']} of {document['selected']} images", style="bold yellow")
     for claim in document["claims"]:
         terminal.say(f"({claim['number']}) {claim['claim']}: {claim['verdict']}", style="bold")
-        terminal.say(f"    {claim['reason']}")
+        terminal.say(f"    {flags(claim['reason'])}")

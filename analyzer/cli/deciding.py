@@ -139,12 +139,13 @@ def gate(
 
 
 def _verdict_table(document: "Judgement") -> "Table":
+    from analyzer.cli.flags import flags
     from analyzer.verdicts.gate import cells, sign
 
     table = _table(f"Gate: {document['run']['name']}", ["", "condition", "value", "judged", "95 % interval", "verdict"])
     for verdict in document["verdicts"]:
         value, judged, interval = cells(verdict)
-        row = (sign(verdict), verdict["condition"], value, judged, interval, verdict["explanation"])
+        row = (sign(verdict), verdict["condition"], value, judged, interval, flags(verdict["explanation"]))
         table.add_row(*map(_cell, row))
     return table
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from analyzer.statistics import Estimate
 from analyzer.store.files import to_json
-from analyzer.summary import by_radius, estimates, layer_suffixes, radius_text
+from analyzer.summary import by_radius, estimates, layer_suffixes, radius_labels
 from analyzer.text import safe as safe
 from analyzer.text import short as _short
 
@@ -113,8 +113,8 @@ def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = 
     table.add_column("radius", justify="right")
     for number, _ in columns:
         table.add_column(Text(number.heading), justify="right", max_width=16, overflow="fold")
-    for radius in sorted({r for _, at in columns for r in at}):
-        table.add_row(radius_text(radius), *(_cell(number, at.get(radius)) for number, at in columns))
+    for radius, label in radius_labels({r for _, at in columns for r in at}).items():
+        table.add_row(label, *(_cell(number, at.get(radius)) for number, at in columns))
     overall = [(number, rows.get(number.name + suffix)) for number, _ in columns]
     if any(estimate for _, estimate in overall):
         table.add_section()

@@ -18,7 +18,7 @@ from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import Calibration, Context
 from analyzer.store.files import plain
-from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_text
+from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_labels, radius_text
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
 from analyzer.summary.warnings import warnings
@@ -34,6 +34,7 @@ __all__ = [
     "name_of",
     "of_run",
     "parts",
+    "radius_labels",
     "radius_text",
     "reads",
     "summarise",

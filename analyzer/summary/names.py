@@ -1,6 +1,6 @@
 """The names of a summary's numbers: `<quantity>_<statistic>[@radius][/layer]`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from analyzer.statistics import Estimate
@@ -17,6 +17,13 @@ class Name(NamedTuple):
 def radius_text(radius: float) -> str:
     """1 for 1.0, 0.5, and every digit where fewer would name another radius."""
     return f"{radius:g}" if float(f"{radius:g}") == radius else repr(radius)
+
+
+def radius_labels(radii: Iterable[float]) -> dict[float, str]:
+    """Radii as a table shows them, in ascending order: in six digits, or in all where two would look alike."""
+    ordered = sorted(radii)
+    short = {radius: f"{radius:g}" for radius in ordered}
+    return short if len(set(short.values())) == len(short) else {radius: radius_text(radius) for radius in ordered}
 
 
 def name_of(stem: str, *, radius: float | None = None, suffix: str = "") -> str:
