@@ -41,8 +41,8 @@ def _rows(wanted: list[Number], dataset: Any, scales: Scales, suffixes: list[str
             block = list(of_block)
             for place, radius in [(None, None), *enumerate(radii)]:
                 here = [number for number in block if (number.overall if radius is None else number.by_radius)]
-                found = _estimates(here, values, j, place, scales)
-                yield from ((name_of(n.name, radius=radius, suffix=suffix), found[n]) for n in here)
+                computed = _estimates(here, values, j, place, scales)
+                yield from ((name_of(n.name, radius=radius, suffix=suffix), computed[n]) for n in here)
 
 
 def _estimates(
@@ -58,8 +58,8 @@ def _estimates(
         given = values[quantity]
         alike = [n for n in here if _same_points(n, number)]
         points = contributions(quantity, given[..., layer] if quantity.layered else given, radius=radius, scale=scale)
-        found = estimates(quantity, points, [n.statistic for n in alike], pooled=radius is None)
-        for n, estimate in zip(alike, found, strict=True):
+        computed = estimates(quantity, points, [n.statistic for n in alike], pooled=radius is None)
+        for n, estimate in zip(alike, computed, strict=True):
             result[n] = scaled(estimate, scale) if n.quantity.scaled else estimate
     return result
 
