@@ -9,6 +9,7 @@ and skips: a set of photos nearly always has one.
 """
 
 from analyzer.images.folder import SUFFIXES, ImageFile, find, seeded_order
-from analyzer.images.pixels import FORMATS, ImageError, Pixels, read
+from analyzer.images.pixels import FORMATS, Pixels, read
+from analyzer.images.resizing import ImageError
 
 __all__ = ["FORMATS", "SUFFIXES", "ImageError", "ImageFile", "Pixels", "find", "read", "seeded_order"]

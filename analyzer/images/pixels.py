@@ -12,7 +12,7 @@ What becomes of an image that is not already 8 bits of RGB or L (*noted* where i
 - RGB where the card says L: ITU-R 601-2 luma; L where it says RGB or BGR: the same value three times
 - 12 or more than 16 bits, 16 bits with white at zero, floating point, CIE Lab: refused
 
-Then the region of interest is cut out, and the card's resize follows, as torchvision's transforms do it on PIL images.
+Then the region of interest is cut out, and the card's resize follows, see `resizing`.
 """
 
 import hashlib
@@ -26,13 +26,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from analyzer.card import Card
 from analyzer.images.files import regular_bytes
+from analyzer.images.resizing import MAX_PIXELS, ImageError, refuse_above_limit, resized
 
 if TYPE_CHECKING:
     from analyzer.images import folder
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
-# The size at which Pillow begins to warn; a constant here, since the images chosen must not depend on a global.
-MAX_PIXELS = 2**28 // 3
 
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 0x0106
@@ -45,16 +44,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-class ImageError(Exception):
-    """One image that cannot be used: the reason in one line, without the file's name, which the caller has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +96,7 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
             picture = _convert(picture, "L" if card.channels == "L" else "RGB", notes)
             if image.roi is not None:
                 picture = _cut(picture, image.roi)
-            picture = _resize(picture, card)
+            values = resized(picture, card)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -117,14 +106,13 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
     except Exception as e:
         # Damaged bytes make Pillow raise nearly anything: SyntaxError, struct.error, KeyError, MemoryError, ...
         raise ImageError(f"cannot be decoded: {type(e).__name__}: {' '.join(str(e).split()):.200}") from e
-    values = np.asarray(picture, dtype=np.float32).reshape(*card.size, -1).transpose(2, 0, 1)
-    return Pixels(np.ascontiguousarray(values), hashlib.sha256(data).hexdigest(), tuple(notes))
+    return Pixels(np.ascontiguousarray(values.transpose(2, 0, 1)), hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
 def _decode(data: bytes, notes: list[str]) -> Image.Image:
     """The first frame, upright, in the file's own colour mode."""
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    _refuse_above_limit(picture.size, "the image")
+    refuse_above_limit(picture.size, "the image")
     if getattr(picture, "is_animated", False):
         notes.append("first of several frames")
     layout = str(picture.tile[:1])
@@ -180,30 +168,3 @@ def _cut(picture: Image.Image, roi: tuple[int, int, int, int]) -> Image.Image:
     if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height):
         raise ImageError(f"region x {x1}..{x2}, y {y1}..{y2} is not inside the image of {width} x {height}")
     return picture.crop((x1, y1, x2 + 1, y2 + 1))
-
-
-def _resize(picture: Image.Image, card: Card) -> Image.Image:
-    """To the card's size, with torchvision's roundings: long side int(n * long / short), crop at round(rest / 2)."""
-    height, width = card.size
-    resampling = _RESAMPLING[card.resize.interpolation]
-    if card.resize.kind == "stretch":
-        _refuse_above_limit((width, height), "the card's size")
-        return picture.resize((width, height), resampling)
-    if card.resize.kind == "shorter_side":
-        side, short = card.resize.side or 0, min(picture.size)
-        scaled = tuple(side if length == short else int(side * length / short) for length in picture.size)
-        _refuse_above_limit(scaled, "the image scaled to the card's shorter_side")
-        if scaled[0] < width or scaled[1] < height:
-            raise ImageError(f"{scaled[0]} x {scaled[1]} after scaling, smaller than the crop of {width} x {height}")
-        left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
-        return picture.resize((scaled[0], scaled[1]), resampling).crop((left, top, left + width, top + height))
-    if picture.size != (width, height):
-        raise ImageError(
-            f"{picture.size[0]} x {picture.size[1]} pixels; the card has no resize and wants {width} x {height}"
-        )
-    return picture
-
-
-def _refuse_above_limit(size: tuple[int, ...], what: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImageError(f"{what} is {size[0]} x {size[1]}, above the limit of {MAX_PIXELS} pixels")
