@@ -9,6 +9,8 @@ What becomes of an image that is not already 8 bits of RGB or L (*noted* where i
 - palette: looked up (noted)
 - CMYK: Pillow's plain formula, no colour profile (noted); embedded profiles are ignored everywhere
 - 16 bits: to 8 bits; gray by rounding value / 257, colour as Pillow's decoder does (noted)
+- 32 bits or signed 16, gray, of a TIFF, whose white is unknown: grey levels as they are where all lie in 0..255, else
+  16 bits where all lie in 0..65535 (noted)
 - RGB where the card says L: ITU-R 601-2 luma; L where it says RGB or BGR: the same value three times
 - 12 or more than 16 bits, 16 bits with white at zero, floating point, CIE Lab: refused
 
@@ -120,11 +122,16 @@ def _decode(data: bytes, notes: list[str]) -> Image.Image:
         raise ImageError("12 bits a pixel; expected 8 or 16")
     if picture.mode.startswith("I") and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
         raise ImageError("16 bits with white at zero, which Pillow would read as a negative")
-    if ";16" in layout or picture.mode == "I" or (picture.format == "PPM" and _maximum(picture) > 255):
-        notes.append("16 bits scaled to 8")
+    no_white = picture.format == "TIFF" and picture.mode == "I"
+    deep = ";16" in layout or picture.mode == "I" or (picture.format == "PPM" and _maximum(picture) > 255)
     # Pillow turns a TIFF itself while it loads it, and then forgets the tag. Elsewhere the tag may follow the pixels.
     before = picture.getexif().get(_ORIENTATION) if picture.format == "TIFF" else None
     picture.load()
+    grey_levels = no_white and _are_grey_levels(picture)
+    if grey_levels:
+        notes.append("integers of more than 8 bits, all in 0..255, taken as grey levels")
+    elif deep:
+        notes.append("16 bits scaled to 8")
     try:
         after = picture.getexif().get(_ORIENTATION)
     except Exception:  # many good photos carry damaged EXIF
@@ -132,7 +139,13 @@ def _decode(data: bytes, notes: list[str]) -> Image.Image:
         after = None
     if before in _TRANSPOSE or after in _TRANSPOSE:
         notes.append("EXIF orientation applied")
-    return picture.transpose(_TRANSPOSE[after]) if after in _TRANSPOSE else picture
+    upright = picture.transpose(_TRANSPOSE[after]) if after in _TRANSPOSE else picture
+    return upright.convert("L") if grey_levels else upright
+
+
+def _are_grey_levels(picture: Image.Image) -> bool:
+    values = np.asarray(picture)
+    return bool(values.min() >= 0 and values.max() <= 255)
 
 
 def _maximum(picture: ImageFile.ImageFile) -> int:
