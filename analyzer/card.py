@@ -8,35 +8,38 @@ import dataclasses
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analyzer import resize as resizing
 from analyzer.document import (
     CardDocument,
     InputDocument,
     Keys,
     OutputDocument,
-    ResizeDocument,
     is_finite,
     refuse_repeated_keys,
 )
 from analyzer.errors import InputError, UsageError
+from analyzer.resize import INTERPOLATIONS, Resize
+
+__all__ = [
+    "CHANNELS",
+    "INTERPOLATIONS",
+    "Card",
+    "Resize",
+    "beside",
+    "digest",
+    "locate",
+    "parse",
+    "read",
+    "to_document",
+    "write",
+]
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
-INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
-
-
-@dataclasses.dataclass(frozen=True)
-class Resize:
-    """How an image of any size is brought to the card's size.
-
-    kind is "shorter_side" (scale the shorter side to `side`, then cut the centre), "stretch" or "none".
-    """
-
-    kind: str
-    side: int | None = None
-    interpolation: str = "bilinear"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +174,7 @@ def parse(document: object, *, where: str = "card") -> Card:
     layout = pixels.choice("layout", ("NCHW", "NHWC"))
     channels = pixels.choice("channels", tuple(CHANNELS))
     height, width = pixels.numbers("size", 2, kind=int, above=0)
-    resize = _resize(Keys(pixels.take("resize", dict), where, "input.resize."))
+    resize = resizing.parse(Keys(pixels.take("resize", dict), where, "input.resize."), channels=CHANNELS[channels])
     mean = pixels.numbers("mean", CHANNELS[channels])
     std = pixels.numbers("std", CHANNELS[channels], above=0)
     input_name = pixels.take("name", str, None)
@@ -183,6 +186,7 @@ def parse(document: object, *, where: str = "card") -> Card:
     labels = output.take("labels", list, None)
     if labels is not None and not (labels and all(isinstance(label, str) for label in labels)):
         raise InputError(f"{where}: output.labels must be a list of strings, one a class; leave it out if unknown")
+    _refuse_equal(labels or [], where)
     output.finish()
 
     feature = Keys(top.take("feature", dict, {}), where, "feature.")
@@ -230,19 +234,11 @@ def to_document(card: Card) -> CardDocument:
     >>> to_document(card)["output"]
     {'kind': 'logits', 'labels': ['cat', 'dog']}
     """
-    how = card.resize
-    resize: ResizeDocument
-    if how.kind == "shorter_side":
-        resize = {"shorter_side": how.side, "crop": "centre"}
-    else:
-        resize = {"stretch": True} if how.kind == "stretch" else {"none": True}
-    if how.kind != "none" or how.interpolation != "bilinear":
-        resize["interpolation"] = how.interpolation
     pixels: InputDocument = {
         "layout": card.layout,
         "size": list(card.size),
         "channels": card.channels,
-        "resize": resize,
+        "resize": resizing.to_document(card.resize),
         "mean": list(card.mean),
         "std": list(card.std),
     }
@@ -261,22 +257,9 @@ def to_document(card: Card) -> CardDocument:
     return document
 
 
-def _resize(keys: Keys) -> Resize:
-    interpolation = keys.choice("interpolation", INTERPOLATIONS, "bilinear")
-    side = keys.take("shorter_side", int, None)
-    if side is not None:
-        if side <= 0:
-            raise InputError(f"{keys.where}: input.resize.shorter_side must be above 0, not {side!r:.60}")
-        keys.choice("crop", ("centre",))
-        resize = Resize("shorter_side", side, interpolation)
-    elif keys.take("stretch", bool, False):
-        resize = Resize("stretch", interpolation=interpolation)
-    elif keys.take("none", bool, False):
-        resize = Resize("none", interpolation=interpolation)
-    else:
-        raise InputError(
-            f'{keys.where}: input.resize must be {{"shorter_side": n, "crop": "centre"}}, '
-            '{"stretch": true} or {"none": true}'
-        )
-    keys.finish()
-    return resize
+def _refuse_equal(labels: Sequence[str], where: str) -> None:
+    """Refuse a label that names two classes: a folder or a table could not say which of them it means."""
+    label, count = max(Counter(labels).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        classes = ", ".join([str(index) for index, other in enumerate(labels) if other == label][:4])
+        raise InputError(f"{where}: output.labels has {label!r:.80} for classes {classes}; make the names differ")

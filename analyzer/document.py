@@ -10,13 +10,19 @@ from analyzer.errors import InputError
 
 
 class ResizeDocument(TypedDict, total=False):
-    """`input.resize`: `shorter_side` with `crop`, or `stretch`, or `none`; each with an `interpolation` or without."""
+    """`input.resize`: exactly one of `shorter_side` and `crop_pct` (with `crop`), `longer_side` and `letterbox` (with
+    `pad`), `stretch` and `none`; each with or without `interpolation` and `antialias`. See `Resize` for the meaning."""
 
     shorter_side: int | None
-    crop: str
+    longer_side: int | None
+    crop_pct: float | None
+    letterbox: bool
     stretch: bool
     none: bool
+    crop: str
+    pad: float | Sequence[float]
     interpolation: str
+    antialias: bool
 
 
 class InputDocument(TypedDict):
@@ -105,6 +111,19 @@ class Keys:
             bound = f" above {above:g}" if above is not None else ""
             raise InputError(f"{self.where}: {self.prefix}{key} must be {count} {name}{bound}, not {given!r:.60}")
         return values
+
+    def number(self, key: str, *, most: float, above: float | None = None, least: float = 0) -> float:
+        """The number of `key`: greater than `above` where that is given, else at least `least`, and at most `most`."""
+        if key not in self.left:
+            self.take(key, float)  # says that it is missing
+        value = self.left.pop(key)
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (right and value <= most and (value >= least if above is None else value > above)):
+            bounds = f"from {least:g}" if above is None else f"above {above:g}"
+            raise InputError(
+                f"{self.where}: {self.prefix}{key} must be a number {bounds} up to {most:g}, not {value!r:.60}"
+            )
+        return float(value)
 
     def finish(self) -> None:
         """Refuse keys that were not taken."""

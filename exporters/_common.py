@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,12 @@ def no_weights(what: str, reason: object) -> UsageError:
 
 
 # The inputs of the verification.
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """The labels, with the class index behind each that several classes share: "crane" is a bird and a machine."""
+    counts = Counter(labels)
+    return [f"{label} ({index})" if counts[label] > 1 else label for index, label in enumerate(labels)]
 
 
 def picture(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

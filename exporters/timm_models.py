@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _common import RANDOM, SCENES, arguments, batches, known, no_weights, publish, target
+from _common import RANDOM, SCENES, arguments, batches, distinct, known, no_weights, publish, target
 from _common import main as run_main
 from _torch import Tapped, classes, exported, fill, outputs, settle, state_dict, torchvision
 from torch import nn
@@ -122,7 +122,7 @@ def card(name: str, built: Built) -> dict[str, Any]:
             "mean": [round(255 * m, 6) for m in config["mean"]],
             "std": [round(255 * s, 6) for s in config["std"]],
         },
-        "output": {"name": "logits", "kind": "logits", **({"labels": built.labels} if built.labels else {})},
+        "output": {"name": "logits", "kind": "logits", **({"labels": distinct(built.labels)} if built.labels else {})},
         "feature": {"name": "feature"},
         "source": {
             "framework": f"timm {timm.__version__}, torch {torch.__version__}",

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _common import RANDOM, RESIDUAL, SCENES, arguments, batches, known, no_weights, publish, target
+from _common import RANDOM, RESIDUAL, SCENES, arguments, batches, distinct, known, no_weights, publish, target
 from _common import main as run_main
 from _torch import Tapped, classes, exported, fill, outputs, settle, state_dict, torchvision
 from torch import nn
@@ -127,7 +127,7 @@ def card(name: str, built: Built) -> dict[str, Any]:
         "output": {
             "name": "logits",
             "kind": "logits",
-            **({"labels": list(built.preset.meta["categories"])} if built.labels else {}),
+            **({"labels": distinct(built.preset.meta["categories"])} if built.labels else {}),
         },
         "feature": {"name": head.feature},
         "source": {

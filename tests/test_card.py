@@ -80,10 +80,38 @@ def test_optional_parts_may_be_absent():
             {"shorter_side": 9, "crop": "centre", "interpolation": "lanczos"},
             cards.Resize("shorter_side", 9, "lanczos"),
         ),
+        ({"letterbox": True, "pad": 114}, cards.Resize("letterbox", pad=(114.0,))),
+        ({"letterbox": True, "pad": [1, 2.5, 255]}, cards.Resize("letterbox", pad=(1.0, 2.5, 255.0))),
+        ({"longer_side": 9, "pad": 0}, cards.Resize("longer_side", 9, pad=(0.0,))),
+        ({"crop_pct": 0.875}, cards.Resize("crop_pct", crop_pct=0.875)),
+        (
+            {"crop_pct": 1, "crop": "centre", "interpolation": "bicubic"},
+            cards.Resize("crop_pct", None, "bicubic", crop_pct=1.0),
+        ),
+        ({"stretch": True, "antialias": False}, cards.Resize("stretch", antialias=False)),
+        (
+            {"shorter_side": 9, "crop": "centre", "antialias": True},
+            cards.Resize("shorter_side", 9, antialias=True),
+        ),
     ],
 )
 def test_resize_forms(resize, expected):
-    assert cards.parse(changed("input.resize", resize)).resize == expected
+    card = cards.parse(changed("input.resize", resize))
+    assert card.resize == expected
+    assert cards.parse(json.loads(json.dumps(cards.to_document(card)))) == card
+
+
+@pytest.mark.parametrize(
+    ("resize", "digest"),
+    [
+        (cards.Resize("shorter_side", 8), "4809552649ff6980"),
+        (cards.Resize("stretch", None, "bicubic"), "4d634f3549048dd0"),
+        (cards.Resize("none"), "d16677b6fe0cdae9"),
+    ],
+)
+def test_digests_of_cards_stay_what_they_were(resize, digest):
+    card = dataclasses.replace(cards.parse(DOCUMENT), resize=resize)
+    assert cards.digest(card)[:16] == digest
 
 
 @pytest.mark.parametrize("channels", ["L", "BGR"])
@@ -144,6 +172,26 @@ WRONG = [
     ("input.channels", "rgb"),
     ("input.resize", {}),
     ("input.resize", {"none": False}),
+    ("input.resize.letterbox", 1),
+    ("input.resize.pad", -1),
+    ("input.resize.pad", 256),
+    ("input.resize.pad", True),
+    ("input.resize.pad", "grey"),
+    ("input.resize.pad", None),
+    ("input.resize.pad", float("nan")),
+    ("input.resize.pad", 10**400),
+    ("input.resize.pad", [1, 2]),
+    ("input.resize.pad", [1, 2, 256]),
+    ("input.resize.pad", [1, 2, float("nan")]),
+    ("input.resize.longer_side", 0),
+    ("input.resize.longer_side", 1.5),
+    ("input.resize.crop_pct", 0),
+    ("input.resize.crop_pct", 1.1),
+    ("input.resize.crop_pct", -0.5),
+    ("input.resize.crop_pct", "0.9"),
+    ("input.resize.crop_pct", True),
+    ("input.resize.antialias", 0),
+    ("input.resize.antialias", "no"),
     ("input.resize", "none"),
     ("input.resize.shorter_side", 0),
     ("input.resize.shorter_side", None),
@@ -174,12 +222,49 @@ WRONG = [
 
 @pytest.mark.parametrize(("path", "value"), WRONG, ids=[f"{path}={value!r:.20}" for path, value in WRONG])
 def test_wrong_value_names_its_key(path, value):
+    document = changed(path, value)
+    key = path.removeprefix("input.resize.")
+    if key in ("letterbox", "longer_side", "crop_pct", "pad"):
+        document["input"]["resize"] = {key: value} if key != "pad" else {"letterbox": True, "pad": value}
     with pytest.raises(InputError) as e:
-        cards.parse(changed(path, value), where="net.json")
+        cards.parse(document, where="net.json")
     message = str(e.value)
     assert message.startswith(f"net.json: {path} ")
     assert "\n" not in message
     assert len(message) < 250
+
+
+@pytest.mark.parametrize(
+    ("resize", "says"),
+    [
+        ({"letterbox": True}, "input.resize.pad is missing"),
+        ({"longer_side": 5}, "input.resize.pad is missing"),
+        ({"stretch": True, "pad": 0}, "unknown key input.resize.pad"),
+        ({"shorter_side": 8, "crop": "centre", "pad": 0}, "unknown key input.resize.pad"),
+        ({"crop_pct": 0.9, "longer_side": 5, "pad": 1}, "unknown key input.resize.crop_pct"),
+        ({"letterbox": True, "pad": 0, "crop": "centre"}, "unknown key input.resize.crop"),
+        ({"crop_pct": 0.9, "crop": "top"}, "input.resize.crop must be one of centre, not 'top'"),
+        ({"none": True, "antialias": False}, "unknown key input.resize.antialias"),
+        (
+            {"stretch": True, "antialias": False, "interpolation": "bicubic"},
+            "input.resize.antialias false is for bilinear only, not bicubic",
+        ),
+        (
+            {"letterbx": True},
+            "input.resize must have one of the keys shorter_side, longer_side, crop_pct, letterbox, stretch or none",
+        ),
+    ],
+)
+def test_resize_keys_that_do_not_go_together(resize, says):
+    with pytest.raises(InputError) as e:
+        cards.parse(changed("input.resize", resize), where="net.json")
+    assert str(e.value) == f"net.json: {says}"
+
+
+def test_one_label_for_two_classes_is_refused():
+    with pytest.raises(InputError) as e:
+        cards.parse(changed("output.labels", ["cat", "crane", "dog", "crane"]), where="net.json")
+    assert str(e.value) == "net.json: output.labels has 'crane' for classes 1, 3; make the names differ"
 
 
 @pytest.mark.parametrize("document", [None, 1, [], "x"])
@@ -250,20 +335,25 @@ plain = st.recursive(st.none() | st.booleans() | st.integers() | finite | text, 
 def valid_cards(draw):
     channels = draw(st.sampled_from(sorted(cards.CHANNELS)))
     count = cards.CHANNELS[channels]
-    kind = draw(st.sampled_from(["shorter_side", "stretch", "none"]))
-    side = draw(st.integers(1, 2000)) if kind == "shorter_side" else None
+    kind = draw(st.sampled_from(["shorter_side", "longer_side", "crop_pct", "letterbox", "stretch", "none"]))
+    side = draw(st.integers(1, 2000)) if kind.endswith("_side") else None
+    level = st.floats(0, 255)
+    pad = draw(st.tuples(level) | st.tuples(*[level] * count)) if kind in ("longer_side", "letterbox") else None
+    share = draw(st.floats(0, 1, exclude_min=True)) if kind == "crop_pct" else None
+    interpolation = draw(st.sampled_from(cards.INTERPOLATIONS))
+    antialias = kind == "none" or interpolation != "bilinear" or draw(st.booleans())
     positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
     return cards.Card(
         layout=draw(st.sampled_from(["NCHW", "NHWC"])),
         size=draw(st.tuples(st.integers(1, 2000), st.integers(1, 2000))),
         channels=channels,
-        resize=cards.Resize(kind, side, draw(st.sampled_from(cards.INTERPOLATIONS))),
+        resize=cards.Resize(kind, side, interpolation, pad, share, antialias),
         mean=tuple(draw(st.lists(finite, min_size=count, max_size=count))),
         std=tuple(draw(st.lists(positive, min_size=count, max_size=count))),
         kind=draw(st.sampled_from(["logits", "probabilities"])),
         input_name=draw(st.none() | text),
         output_name=draw(st.none() | text),
-        labels=draw(st.none() | st.lists(text, min_size=1, max_size=4).map(tuple)),
+        labels=draw(st.none() | st.lists(text, min_size=1, max_size=4, unique=True).map(tuple)),
         feature_name=draw(st.none() | text),
         source=draw(st.dictionaries(text, plain, max_size=3)),
     )

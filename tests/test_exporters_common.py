@@ -113,3 +113,7 @@ def test_difference_of_outputs_that_are_zero(common, tmp_path):
     batch = {"a": np.ones((2, 3), np.float32)}
     assert common.difference(path, [batch], lambda _: {"b": zeros}) == float("inf")
     assert common.difference(path, [batch], lambda _: {"b": zeros + 1.25}) == pytest.approx(0.2)
+
+
+def test_a_label_of_two_classes_gets_its_index(common):
+    assert common.distinct(["tench", "crane", "dog", "crane"]) == ["tench", "crane (1)", "dog", "crane (3)"]

@@ -124,6 +124,58 @@ def test_find_refuses_a_folder_it_cannot_search(folder, monkeypatch):
         images.find(folder, card=CARD)
 
 
+# ------------------------------------------------------------------ find: what is left out
+
+
+def notes(folder, **options):
+    return list(images.find_set(folder, card=CARD, **options).notes)
+
+
+def test_a_clean_folder_has_no_notes(folder):
+    put(folder, "3/a.png", "3/b.jfif", "12/c.jpe", "labels.csv", ".DS_Store", "12/more.CSV")
+    (folder / "empty").mkdir()
+    assert notes(folder) == []
+
+
+def test_files_that_are_no_images_are_counted_by_their_suffix(folder):
+    put(folder, "a.png", "x.heic", "y.HEIC", "z.txt", "README")
+    assert notes(folder) == ["4 files left out: not images by their suffix (2 .heic, 1 .txt, 1 no suffix)."]
+    put(folder, "q.raw", "q.dng")
+    (kinds,) = notes(folder)
+    assert kinds == "6 files left out: not images by their suffix (2 .heic, 1 .dng, 1 .raw and others)."
+
+
+def test_what_is_hidden_linked_or_irregular_is_said(folder, tmp_path):
+    put(folder, "a.png", ".cache/b.png", ".git/c.png", ".x.png")
+    put(tmp_path, "elsewhere/y.png")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "self").symlink_to("self")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "fifo.jpg")
+    assert notes(folder) == [
+        "2 hidden folders left out: .cache, .git.",
+        "1 linked folder left out: link.",
+        "1 hidden image left out: .x.png.",
+        "2 images left out: not a regular file (fifo.jpg, gone.png).",
+    ]
+
+
+def test_images_without_a_row_are_counted(folder):
+    put(folder, "a.png", "b.png", "c.png")
+    path = folder.parent / "labels.csv"
+    path.write_text("file,label\na.png,1\n")
+    assert notes(folder, labels=path) == ["2 images left out: without a row in the table of labels (b.png, c.png)."]
+
+
+def test_a_folder_without_images_says_what_there_is(folder):
+    put(folder, "a.heic", ".hidden/b.png")
+    with pytest.raises(InputError) as e:
+        images.find(folder, card=CARD)
+    first, second = str(e.value).splitlines()
+    assert "no image in this folder" in first and ".jfif" in first
+    assert second == "(1 file left out: not images by their suffix (1 .heic); 1 hidden folder left out: .hidden)"
+
+
 # ------------------------------------------------------------------ find: labels from a CSV
 
 LABELLED = card(labels=("cat", "crane", "dog", "crane", "7"))
@@ -156,6 +208,30 @@ def test_csv_can_name_any_file(folder):
     assert from_csv(folder, "file,label\na\\b.png,0\n\\xff.png,2\n") == [("\\xff.png", 2), ("a\\\\b.png", 0)]
 
 
+def test_csv_with_backslashes_in_paths(folder):
+    put(folder, "dog/deep/a.png", "b\\c.png", "b/c.png")
+    text = "file,label\ndog\\deep\\a.png,dog\nb\\c.png,cat\nb/c.png,dog\n"
+    assert from_csv(folder, text) == [("b/c.png", 2), ("b\\\\c.png", 0), ("dog/deep/a.png", 2)]
+    assert from_csv(folder, "file,label\n.\\dog\\deep\\a.png,cat\n") == [("dog/deep/a.png", 0)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "File,Label\na.png,dog\nb.png,cat\n",
+        "FILE, LABEL\na.png,dog\nb.png,cat\n",
+        "file;label\na.png;dog\nb.png;cat\n",
+        "file\tlabel\na.png\tdog\nb.png\tcat\n",
+        "id,label,split,file\n1,dog,test,a.png\n2,cat,,b.png\n",
+        "\ufeffLabel;File;;\r\ndog;a.png;;\r\ncat;b.png;;\r\n",
+        '\n"file","label"\n"a.png","dog"\nb.png,cat\n',
+    ],
+)
+def test_csv_capitals_other_columns_and_other_separators(folder, text):
+    put(folder, "a.png", "b.png")
+    assert from_csv(folder, text) == [("a.png", 2), ("b.png", 0)]
+
+
 def test_csv_wins_over_folders(folder):
     put(folder, "dog/a.png")
     assert from_csv(folder, "file,label\ndog/a.png,cat\n") == [("dog/a.png", 0)]
@@ -165,8 +241,12 @@ def test_csv_wins_over_folders(folder):
     ("text", "names"),
     [
         ("", "file,label"),
-        ("file;label\na.png;cat\n", "file,label"),
         ("a.png,cat\n", "file,label"),
+        ("filename;class\na.png;cat\n", "got 'filename;class'"),
+        ("file,label,Label\na.png,cat,dog\n", "one column label"),
+        ("file;label\na.png,cat\n", "line 2: expected 2 cells, file;label; got 1 (quote a name that has a semicolon)"),
+        ("file,label,split\na.png,cat\n", "line 2: expected 3 cells, file,label,split; got 2"),
+        ("file,label\nsub\\z.png,cat\n", "line 2: no image"),
         ("file,label\n", "lists no image"),
         ("file,label\na.png\n", "line 2"),
         ("file,label\na.png,cat,1\n", "line 2"),
@@ -283,9 +363,42 @@ def test_folder_with_a_backslash(folder):
     assert pairs(images.find(folder, card=card(labels=("a\\b",)))) == [("a\\\\b/a.png", 0)]
 
 
-def test_folders_and_loose_images_have_no_labels(folder):
-    put(folder, "dog/a.png", "b.png")
-    assert pairs(images.find(folder, card=LABELLED)) == [("b.png", None), ("dog/a.png", None)]
+def test_a_stray_image_beside_the_class_folders_is_left_out_and_labels_stay(folder):
+    put(folder, "dog/a.png", "cat/b.png", "cover.png")
+    image_set = images.find_set(folder, card=LABELLED)
+    assert pairs(image_set.images) == [("cat/b.png", 0), ("dog/a.png", 2)]
+    assert image_set.notes == ("1 image left out: beside the class folders (cover.png).",)
+    assert images.find(folder, card=LABELLED) == image_set.images
+
+
+def test_many_strays_are_counted_and_the_first_named(folder):
+    put(folder, *(f"{n}/a.png" for n in range(5)), *(f"stray{n}.png" for n in range(5)))
+    image_set = images.find_set(folder, card=CARD)
+    assert [image.label for image in image_set.images] == [0, 1, 2, 3, 4]
+    assert image_set.notes == (
+        "5 images left out: beside the class folders (stray0.png, stray1.png, stray2.png, ...).",
+    )
+
+
+def test_sub_folders_that_name_no_class_beside_images_are_no_labels_and_that_is_said(folder):
+    put(folder, "raw/a.png", "b.png")
+    image_set = images.find_set(folder, card=LABELLED)
+    assert pairs(image_set.images) == [("b.png", None), ("raw/a.png", None)]
+    assert image_set.notes == ("No label is taken from sub-folders, as none is named as a class is: raw.",)
+
+
+def test_a_misspelt_class_folder_beside_a_stray_is_refused(folder):
+    put(folder, "dog/a.png", "bird/b.png", "cover.png")
+    with pytest.raises(InputError, match="'bird' is unknown"):
+        images.find(folder, card=LABELLED)
+
+
+def test_more_images_beside_the_class_folders_than_inside_are_refused(folder):
+    put(folder, "dog/a.png", "b.png", "c.png")
+    with pytest.raises(InputError) as e:
+        images.find(folder, card=LABELLED)
+    assert "1 image in folders named as classes are, but 2 beside them, such as b.png" in str(e.value)
+    assert "`labels`" in str(e.value) and len(str(e.value).splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,30 @@ def test_sixteen_bit_colour_is_noted(tmp_path):
     assert read(tmp_path, pixmap, card=card((2, 6))).notes == ("16 bits scaled to 8",)
 
 
+def test_a_tiff_of_32_bits_holding_grey_levels_is_not_scaled_to_black(tmp_path):
+    values = np.array([0, 1, 2, 128, 254, 255] * 2, np.int32).reshape(2, 6)
+    for channels, count in (("L", 1), ("RGB", 3)):
+        out = read(tmp_path, encoded(Image.fromarray(values), "TIFF"), card=card((2, 6), channels=channels))
+        np.testing.assert_array_equal(out.values, np.stack([values] * count))
+        assert out.notes == ("integers of more than 8 bits, all in 0..255, taken as grey levels",)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = read(tmp_path, encoded(Image.fromarray(values), "TIFF", exif=exif), card=card((6, 2), channels="L"))
+    np.testing.assert_array_equal(turned.values[0], np.rot90(values, -1))
+    assert turned.notes[1:] == ("EXIF orientation applied",)
+
+
+def test_a_tiff_of_32_bits_above_255_and_a_dark_image_of_16_are_scaled(tmp_path):
+    wide = encoded(Image.fromarray(SIXTEEN.astype(np.int32)), "TIFF")
+    dark = np.full((2, 6), 200, np.uint16)
+    for data, expected in ((wide, EIGHT), (encoded(Image.fromarray(dark), "TIFF"), 1), (png(dark), 1)):
+        out = read(tmp_path, data, card=card((2, 6), channels="L"))
+        np.testing.assert_array_equal(out.values[0], np.broadcast_to(expected, (2, 6)))
+        assert out.notes == ("16 bits scaled to 8",)
+    pixmap = b"P5 6 2 65535\n" + dark.astype(">u2").tobytes()
+    assert read(tmp_path, pixmap, card=card((2, 6), channels="L")).notes == ("16 bits scaled to 8",)
+
+
 def test_deep_pixels_refused(tmp_path):
     assert "floating" in refusal(tmp_path, encoded(Image.new("F", (6, 4), 0.5), "TIFF"))
     assert "0..65535" in refusal(tmp_path, encoded(Image.new("I", (6, 4), 70000), "TIFF"))

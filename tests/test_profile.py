@@ -1,11 +1,15 @@
 """Many layers at once: their names, and features reduced inside the graph."""
 
+import json
+
 import graphs
 import numpy as np
 import pytest
 import runs
+from onnx import helper
 
 from analyzer import graph, open_run, store, study
+from analyzer.cli import main
 from analyzer.errors import InputError
 from analyzer.session import Session
 from analyzer.study import LabelledImage, Model, observe
@@ -27,6 +31,54 @@ def test_patterns_keep_the_order_of_the_graph_and_each_name_once(tmp_path):
     assert layers(tmp_path, "relu*") == ("relu1", "relu2")
     assert layers(tmp_path, "fc2", "*2") == layers(tmp_path, "*2", "fc2") == ("conv2", "relu2", "pool2", "fc2")
     assert layers(tmp_path, "fc2", "relu1") == ("fc2", "relu1")  # without a pattern, as they were asked for
+
+
+def with_commas(folder):
+    """A network with a tensor "f,1" besides a tensor "f" and a node "a,b"."""
+    nodes = [
+        graphs.node("GlobalAveragePool", "x", "pooled"),
+        graphs.node("Flatten", "pooled", "f"),
+        helper.make_node("Relu", ["f"], ["f,1"], name="a,b"),
+        helper.make_node("Gemm", ["f,1", "w"], ["logits"]),
+    ]
+    ends = [graphs.value("x", ["N", 3, 8, 8])], [graphs.value("logits", ["N", 2])]
+    return graphs.save(folder, "commas", nodes, *ends, [graphs.tensor("w", np.ones((3, 2)))], graphs.make_card())
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["f,1"], ("f,1",)),
+        (["f,1", "f"], ("f,1", "f")),
+        (["f, pooled"], ("f", "pooled")),
+        (["pooled,f", "f,1"], ("pooled", "f", "f,1")),
+        (["pooled", "f"], ("pooled", "f")),
+        ([",pooled,,", ""], ("pooled",)),
+        (["a,b"], ("a,b",)),
+        (["p*,f"], ("pooled", "f")),
+    ],
+    ids=str,
+)
+def test_a_text_that_is_a_name_is_one_layer_and_any_other_a_list(tmp_path, asked, expected):
+    model, card = with_commas(tmp_path)
+    assert graph.prepare(model, card=card, layers=asked).layers == expected
+
+
+def test_layers_with_commas_from_the_command_line(tmp_path, capsys):
+    model, _ = with_commas(tmp_path / "model")
+    runs.write_images(tmp_path / "images", 3, 8)
+    small = ["--radii", "4", "--trials", "3", "--min-confidence", "0", "--permutations", "0", "--provider", "cpu"]
+    for number, asked in enumerate((["--layers", "f,1"], ["--layers", "f,1", "--layers", "pooled,f"])):
+        out = tmp_path / str(number)
+        with pytest.raises(SystemExit) as stopped:
+            main(["run", str(model), "--images", str(tmp_path / "images"), "--out", str(out), *small, *asked])
+        assert stopped.value.code == 0, capsys.readouterr().err
+        assert store.Run(out).layers == (["f,1"], ["f,1", "pooled", "f"])[number]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(["bound", str(model), "--layers", "f,1", "--layers", "f,pooled", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert [row["tensor"] for row in document["bounds"] if row["what"] == "layer"] == ["f,1", "f", "pooled"]
 
 
 def test_a_pattern_that_matches_nothing_lists_tensors(tmp_path):

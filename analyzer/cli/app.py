@@ -17,6 +17,16 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its card is MODEL.json beside it.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        metavar="NAME,...",
+        help="Tensors instead of the card's feature layer; may be repeated. A value that is a tensor's own name is "
+        "that one, commas and all; any other is a comma-separated list.",
+        show_default=False,
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: the --out of `analyzer run`.")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analyzer.cli.app import Json, Model, app
+from analyzer.cli.app import Json, Layers, Model, app
 from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def bound(
     run: Annotated[
         Path | None, typer.Option("--run", help="A run of this model: its local ratios are shown beside the bound.")
     ] = None,
-    layers: Annotated[str, typer.Option("--layers", help="Tensors instead of the card's feature layer.")] = "",
+    layers: Layers = None,
     iterations: Annotated[
         int, typer.Option("--iterations", help="Power iterations on each convolution, a check from below; 0: none.")
     ] = 50,
@@ -36,7 +36,6 @@ def bound(
 
     if not 0 <= iterations <= MOST_ITERATIONS:
         raise UsageError(f"--iterations {iterations}: must lie in 0..{MOST_ITERATIONS}")
-    names = tuple(dict.fromkeys(name.strip() for name in layers.split(",") if name.strip()))
     last = time.monotonic()
 
     def tick(done: int, total: int) -> None:
@@ -45,7 +44,7 @@ def bound(
             last = time.monotonic()
             terminal.console(stderr=True).print(f"{done} of {total} operators")
 
-    document = bounds.bound(model, card=card, run=run, layers=names, iterations=iterations, tick=tick)
+    document = bounds.bound(model, card=card, run=run, layers=layers or (), iterations=iterations, tick=tick)
     if json:
         terminal.print_json(document)
     else:

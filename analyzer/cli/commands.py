@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Model, Run, app
+from analyzer.cli.app import Json, Layers, Model, Run, app
 from analyzer.errors import IncompleteError, UsageError
 
 MOST_THREADS = 1024  # the runtime makes as many as it is told, whatever the machine has
@@ -59,7 +59,7 @@ def run(
     measures: Annotated[
         str, typer.Option("--measures", help="Comma-separated; all if not given.", show_default=False)
     ] = "",
-    layers: Annotated[str, typer.Option("--layers", help="Tensors instead of the card's feature layer.")] = "",
+    layers: Layers = None,
     permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
     provider: Annotated[
@@ -82,7 +82,7 @@ def run(
         round=whole,
         seed=seed,
         **({"measures": study.parse_names(measures)} if measures else {}),
-        layers=study.parse_names(layers),
+        layers=tuple(layers or ()),
         permutations=permutations,
     )
     if threads is not None and not 1 <= threads <= MOST_THREADS:

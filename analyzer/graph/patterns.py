@@ -1,4 +1,4 @@
-"""Many layers asked for by one name: "all" activations on the way to the scores, or the tensors that a pattern fits."""
+"""Many layers asked for in one text: a list, "all" activations on the way to the scores, or what a pattern fits."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -16,12 +16,14 @@ _GATES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "Tanh"})
 
 
 def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[str]:
-    """The layers `asked` for, with "all" and patterns (`*`, `?`, `[...]`) replaced by the tensors they stand for.
+    """The layers `asked` for: lists, "all" and patterns (`*`, `?`, `[...]`) replaced by the names they stand for.
 
-    Where "all" or a pattern is among them, the result is in the order of the graph, each tensor once; else it is
-    `asked`. The exact name of a tensor is never taken for a pattern. Raises InputError for a pattern that matches
-    nothing, and for "all" where the graph has no activation.
+    A text with commas is a list of names, unless it is itself the name of a tensor or a node. Where "all" or a pattern
+    is among them, the result is in the order of the graph, each tensor once; else it is in the order asked for. The
+    exact name of a tensor is never taken for a pattern. Raises InputError for a pattern that matches nothing, and for
+    "all" where the graph has no activation.
     """
+    asked = _split(index, asked)
     names: dict[str, None] = {}
     needed = _needed(index, scores)
     many = False
@@ -42,6 +44,16 @@ def expand(index: Index, asked: Sequence[str], scores: str, path: Path) -> list[
         names.update(dict.fromkeys(tensors))
     place = {name: number for number, name in enumerate(needed)}
     return sorted(names, key=lambda name: place.get(name, len(place))) if many else list(asked)
+
+
+def _split(index: Index, asked: Sequence[str]) -> list[str]:
+    """One name each: a text that is not itself one is taken apart at its commas, blanks around them dropped."""
+    nodes = {node.name for node in index.nodes if node.name}
+    names: list[str] = []
+    for text in asked:
+        own = text in index.types or text in index.producer or text in nodes
+        names += [text] if own else [part.strip() for part in text.split(",") if part.strip()]
+    return names
 
 
 def _tensor(index: Index, name: str) -> str:

@@ -1,7 +1,6 @@
 """Which images a folder holds, under which ids and labels, and in which order a run takes them."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,7 @@ from pathlib import Path
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.images import labels as labelling
-from analyzer.images.files import identifier
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff", ".webp")
+from analyzer.images.walk import SUFFIXES, Walk, counted, listed, walk
 
 
 @dataclass(frozen=True)
@@ -29,18 +26,27 @@ class ImageFile:
     roi: tuple[int, int, int, int] | None = None
 
 
+@dataclass(frozen=True)
+class ImageSet:
+    """images: sorted by id. notes: sentences about what lies in the folder and is not among them."""
+
+    images: list[ImageFile]
+    notes: tuple[str, ...]
+
+
 def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageFile]:
     """The images of a folder and of its sub-folders, sorted by id; no image is opened.
 
     An image is a regular file (or a link to one) with one of `SUFFIXES`, in any case. Hidden files and folders,
     linked folders, FIFOs, devices and sockets are left out. Labels come from the first of these that applies:
 
-    1. `labels`: a UTF-8 CSV with the header ``file,label``, paths relative to `folder`. A label is a name from the
-       card, else a class index. Images that are not in it are left out.
+    1. `labels`: a UTF-8 CSV with the columns ``file`` and ``label``, see `labels.from_csv`; paths are relative to
+       `folder`. A label is a name from the card, else a class index. Images that are not in it are left out.
     2. GTSRB's own tables, ``GT-*.csv``, beside the images: region and class (no label where ClassId is missing).
        Images that are not in one are left out.
-    3. Every image lies in a sub-folder: the first part of its path names the class, by the card's label, or by the
-       class index where the card has no labels.
+    3. A sub-folder with images is named as a class is: then all have to be. The first part of a path names the class,
+       by the card's label, or by the class index where the card has no labels. Images beside the sub-folders are left
+       out. Where all images lie in sub-folders, these have to be named so.
     4. None: `label` is None.
 
     Args:
@@ -50,7 +56,8 @@ def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageF
 
     Raises:
         InputError: The folder is missing, unreadable or without images. Or a line of a table names an image that is not
-            there, contradicts an earlier line, or has a label that stands for no class or for two.
+            there, contradicts an earlier line, or has a label that stands for no class or for two. Or most images lie
+            beside the class folders.
 
     >>> import tempfile
     >>> from analyzer.card import Resize
@@ -61,25 +68,55 @@ def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageF
     ...     [(image.id, image.label) for image in find(Path(made), card=card)]
     [('dog/rex.png', 1)]
     """
-    images, tables = _walk(folder)
+    return find_set(folder, card=card, labels=labels).images
+
+
+def find_set(folder: Path, *, card: Card, labels: Path | None = None) -> ImageSet:
+    """`find`, with notes about what was left out."""
+    seen = walk(folder)
+    images, notes = seen.images, list(seen.left_out.notes())
     if not images:
-        raise InputError(
-            f"{folder}: no image in this folder; expected files ending in {' '.join(SUFFIXES)}\n"
-            "(hidden files and linked folders are left out)"
-        )
+        left_out = f"\n({'; '.join(notes)})" if notes else ""
+        raise InputError(f"{folder}: no image in this folder; expected files ending in {' '.join(SUFFIXES)}{left_out}")
     chosen: Mapping[str, tuple[int | None, labelling.Roi | None]]
     if labels is not None:
         chosen = {key: (label, None) for key, label in labelling.from_csv(labels, images, card=card).items()}
-    elif tables:
-        chosen = labelling.from_gtsrb(tables, images, card=card)
-    elif all("/" in key for key in images):
-        chosen = {key: (label, None) for key, label in labelling.from_folders(images, card=card, where=folder).items()}
+        source = str(labels)
+    elif seen.tables:
+        chosen = labelling.from_gtsrb(seen.tables, images, card=card)
+        source = " and ".join(str(path) for _, path in seen.tables[:3])
     else:
-        chosen = dict.fromkeys(images, (None, None))
+        chosen, source = _by_folder(seen, folder, card, notes), ""
     if not chosen:
-        source = labels if labels is not None else " and ".join(str(path) for _, path in tables[:3])
         raise InputError(f"{source}: lists no image; expected one row for each image of {folder}")
-    return [ImageFile(key, images[key], *chosen[key]) for key in sorted(chosen)]
+    if source and len(chosen) < len(images):
+        unlisted = [key for key in images if key not in chosen]
+        notes.append(
+            f"{counted(len(unlisted), 'image')} left out: without a row in the table of labels ({listed(unlisted)})"
+        )
+    return ImageSet(
+        [ImageFile(key, images[key], *chosen[key]) for key in sorted(chosen)], tuple(f"{n}." for n in notes)
+    )
+
+
+def _by_folder(seen: Walk, folder: Path, card: Card, notes: list[str]) -> dict[str, tuple[int | None, None]]:
+    """Labels from the names of sub-folders; none where no sub-folder is named as a class is. Adds to `notes`."""
+    inside = [key for key in seen.images if "/" in key]
+    beside = [key for key in seen.images if "/" not in key]
+    if not inside:
+        return dict.fromkeys(seen.images, (None, None))
+    if beside and not labelling.any_class(inside, card=card):
+        others = listed({key.partition("/")[0] for key in inside})
+        notes.append(f"No label is taken from sub-folders, as none is named as a class is: {others}")
+        return dict.fromkeys(seen.images, (None, None))
+    if len(beside) > len(inside):
+        raise InputError(
+            f"{folder}: {counted(len(inside), 'image')} in folders named as classes are, but {len(beside)} beside "
+            f"them, such as {min(beside):.200}\ngive `labels` a CSV, or move one or the other into a folder of its own"
+        )
+    if beside:
+        notes.append(f"{counted(len(beside), 'image')} left out: beside the class folders ({listed(beside)})")
+    return {key: (label, None) for key, label in labelling.from_folders(inside, card=card, where=folder).items()}
 
 
 def seeded_order(images: Sequence[ImageFile], *, seed: int) -> list[ImageFile]:
@@ -101,34 +138,3 @@ def seeded_order(images: Sequence[ImageFile], *, seed: int) -> list[ImageFile]:
         return hashlib.sha256(f"{seed}/{image.id}".encode()).digest(), image.id
 
     return sorted(images, key=key)
-
-
-def _walk(folder: Path) -> tuple[dict[str, Path], list[tuple[str, Path]]]:
-    """Images by id, and GTSRB tables as (id of their folder, "" or ending in "/"; path), sorted."""
-    try:
-        exists = folder.is_dir()
-    except OSError as e:
-        raise InputError(f"{folder}: cannot be searched for images: {e.strerror}") from e
-    if not exists:
-        raise InputError(f"{folder}: no such folder; expected a folder of images")
-    images: dict[str, Path] = {}
-    tables: list[tuple[str, Path]] = []
-    # A list instead of recursion: nesting can be deeper than the interpreter's stack.
-    left = [("", folder)]
-    while left:
-        prefix, here = left.pop()
-        try:
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    path = here / entry.name
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append((f"{prefix}{identifier(entry.name)}/", path))
-                    elif path.suffix.lower() in SUFFIXES and path.is_file():
-                        images[prefix + identifier(entry.name)] = path
-                    elif entry.name.startswith("GT-") and entry.name.endswith(".csv") and path.is_file():
-                        tables.append((prefix, path))
-        except OSError as e:
-            raise InputError(f"{here}: cannot be searched for images: {e.strerror}") from e
-    return images, sorted(tables)

@@ -15,22 +15,41 @@ Roi = tuple[int, int, int, int]
 
 _ROI = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
 _INDEX = re.compile("[0-9]{1,9}")
+_COLUMNS = ("file", "label")
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def from_csv(path: Path, images: Collection[str], *, card: Card) -> dict[str, int]:
-    """Class index of every image that a ``file,label`` CSV lists. `images` are the ids that exist."""
-    rows = _rows(path, delimiter=",")
+    """Class index of every image that a table with the columns ``file`` and ``label`` lists.
+
+    Cells are separated by commas, semicolons or tabs, whichever the header has; its words are in any case, in any
+    order, and other columns mean nothing. A path may have backslashes where its folders are separated.
+
+    path: the table. images: the ids that exist. Raises InputError naming the line at fault.
+    """
+    text = _text(path)
+    delimiter = _delimiter(text)
+    rows = _rows(text, path, delimiter=delimiter)
     header = next(rows, (1, []))[1]
-    if [cell.strip() for cell in header] != ["file", "label"]:
-        raise InputError(f"{path}: the first line must be the header file,label; got {','.join(header)!r:.80}")
+    columns = [cell.strip().lower() for cell in header]
+    if any(columns.count(name) != 1 for name in _COLUMNS):
+        raise InputError(
+            f"{path}: the first line must be a header with one column file and one column label, such as file,label; "
+            f"got {delimiter.join(header)!r:.80}"
+        )
+    places = [columns.index(name) for name in _COLUMNS]
     names = _names(card)
     labels: dict[str, int] = {}
     for line, cells in rows:
         where = f"{path}, line {line}"
-        if len(cells) != 2:
-            raise InputError(f"{where}: expected file,label; got {len(cells)} cells (quote a name that has a comma)")
-        key = _listed(cells[0], "", images, where)
-        label = _class(_escaped(cells[1]), names, card=card, where=where, indices=True)
+        if len(cells) != len(columns):
+            raise InputError(
+                f"{where}: expected {len(columns)} cells, {delimiter.join(columns):.80}; got {len(cells)} "
+                f"(quote a name that has a {_SEPARATORS[delimiter]})"
+            )
+        file, label_cell = (cells[place] for place in places)
+        key = _listed(file, "", images, where)
+        label = _class(_escaped(label_cell), names, card=card, where=where, indices=True)
         if labels.setdefault(key, label) != label:
             raise InputError(f"{where}: {key!r:.200} has class {label} here and class {labels[key]} above")
     return labels
@@ -45,7 +64,7 @@ def from_gtsrb(
     """
     listed: dict[str, tuple[int | None, Roi]] = {}
     for prefix, path in tables:
-        rows = _rows(path, delimiter=";")
+        rows = _rows(_text(path), path, delimiter=";")
         header = [cell.strip() for cell in next(rows, (1, []))[1]]
         missing = [name for name in ("Filename", *_ROI) if name not in header]
         if missing:
@@ -79,6 +98,15 @@ def from_folders(images: Collection[str], *, card: Card, where: Path) -> dict[st
         except InputError as e:
             raise InputError(f"{e}\n{mend}") from None
     return {key: classes[key.partition("/")[0]] for key in images}
+
+
+def any_class(images: Collection[str], *, card: Card) -> bool:
+    """Whether the first part of any id names a class of the card, or stands for two of them."""
+    names = _names(card)
+    folders = {key.partition("/")[0] for key in images}
+    if card.labels is None:
+        return any(_INDEX.fullmatch(folder.strip()) for folder in folders)
+    return any(_folded(folder) in names or _folded(folder.strip()) in names for folder in folders)
 
 
 def _names(card: Card) -> dict[str, list[int]]:
@@ -116,20 +144,30 @@ def _listed(cell: str, prefix: str, images: Collection[str], where: str) -> str:
     posix, windows = PurePosixPath(cell), PureWindowsPath(cell)
     if posix.is_absolute() or windows.is_absolute() or ".." in (*posix.parts, *windows.parts):
         raise InputError(f"{where}: {cell!r:.200} leaves the folder; expected a relative path without ..")
-    for key in (prefix + _escaped(str(posix)), prefix + str(posix)):
+    for key in (prefix + _escaped(str(posix)), prefix + str(posix), prefix + _escaped(windows.as_posix())):
         if key in images:
             return key
     raise InputError(f"{where}: no image {cell!r:.200}; expected a path relative to the folder of images")
 
 
-def _rows(path: Path, *, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of a UTF-8 table, with or without a byte order mark; empty lines are left out."""
+def _delimiter(text: str) -> str:
+    """Which of the separators the first line has most of; the comma where it has none."""
+    first = text.lstrip("\r\n").partition("\n")[0]
+    return max(_SEPARATORS, key=first.count)
+
+
+def _text(path: Path) -> str:
+    """A UTF-8 table, with or without a byte order mark."""
     try:
-        text = regular_bytes(path).decode("utf-8-sig")
+        return regular_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not UTF-8 ({e.reason} at byte {e.start}); save the table as UTF-8") from None
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror or e}") from e
+
+
+def _rows(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of a table; empty lines are left out."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:

@@ -9,10 +9,12 @@ What becomes of an image that is not already 8 bits of RGB or L (*noted* where i
 - palette: looked up (noted)
 - CMYK: Pillow's plain formula, no colour profile (noted); embedded profiles are ignored everywhere
 - 16 bits: to 8 bits; gray by rounding value / 257, colour as Pillow's decoder does (noted)
+- 32 bits or signed 16, gray, of a TIFF, whose white is unknown: grey levels as they are where all lie in 0..255, else
+  16 bits where all lie in 0..65535 (noted)
 - RGB where the card says L: ITU-R 601-2 luma; L where it says RGB or BGR: the same value three times
 - 12 or more than 16 bits, 16 bits with white at zero, floating point, CIE Lab: refused
 
-Then the region of interest is cut out, and the card's resize follows, as torchvision's transforms do it on PIL images.
+Then the region of interest is cut out, and the card's resize follows, see `resizing`.
 """
 
 import hashlib
@@ -26,13 +28,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from analyzer.card import Card
 from analyzer.images.files import regular_bytes
+from analyzer.images.resizing import MAX_PIXELS, ImageError, refuse_above_limit, resized
 
 if TYPE_CHECKING:
     from analyzer.images import folder
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
-# The size at which Pillow begins to warn; a constant here, since the images chosen must not depend on a global.
-MAX_PIXELS = 2**28 // 3
 
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 0x0106
@@ -45,16 +46,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-class ImageError(Exception):
-    """One image that cannot be used: the reason in one line, without the file's name, which the caller has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +98,7 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
             picture = _convert(picture, "L" if card.channels == "L" else "RGB", notes)
             if image.roi is not None:
                 picture = _cut(picture, image.roi)
-            picture = _resize(picture, card)
+            values = resized(picture, card)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -117,14 +108,13 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
     except Exception as e:
         # Damaged bytes make Pillow raise nearly anything: SyntaxError, struct.error, KeyError, MemoryError, ...
         raise ImageError(f"cannot be decoded: {type(e).__name__}: {' '.join(str(e).split()):.200}") from e
-    values = np.asarray(picture, dtype=np.float32).reshape(*card.size, -1).transpose(2, 0, 1)
-    return Pixels(np.ascontiguousarray(values), hashlib.sha256(data).hexdigest(), tuple(notes))
+    return Pixels(np.ascontiguousarray(values.transpose(2, 0, 1)), hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
 def _decode(data: bytes, notes: list[str]) -> Image.Image:
     """The first frame, upright, in the file's own colour mode."""
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    _refuse_above_limit(picture.size, "the image")
+    refuse_above_limit(picture.size, "the image")
     if getattr(picture, "is_animated", False):
         notes.append("first of several frames")
     layout = str(picture.tile[:1])
@@ -132,11 +122,16 @@ def _decode(data: bytes, notes: list[str]) -> Image.Image:
         raise ImageError("12 bits a pixel; expected 8 or 16")
     if picture.mode.startswith("I") and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
         raise ImageError("16 bits with white at zero, which Pillow would read as a negative")
-    if ";16" in layout or picture.mode == "I" or (picture.format == "PPM" and _maximum(picture) > 255):
-        notes.append("16 bits scaled to 8")
+    no_white = picture.format == "TIFF" and picture.mode == "I"
+    deep = ";16" in layout or picture.mode == "I" or (picture.format == "PPM" and _maximum(picture) > 255)
     # Pillow turns a TIFF itself while it loads it, and then forgets the tag. Elsewhere the tag may follow the pixels.
     before = picture.getexif().get(_ORIENTATION) if picture.format == "TIFF" else None
     picture.load()
+    grey_levels = no_white and _are_grey_levels(picture)
+    if grey_levels:
+        notes.append("integers of more than 8 bits, all in 0..255, taken as grey levels")
+    elif deep:
+        notes.append("16 bits scaled to 8")
     try:
         after = picture.getexif().get(_ORIENTATION)
     except Exception:  # many good photos carry damaged EXIF
@@ -144,7 +139,13 @@ def _decode(data: bytes, notes: list[str]) -> Image.Image:
         after = None
     if before in _TRANSPOSE or after in _TRANSPOSE:
         notes.append("EXIF orientation applied")
-    return picture.transpose(_TRANSPOSE[after]) if after in _TRANSPOSE else picture
+    upright = picture.transpose(_TRANSPOSE[after]) if after in _TRANSPOSE else picture
+    return upright.convert("L") if grey_levels else upright
+
+
+def _are_grey_levels(picture: Image.Image) -> bool:
+    values = np.asarray(picture)
+    return bool(values.min() >= 0 and values.max() <= 255)
 
 
 def _maximum(picture: ImageFile.ImageFile) -> int:
@@ -180,30 +181,3 @@ def _cut(picture: Image.Image, roi: tuple[int, int, int, int]) -> Image.Image:
     if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height):
         raise ImageError(f"region x {x1}..{x2}, y {y1}..{y2} is not inside the image of {width} x {height}")
     return picture.crop((x1, y1, x2 + 1, y2 + 1))
-
-
-def _resize(picture: Image.Image, card: Card) -> Image.Image:
-    """To the card's size, with torchvision's roundings: long side int(n * long / short), crop at round(rest / 2)."""
-    height, width = card.size
-    resampling = _RESAMPLING[card.resize.interpolation]
-    if card.resize.kind == "stretch":
-        _refuse_above_limit((width, height), "the card's size")
-        return picture.resize((width, height), resampling)
-    if card.resize.kind == "shorter_side":
-        side, short = card.resize.side or 0, min(picture.size)
-        scaled = tuple(side if length == short else int(side * length / short) for length in picture.size)
-        _refuse_above_limit(scaled, "the image scaled to the card's shorter_side")
-        if scaled[0] < width or scaled[1] < height:
-            raise ImageError(f"{scaled[0]} x {scaled[1]} after scaling, smaller than the crop of {width} x {height}")
-        left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
-        return picture.resize((scaled[0], scaled[1]), resampling).crop((left, top, left + width, top + height))
-    if picture.size != (width, height):
-        raise ImageError(
-            f"{picture.size[0]} x {picture.size[1]} pixels; the card has no resize and wants {width} x {height}"
-        )
-    return picture
-
-
-def _refuse_above_limit(size: tuple[int, ...], what: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImageError(f"{what} is {size[0]} x {size[1]}, above the limit of {MAX_PIXELS} pixels")

@@ -91,7 +91,10 @@ class SelectedImage(TypedDict):
 
 
 class Calibration(TypedDict):
-    """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied."""
+    """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied.
+
+    notes: what lies in the folder of images and is not among them, where there is something.
+    """
 
     input_range: float | None
     feature_range: dict[str, float | None]
@@ -104,3 +107,4 @@ class Calibration(TypedDict):
     candidates: list[Candidate]
     limit: int
     selected: list[SelectedImage]
+    notes: NotRequired[list[str]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analyzer import card as cards
 from analyzer import graph, store
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.images import ImageError, ImageFile, find, read, seeded_order
+from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
 from analyzer.store import ImageStatus
 from analyzer.store.documents import Calibration, SelectedImage
 from analyzer.study import provenance, selection
@@ -98,7 +98,8 @@ def run(
     card_path = cards.locate(model, card)
     graph.check(model)
     the_card = cards.read(card_path)
-    candidates = _candidates(images, the_card, labels, protocol)
+    image_set = find_set(images, card=the_card, labels=labels)
+    candidates = seeded_order(image_set.images, seed=protocol.seed)
     store.check_writable(out)
     opened = open_model(
         model, card=the_card, protocol=protocol, provider=provider, threads=threads, batch_size=batch_size
@@ -113,13 +114,9 @@ def run(
         _refuse_other_images(writer, candidates, images, out)
         if (finished := _finished(out)) is not None:
             return finished
-        calibration = _selection(writer, candidates, opened, protocol, images, progress)
+        calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
         _measure_all(writer, opened, calibration, candidates, protocol, threads, progress)
         return writer.finish(summarise)
-
-
-def _candidates(folder: Path, card: cards.Card, labels: Path | None, protocol: Protocol) -> list[ImageFile]:
-    return seeded_order(find(folder, card=card, labels=labels), seed=protocol.seed)
 
 
 def _measure_all(
@@ -209,6 +206,7 @@ def _selection(
     model: Model,
     protocol: Protocol,
     folder: Path,
+    notes: tuple[str, ...],
     progress: Callable[[Progress], None],
 ) -> Calibration:
     """The calibration that there is, where it covers the limit; else that of a selection pass."""
@@ -226,5 +224,7 @@ def _selection(
         calibration = selection.select(candidates, model, protocol, earlier=calibration, tick=tick)
     except InputError as e:
         raise InputError(f"{folder}: {e}") from e
+    if notes:
+        calibration["notes"] = list(notes)
     writer.write_calibration(calibration)
     return calibration

@@ -41,7 +41,8 @@ def warnings(
 
 
 def _left_out(calibration: Calibration) -> Iterator[str]:
-    """Of the selection pass."""
+    """Of the folder, and of the selection pass."""
+    yield from calibration.get("notes", [])
     duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."
