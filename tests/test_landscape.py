@@ -164,7 +164,7 @@ def test_probabilities_that_rounded_to_one_have_no_log_odds(tmp_path, image):
     constant[0, 0] = 1e3
     path, card = graphs.linear(tmp_path, constant)
     model = onnx.load(path)
-    model.graph.node.append(graphs.node("Sigmoid", "logits", "scores"))
+    model.graph.node.append(graphs.node("HardSigmoid", "logits", "scores"))
     model.graph.output[0].name = "scores"
     onnx.save(model, path)
     named = tmp_path / "probabilities.json"

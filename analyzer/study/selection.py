@@ -16,6 +16,7 @@ from analyzer.store import Outcome, unit_key
 from analyzer.store.documents import Calibration, Candidate, SelectedImage
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
+from analyzer.summary.warnings import CARD_FIELDS
 
 CALIBRATION_IMAGES = 2000
 
@@ -140,14 +141,21 @@ class _Pass:
     def _refuse_other_kind(self, image: ImageFile, scores: NDArray[np.floating]) -> None:
         if not np.isfinite(scores).all():
             return
-        inside = scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3 and abs(float(scores.sum()) - 1) <= 1e-2
-        if inside != (self.model.prepared.kind == "probabilities"):
-            self.other_kind += 1
+        prepared, total = self.model.prepared, float(scores.sum())
+        inside = scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3
+        # Each of K quantised probabilities errs by half a step.
+        adds_up = abs(total - 1) <= 1e-2 + scores.size * prepared.step / 2
         self.judged += 1
-        if self.model.prepared.kind == "probabilities" and not inside:
+        self.other_kind += inside and adds_up
+        if prepared.kind in ("probabilities", "sigmoid") and not inside:
             raise InputError(
-                f"{image.id}: the card says probabilities, but the scores go from {scores.min():.3g} to "
-                f"{scores.max():.3g} and add up to {scores.sum():.3g}; set output.kind to logits"
+                f"{image.id}: the card says {prepared.kind}, but the scores go from {scores.min():.3g} to "
+                f"{scores.max():.3g} and add up to {total:.3g}; set output.kind to logits"
+            )
+        if prepared.kind == "probabilities" and not adds_up:
+            raise InputError(
+                f"{image.id}: the card says probabilities, but the scores, all in 0..1, add up to {total:.3g}, not 1; "
+                'where each class has a sigmoid of its own, set output.kind to "sigmoid"'
             )
 
     def document(self, *, found: int) -> Calibration:
@@ -158,7 +166,7 @@ class _Pass:
         counts = {str(outcome): 0 for outcome in Outcome}
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
-        if self.model.prepared.kind == "logits" and self.judged and self.other_kind == self.judged:
+        if self.model.card.kind == "logits" and self.judged and self.other_kind == self.judged:
             raise InputError(
                 "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
                 "set output.kind to probabilities"
@@ -198,11 +206,11 @@ class _Pass:
             best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
             return (
                 f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
-                f"best: {best}. Lower `min_confidence`, or check the card's mean, std and channels"
+                f"best: {best}. Lower `min_confidence`, or check in the card, in this order: {CARD_FIELDS}"
             )
         return (
             f"no image counts: {counts[Outcome.WRONG]} classified wrongly, {counts[Outcome.NON_FINITE]} with outputs "
-            "that are not finite. Check the labels and the card's mean, std and channels"
+            f"that are not finite. Check the labels and in the card, in this order: {CARD_FIELDS}"
         )
 
 

@@ -40,8 +40,31 @@ def warnings(
     yield from manifest["context"].get("notes", [])
 
 
+CARD_FIELDS = (
+    "input.channels (RGB or BGR), input.mean and input.std (of 0..255 pixels), input.resize and its interpolation, "
+    "input.layout, the order of output.labels, output.kind"
+)
+"""What to look at where a network does badly, the likeliest first."""
+FEW = 0.1
+"""Of images that count: with fewer, the card is suspected."""
+
+
+def suspected_card(counts: Mapping[str, int]) -> str:
+    """What to check where at least 90 % of the images are classified wrongly or fall below the confidence; else ""."""
+    left_out = counts[Outcome.WRONG] + counts[Outcome.BELOW_CONFIDENCE]
+    judged = left_out + counts[Outcome.GOOD]
+    if not judged or counts[Outcome.GOOD] > FEW * judged:
+        return ""
+    return (
+        f"{left_out} of {judged} images are classified wrongly or fall below the confidence; where the network is "
+        f"better than that, check in the card, in this order: {CARD_FIELDS}."
+    )
+
+
 def _left_out(calibration: Calibration) -> Iterator[str]:
     """Of the selection pass."""
+    if suspicion := suspected_card(calibration["counts"]):
+        yield suspicion
     duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."
