@@ -8,7 +8,7 @@ from onnx import ModelProto, TensorProto, inliner
 
 from analyzer.card import Card
 from analyzer.errors import InputError
-from analyzer.graph import batch, constants, external, files, match, opset, safety, surgery, training, walk
+from analyzer.graph import batch, constants, external, files, match, opset, quantised, safety, surgery, training, walk
 from analyzer.graph.dtypes import FLOATS
 from analyzer.graph.index import Index, build
 
@@ -35,6 +35,7 @@ class Prepared:
     feature: the layer just before the classification, measured or not; None where there is none.
     final: the operator that makes the model's own output of the scores, "" where these are that output.
     step: how far neighbouring values of that output are apart for want of precision; infinite where unknown.
+    input_grid: how the graph quantises its input at once (see `quantised.input_grid`); None where it does not.
     unproved: whether types or shapes of the outputs, or that these are the logits, are to be seen in a real run.
     """
 
@@ -56,6 +57,7 @@ class Prepared:
     feature: str | None = None
     final: str = ""
     step: float = 0.0
+    input_grid: quantised.Grid | None = None
     unproved: bool = False
 
 
@@ -82,7 +84,9 @@ def prepare(
     declared = match.fit_input(image, card, model)
     index = build(proto, model)
     safety.refuse_huge_results(index, model)
-    scores = match.scores(proto, index, card, model, constants.reader(proto, located, model), own=own)
+    constant = constants.reader(proto, located, model)
+    scores = match.scores(proto, index, card, model, constant, own=own)
+    grid = quantised.input_grid(index, image.name, constant)
     notes += scores.notes
     names, taps = match.layers(index, card, layers, scores.tensor, model, notes)
 
@@ -116,6 +120,7 @@ def prepare(
         feature=match.feature(index, card, scores.tensor, model),
         final=scores.final,
         step=scores.step,
+        input_grid=grid,
         unproved=bool(scores.final) or interface.adapted,
         source=str(model),
     )

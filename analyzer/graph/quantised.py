@@ -80,3 +80,27 @@ def step(node: NodeProto, constant: Callable[[str], NDArray[Any] | None]) -> flo
 def _taken(node: NodeProto, places: tuple[int, int]) -> Scale | None:
     names = [node.input[place] if place < len(node.input) else "" for place in places]
     return Scale(*names) if names[0] else None
+
+
+Grid = tuple[float, float, float, float]
+"""How a network's input is quantised, in its units: scale (0: one for each image), zero point, lowest, highest code."""
+
+
+def input_grid(index: Index, image: str, constant: Callable[[str], NDArray[Any] | None]) -> Grid | None:
+    """How the graph quantises its input `image` before anything else; None where it does not, or nothing tells."""
+    name = image
+    while len(readers := index.consumers.get(name, ())) == 1 and readers[0].op_type in _MOVING | {"Cast"}:
+        name = readers[0].output[0]
+    if not readers or any(node.op_type not in ("QuantizeLinear", "DynamicQuantizeLinear") for node in readers):
+        return None
+    if readers[0].op_type == "DynamicQuantizeLinear":
+        return 0.0, 0.0, 0.0, 255.0
+    places = _taken(readers[0], _OF_OUTPUT["QuantizeLinear"])
+    scale = constant(places.scale) if places is not None else None
+    zero = constant(places.zero_point) if places is not None and places.zero_point else np.zeros((), np.uint8)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+        return None
+    if not np.isfinite(scale).all() or float(scale.ravel()[0]) <= 0:
+        return None
+    codes = np.iinfo(zero.dtype)
+    return float(scale.ravel()[0]), float(zero.ravel()[0]), float(codes.min), float(codes.max)

@@ -90,8 +90,18 @@ class SelectedImage(TypedDict):
     key: str
 
 
+class InputGrid(TypedDict):
+    """The steps in which a network quantises its input, grey levels. reach: what changes a step of some pixel."""
+
+    step: float
+    reach: float | None
+
+
 class Calibration(TypedDict):
-    """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied."""
+    """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied.
+
+    input_grid: only of a network that quantises its input; over the images that count.
+    """
 
     input_range: float | None
     feature_range: dict[str, float | None]
@@ -104,3 +114,4 @@ class Calibration(TypedDict):
     candidates: list[Candidate]
     limit: int
     selected: list[SelectedImage]
+    input_grid: NotRequired[InputGrid]

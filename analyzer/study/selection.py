@@ -67,6 +67,9 @@ class _Pass:
         low, high = (earlier["minimum"], earlier["maximum"]) if earlier else ({}, {})
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
+        grid = earlier.get("input_grid") if earlier else None
+        self.step = grid["step"] if grid else 0.0
+        self.reach = np.inf if grid is None or grid["reach"] is None else grid["reach"]
         self.other_kind = self.judged = 0
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
@@ -119,6 +122,9 @@ class _Pass:
         else:
             outcome = Outcome.GOOD if confidence >= self.protocol.min_confidence else Outcome.BELOW_CONFIDENCE
         self.good += outcome == Outcome.GOOD
+        if outcome == Outcome.GOOD and self.model.prepared.input_grid is not None:
+            step, reach = self.model.preprocessing.grid(pixels.values, self.model.prepared.input_grid)
+            self.step, self.reach = max(self.step, step), min(self.reach, reach)
         self.candidates.append(
             {
                 "id": image.id,
@@ -182,7 +188,7 @@ class _Pass:
         varied = {name: np.isfinite(self.low[name]) for name in self.low}
         ranges = {name: self.high[name] - self.low[name] if varied[name] else 0.0 for name in self.low}
         chosen = [c for c in self.candidates if c["outcome"] == Outcome.GOOD][: self.protocol.limit]
-        return {
+        document: Calibration = {
             "input_range": ranges["input"],
             "feature_range": {name: ranges[name] for name in self.model.layers},
             "minimum": {name: self.low[name] for name in self.low if varied[name]},
@@ -195,6 +201,9 @@ class _Pass:
             "limit": self.protocol.limit,
             "selected": [_selected(candidate) for candidate in chosen],
         }
+        if self.model.prepared.input_grid is not None:
+            document["input_grid"] = {"step": self.step, "reach": self.reach or None}
+        return document
 
     def _none_counts(self, counts: dict[str, int]) -> str:
         sure = sorted(

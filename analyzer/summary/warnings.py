@@ -8,6 +8,7 @@ from analyzer.measures import REGISTRY
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, LogOddsStatus, Outcome
 from analyzer.store.documents import Calibration, Manifest
+from analyzer.summary import reach
 from analyzer.summary.names import by_radius, radius_text
 
 
@@ -27,11 +28,13 @@ def warnings(
     yield from _left_out(calibration)
     if identity["trials"] < 10:
         yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
-    if "input_distance_l2" in measured and n:
+    if n and "input_distance_l2" in measured:
         lost = (measured["input_distance_l2"].values == 0).mean(axis=(0, 2))
         gone = [f"{radius_text(r)} ({s:.0%})" for r, s in zip(measured["radius"].values, lost, strict=True) if s > 0]
         if gone:
             yield f"Rounding left nothing of some perturbations, at radius {', '.join(gone)}: choose larger radii."
+    if n:
+        yield from reach.warnings(measured, calibration)
     yield from _images(dataset, measured)
     yield from _normalised(identity["measures"], calibration)
     if n:
