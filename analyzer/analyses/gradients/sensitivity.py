@@ -22,6 +22,7 @@ from analyzer.store import Image, Run
 from analyzer.store.files import plain, to_json, write
 from analyzer.study import Model
 from analyzer.study.consistency import EXAMPLES, open_proved
+from analyzer.study.preprocessing import Preprocessing
 from analyzer.summary import measured_images
 
 SCHEMA = 1
@@ -93,6 +94,8 @@ def sensitivity(
             pixels = np.clip(pixels, image.STEP, 255 - image.STEP)
         if method is None:
             method = _method(network, pixels, record.label)
+            if prepared.input_grid is not None:
+                method["input_step"] = Preprocessing(the_card).grid(pixels, prepared.input_grid)[0]
             options = options._replace(exact_hessian=method["hessian"] == GRAPH_HESSIAN)
         measure = image.by_gradients if network.differentiable else image.by_differences
         rows.append(

@@ -43,7 +43,9 @@ def sentences(
             f"{of('hessian_unequal_diagonal'):.1%} on the unequal part of the diagonal; both "
             "would be 0 if the log-odds curved alike in every direction."
         )
-    if np.isfinite(of("sigma_max")) and not np.isfinite(of("sigma_over_rms")):
+    if _steps(method):
+        yield f"Jacobian ({images}): no ratio is given, since what was measured are the steps of the network's input."
+    elif np.isfinite(of("sigma_max")) and not np.isfinite(of("sigma_over_rms")):
         yield f"Jacobian ({images}): 0 wherever it was tried, so no ratio of singular values is defined."
     elif np.isfinite(of("sigma_max")):
         bound = "at least " if method["gradients"] is None else ""
@@ -56,6 +58,11 @@ def sentences(
         yield ratios + ": random noise understates the local Lipschitz constant by that."
     if np.isfinite(of("fgsm_eps")) or np.isfinite(of("l2_distance")):
         yield _boundary(of, rows, images, identity["radii"][-1])
+
+
+def _steps(method: Method) -> bool:
+    """Whether the differences are hardly larger than the steps in which the network quantises its input."""
+    return method["step"] < 2 * method.get("input_step", 0.0)
 
 
 def _boundary(of: Callable[[str], float], rows: Sequence[ImageRow], images: str, largest: float) -> str:
@@ -85,6 +92,11 @@ def warnings(rows: Sequence[ImageRow], method: Method) -> Iterator[str]:
             f"directions ({method['step']:g} grey level), sigma_max is a lower bound, and the distance to the boundary "
             "is unavailable."
         )
+        if _steps(method):
+            yield (
+                f"The network quantises its input in steps of about {method['input_step']:.3g} grey levels: differences "
+                f"over {method['step']:g} grey level are these steps, not a slope."
+            )
         return
     of_images: Sequence[Mapping[str, Any]] = rows
     slow = sum(not row["sigma_converged"] for row in rows)
