@@ -19,10 +19,10 @@ def weights(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def head(folder, name, nodes, constants, classes, *, kind, opset=17, mean=MEAN, domains=(), shape="declared"):
+def head(folder, name, nodes, constants, classes, *, kind, opset=17, mean=MEAN, domains=(), shape="declared", gain=4):
     """x -> mean of each channel "f" (N, 3) -> logits "l" (N, classes) -> `nodes` -> "y". shape None: undeclared."""
-    matrix = 4 * weights(3, constants.pop("width", classes), seed=3)
-    first = [node("GlobalAveragePool", "x", "a"), node("Flatten", "a", "f"), node("Gemm", "f W", "l")]
+    matrix = gain * weights(3, classes, seed=3)
+    first = [node("GlobalAveragePool", "x", "a"), node("Flatten", "a", "f"), node("MatMul", "f W", "l")]
     stored = [tensor(key, array, np.asarray(array).dtype) for key, array in {"W": matrix, **constants}.items()]
     output = value("y", ["N", classes] if shape == "declared" else shape)
     inputs = [value("x", ["N", 3, 8, 8])]
@@ -49,12 +49,11 @@ def network(folder, form):
         arrays |= {f"{name}_q": array, f"{name}_s": np.float32(scale), f"{name}_z": np.int8(0)}
     if form in ("qdq", "qoperator"):
         for name, scale in small.items():
-            zero = np.int8(0) if name == "y" else np.uint8(128 if name == "x" else 0)
+            zero = np.uint8(128 if name in "xy" else 0)
             arrays |= {f"{name}_s": np.float32(scale), f"{name}_z": zero}
     stored = [tensor(name, array, np.asarray(array).dtype) for name, array in arrays.items()]
     inputs, outputs = [value("x", ["N", 3, 8, 8])], [value("y", ["N", 4])]
-    made = graphs.save(folder, form, _nodes(form), inputs, outputs, stored, card(), domains=("com.microsoft",))
-    return made
+    return graphs.save(folder, form, _nodes(form), inputs, outputs, stored, card(), domains=("com.microsoft",))
 
 
 def _nodes(form):
@@ -127,7 +126,7 @@ def quantised_softmax(folder, *, classes=100, contrib=False, name="quantised_sof
             node("DequantizeLinear", "q s z", "y"),
         ]
     domains = ("com.microsoft",)
-    return head(folder, name, nodes, constants, classes, kind="probabilities", domains=domains)
+    return head(folder, name, nodes, constants, classes, kind="probabilities", domains=domains, gain=1)
 
 
 def multi_label(folder, *, spelt_out=False, kind="probabilities"):

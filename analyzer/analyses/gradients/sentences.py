@@ -94,8 +94,8 @@ def warnings(rows: Sequence[ImageRow], method: Method) -> Iterator[str]:
         )
         if _steps(method):
             yield (
-                f"The network quantises its input in steps of about {method['input_step']:.3g} grey levels: differences "
-                f"over {method['step']:g} grey level are these steps, not a slope."
+                f"The network quantises its input in steps of about {method['input_step']:.3g} grey levels: "
+                f"differences over {method['step']:g} grey level are these steps, not a slope."
             )
         return
     of_images: Sequence[Mapping[str, Any]] = rows
