@@ -113,6 +113,9 @@ def test_a_sigmoid_is_asked_for_by_name(tmp_path, images):
     with pytest.raises(InputError, match=r"add up to .*set output\.kind to \"sigmoid\"") as refused:
         runs.measure(hidden, images, tmp_path / "b", **SMALL)
     assert "logits" not in str(refused.value)
+    hidden, _ = quantised.multi_label(tmp_path, spelt_out=True, kind="logits")
+    runs.measure(hidden, images, tmp_path / "c", **SMALL)
+    assert any('set output.kind to "sigmoid"' in w for w in summary_of(tmp_path / "c")["warnings"])
     softmax, _ = quantised.quantised_softmax(tmp_path)
     with pytest.raises(InputError, match=r'ends in a Softmax.*"probabilities"'):
         graph.prepare(softmax, card=dataclasses.replace(card, kind="sigmoid"))
@@ -191,6 +194,11 @@ def test_every_form_of_int8_has_the_features_of_the_float_network(tmp_path, imag
         rms[form] = float(seen.jacobian_rms.isel(radius=1).median())
         scores[form] = seen.clean_score.values
     assert layers["float"] == layers["dynamic"] == ("f",)
+    named = runs.measure(
+        quantised.network(tmp_path, "qoperator")[0], images, tmp_path / "named", **SMALL, layers=("r_q",)
+    )
+    plain = runs.measure(quantised.network(tmp_path, "float")[0], images, tmp_path / "plain", **SMALL, layers=("r",))
+    assert float(named.jacobian_rms[:, 1].median()) == pytest.approx(float(plain.jacobian_rms[:, 1].median()), rel=0.1)
     for form in ("qdq", "qoperator", "dynamic"):
         assert rms[form] == pytest.approx(rms["float"], rel=0.1), form
         np.testing.assert_allclose(scores[form], scores["float"], atol=0.03)

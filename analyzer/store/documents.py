@@ -100,7 +100,8 @@ class InputGrid(TypedDict):
 class Calibration(TypedDict):
     """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied.
 
-    input_grid: only of a network that quantises its input; over the images that count.
+    input_grid: only of a network that quantises its input; over the images that count. scores_in_unit_range: only where
+    all scores that the card calls logits lie in 0..1.
     """
 
     input_range: float | None
@@ -115,3 +116,4 @@ class Calibration(TypedDict):
     limit: int
     selected: list[SelectedImage]
     input_grid: NotRequired[InputGrid]
+    scores_in_unit_range: NotRequired[bool]

@@ -70,7 +70,7 @@ class _Pass:
         grid = earlier.get("input_grid") if earlier else None
         self.step = grid["step"] if grid else 0.0
         self.reach = np.inf if grid is None or grid["reach"] is None else grid["reach"]
-        self.other_kind = self.judged = 0
+        self.other_kind = self.inside = self.judged = 0
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
 
@@ -152,6 +152,7 @@ class _Pass:
         # Each of K quantised probabilities errs by half a step.
         adds_up = abs(total - 1) <= 1e-2 + scores.size * prepared.step / 2
         self.judged += 1
+        self.inside += inside
         self.other_kind += inside and adds_up
         if prepared.kind in ("probabilities", "sigmoid") and not inside:
             raise InputError(
@@ -203,6 +204,8 @@ class _Pass:
         }
         if self.model.prepared.input_grid is not None:
             document["input_grid"] = {"step": self.step, "reach": self.reach or None}
+        if self.model.card.kind == "logits" and self.judged and self.inside == self.judged:
+            document["scores_in_unit_range"] = True
         return document
 
     def _none_counts(self, counts: dict[str, int]) -> str:

@@ -68,6 +68,11 @@ def _left_out(calibration: Calibration) -> Iterator[str]:
     """Of the selection pass."""
     if suspicion := suspected_card(calibration["counts"]):
         yield suspicion
+    if calibration.get("scores_in_unit_range"):
+        yield (
+            "The card says logits, but every score of every image lies in 0..1; where each class has a sigmoid of its "
+            'own, set output.kind to "sigmoid".'
+        )
     duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."
