@@ -21,6 +21,7 @@ from analyzer.document import (
     OutputDocument,
     is_finite,
     refuse_repeated_keys,
+    refuse_unit_range,
 )
 from analyzer.errors import InputError, UsageError
 from analyzer.resize import INTERPOLATIONS, Resize
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
+KINDS = ("logits", "probabilities", "sigmoid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Card:
 
     layout: "NCHW" or "NHWC". size: (height, width) of the input, in pixels. channels: "RGB", "BGR" or "L".
     mean, std: one number a channel, in grey levels and in the order of `channels`; the input is (pixel - mean) / std,
-    pixels being 0..255. kind: what the output holds, "logits" or "probabilities". input_name, output_name,
+    pixels being 0..255. kind: what the output holds, one of `KINDS`; "sigmoid" is a
+    probability for each class by itself. input_name, output_name,
     feature_name: tensors of the graph, None where they are to be found. labels: names of the classes, in order.
     source: where the network comes from, free text.
     """
@@ -177,11 +180,12 @@ def parse(document: object, *, where: str = "card") -> Card:
     resize = resizing.parse(Keys(pixels.take("resize", dict), where, "input.resize."), channels=CHANNELS[channels])
     mean = pixels.numbers("mean", CHANNELS[channels])
     std = pixels.numbers("std", CHANNELS[channels], above=0)
+    refuse_unit_range(where, mean, std)
     input_name = pixels.take("name", str, None)
     pixels.finish()
 
     output = Keys(top.take("output", dict), where, "output.")
-    kind = output.choice("kind", ("logits", "probabilities"))
+    kind = output.choice("kind", KINDS)
     output_name = output.take("name", str, None)
     labels = output.take("labels", list, None)
     if labels is not None and not (labels and all(isinstance(label, str) for label in labels)):

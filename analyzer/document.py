@@ -132,6 +132,22 @@ class Keys:
             raise InputError(f"{self.where}: unknown key {unknown:.200}")
 
 
+def refuse_unit_range(where: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise InputError where mean and std are those of pixels in 0..1: pixels are 0..255 here.
+
+    Whole numbers such as 0 and 1 (for pixels as they are) stand for themselves.
+    """
+    if not all(0 <= m <= 1 for m in mean) or not all(s <= 1 for s in std):
+        return
+    if all(m in (0, 1) for m in mean) and all(s == 1 for s in std):
+        return
+    times = [[round(255 * value, 6) for value in values] for values in (mean, std)]
+    raise InputError(
+        f"{where}: input.mean {list(mean)} and input.std {list(std)} look like those of pixels in 0..1, but pixels are "
+        f"0..255 here\nset input.mean to {times[0]} and input.std to {times[1]}"
+    )
+
+
 def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The JSON object of these (key, value) pairs. Raises ValueError for a key given twice; `json` keeps the last."""
     document: dict[str, Any] = {}

@@ -595,3 +595,17 @@ def test_refusals(tmp_path):
     beside(path).unlink()
     with pytest.raises(InputError, match="`write_card`"):
         bounds.bound(path)
+
+
+def test_bound_sentences_say_no_nan():
+    from analyzer.analyses.bound.sentences import still_growing, up_to
+
+    row = {"what": "layer", "tensor": "f", "bound": np.inf, "bound_per_grey_level": np.inf, "reason": None}
+    row["local"] = {
+        "lipschitz_median": {"value": 0.1},
+        "lipschitz_q95": {"value": None},
+        "lipschitz_below_one_share": {"value": 1.0},
+    }
+    assert up_to(row) == "Up to layer f: unavailable, because of a norm that is not finite."
+    estimate = {"change": np.nan, "iterations": 3}
+    assert list(still_growing({"operators": [{"name": "c", "estimate": estimate}]})) == []

@@ -325,6 +325,41 @@ def test_beside(tmp_path):
     assert cards.beside(tmp_path / "a.b.onnx") == tmp_path / "a.b.json"
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "says"),
+    [
+        (
+            [0.485, 0.456, 0.406],
+            [0.229, 0.224, 0.225],
+            "input.mean to [123.675, 116.28, 103.53] and input.std to [58.395",
+        ),
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "input.mean to [127.5, 127.5, 127.5] and input.std to [127.5"),
+        ([0, 0, 0], [0.5, 0.5, 0.5], "input.std to [127.5"),
+        ([0.485, 0.456, 0.406], [1, 1, 1], "input.mean to [123.675"),
+    ],
+)
+def test_mean_and_std_of_pixels_in_0_to_1_are_refused_with_the_right_numbers(mean, std, says):
+    document = changed("input.mean", mean)
+    document["input"]["std"] = std
+    with pytest.raises(InputError) as refused:
+        cards.parse(document, where="net.json")
+    assert "net.json" in str(refused.value) and says in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0, 0, 0], [1, 1, 1]), ([0, 0, 0], [255, 255, 255]), ([1, 0, 1], [2, 1, 1])]
+)
+def test_mean_and_std_of_grey_levels_stay(mean, std):
+    document = changed("input.mean", mean)
+    document["input"]["std"] = std
+    assert cards.parse(document).std == tuple(std)
+
+
+def test_a_sigmoid_is_a_kind():
+    assert cards.parse(changed("output.kind", "sigmoid")).kind == "sigmoid"
+
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 # A surrogate pair in two halves cannot come out of JSON as two, so halves of one kind only.
 text = st.text(st.characters(exclude_categories=["Cs"]) | st.just("\ud800"), max_size=8)
@@ -342,6 +377,7 @@ def valid_cards(draw):
     share = draw(st.floats(0, 1, exclude_min=True)) if kind == "crop_pct" else None
     interpolation = draw(st.sampled_from(cards.INTERPOLATIONS))
     antialias = kind == "none" or interpolation != "bilinear" or draw(st.booleans())
+    others = {"min_size": count - 1, "max_size": count - 1}  # one std above 1: not of pixels in 0..1
     positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
     return cards.Card(
         layout=draw(st.sampled_from(["NCHW", "NHWC"])),
@@ -349,8 +385,8 @@ def valid_cards(draw):
         channels=channels,
         resize=cards.Resize(kind, side, interpolation, pad, share, antialias),
         mean=tuple(draw(st.lists(finite, min_size=count, max_size=count))),
-        std=tuple(draw(st.lists(positive, min_size=count, max_size=count))),
-        kind=draw(st.sampled_from(["logits", "probabilities"])),
+        std=(draw(st.floats(min_value=1.5, allow_infinity=False)), *draw(st.lists(positive, **others))),
+        kind=draw(st.sampled_from(cards.KINDS)),
         input_name=draw(st.none() | text),
         output_name=draw(st.none() | text),
         labels=draw(st.none() | st.lists(text, min_size=1, max_size=4, unique=True).map(tuple)),

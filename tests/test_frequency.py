@@ -393,3 +393,15 @@ def test_the_picture_shows_each_filter_where_it_is(tmp_path):
     x, y = line.get_xdata(), line.get_ydata()
     np.testing.assert_allclose(y, np.sqrt(2 / np.pi * (1 / (responses.positions * x) - 1 / responses.dimension)))
     assert "what it says" in picture.alt
+
+
+def test_the_sentence_says_no_nan():
+    from analyzer.analyses.frequency.sentences import sentence
+
+    names = [f"{family}_{what}_difference" for family in ("permutation", "noise") for what in ("map", "norm")]
+    rows = {name: {"median": 0.5, "low": 0.1, "high": 1.0} for name in names}
+    rows["permutation_norm_difference_predicted"] = {"median": np.nan, "low": np.nan, "high": np.nan}
+    assert sentence(rows).endswith("under fresh noise.")
+    for name in names:
+        said = sentence({**rows, name: {"median": np.nan, "low": np.nan, "high": np.nan}})
+        assert "nan" not in said

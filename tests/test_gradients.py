@@ -128,14 +128,14 @@ def test_a_rectified_convolution_has_the_gradient_of_its_piece(tmp_path, onnx_ad
     np.testing.assert_allclose(figures["gradient_l2"], np.linalg.norm(gradient), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "sigmoid_logits", "sigmoid"])
 def test_derivatives_of_log_odds_by_the_scores(kind):
-    scores = np.array({"probabilities": [0.1, 0.2, 0.3, 0.25, 0.15], "logits": [1.0, -2, 0, 3, 1]}[kind])
+    scores = np.array([1.0, -2, 0, 3, 1] if "logits" in kind else [0.1, 0.2, 0.3, 0.25, 0.15])
     step = 1e-5 * np.eye(5)
     for label in (0, 3):
 
         def value(z, label=label):
-            if kind == "logits":
+            if kind != "probabilities":
                 return logodds.value(z, label=label, kind=kind)
             return np.log(z[..., label]) - np.log(z.sum(-1) - z[..., label])
 
@@ -148,7 +148,12 @@ def test_derivatives_of_log_odds_by_the_scores(kind):
         np.testing.assert_allclose(
             logodds.weights_change(scores, change, label=label, kind=kind), expected, rtol=1e-4, atol=1e-6
         )
+        slopes = logodds.margin_weights(scores, np.arange(5), label=label, kind=kind)
+        for k in range(5):
+            ahead, behind = (logodds.margins(scores + s * np.eye(5)[k], label=label, kind=kind) for s in (1e-6, -1e-6))
+            np.testing.assert_allclose(slopes[:, k], (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-6)
     assert np.isnan(logodds.weights(np.array([1.0, 0.0]), label=0, kind="probabilities")).all()
+    assert np.isnan(logodds.weights(np.array([1.0, 0.0]), label=0, kind="sigmoid")).all()
 
 
 def test_spread_of_a_gradient():
@@ -396,7 +401,7 @@ def test_the_median_noise_radius_does_not_contradict_its_column(radii, changed, 
     )
     lines = capsys.readouterr().out.splitlines()
     last = [line.split() for line in lines if line.split()[:1] == ["median"]][-1]
-    assert last == ["median", "17", "-", *shown.split()]
+    assert last == ["median", "17", "undefined", *shown.split()]
 
 
 def test_the_tables_fit_80_columns(monkeypatch, capsys):

@@ -164,7 +164,7 @@ def test_probabilities_that_rounded_to_one_have_no_log_odds(tmp_path, image):
     constant[0, 0] = 1e3
     path, card = graphs.linear(tmp_path, constant)
     model = onnx.load(path)
-    model.graph.node.append(graphs.node("Sigmoid", "logits", "scores"))
+    model.graph.node.append(graphs.node("HardSigmoid", "logits", "scores"))
     model.graph.output[0].name = "scores"
     onnx.save(model, path)
     named = tmp_path / "probabilities.json"
@@ -173,6 +173,37 @@ def test_probabilities_that_rounded_to_one_have_no_log_odds(tmp_path, image):
     assert np.isnan(plane.log_odds).all()
     assert landscape.document(plane)["sentence"].startswith("The score is")
     assert drawing.draw(plane, name="flat", label="0", says="").figure is not None
+
+
+@pytest.mark.parametrize(
+    ("margin", "predicted", "says"),
+    [
+        ([[1.0, 0.0]], [[0, 0]], "no point of the window is of another class"),
+        ([[np.nan, np.nan]], [[-1, -1]], "no boundary can be said"),
+        ([[1.0, -1.0]], [[0, 1]], "Another class is predicted on 50%"),
+    ],
+)
+def test_no_number_that_is_not_finite_is_said(margin, predicted, says):
+    marked = np.array([0.9, np.nan, 0.8])
+    plane = landscape.Landscape(
+        a=np.array([0.0, 1.0]),
+        b=np.array([0.0]),
+        score=np.array([[0.9, 0.5]]),
+        log_odds=np.array([[2.0, np.nan]]),
+        margin=np.array(margin),
+        predicted=np.array(predicted, np.int32),
+        marked_score=marked,
+        marked_log_odds=marked,
+        marked_predicted=np.zeros(3, np.int32),
+        images=np.zeros((3, 3, 2, 2), np.float32),
+        label=0,
+        radius=1.0,
+        norm="linf",
+        cosine=0.0,
+    )
+    sentence = landscape.sentence(plane)
+    assert says in sentence and "undefined" in sentence
+    assert "nan" not in sentence.split() and "inf" not in sentence
 
 
 def test_a_probability_is_told_from_one():

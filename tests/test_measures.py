@@ -51,6 +51,17 @@ def test_probabilities_and_logits_agree(rng):
     assert np.allclose(a.score, b.score)
 
 
+def test_with_a_sigmoid_each_class_is_its_own_odds():
+    logits = np.array([[2.0, -1.0, 5.0], [40.0, 0.0, 41.0]])
+    seen = scores.true_class(logits, label=0, kind="sigmoid_logits")
+    np.testing.assert_allclose(seen.log_odds, [2.0, 40.0])
+    np.testing.assert_allclose(seen.score, 1 / (1 + np.exp(-logits[:, 0])))
+    assert seen.predicted.tolist() == [2, 2]
+    given = scores.true_class(1 / (1 + np.exp(-logits)), label=0, kind="sigmoid")
+    np.testing.assert_allclose(given.log_odds, [2.0, np.nan], rtol=1e-12)  # 1 / (1 + exp(-40)) rounds to 1
+    np.testing.assert_allclose(given.score, seen.score)
+
+
 def test_rows_that_are_not_finite_are_undefined():
     seen = scores.true_class(np.array([[1.0, np.nan], [np.inf, 0.0], [1.0, 0.0]]), label=0, kind="logits")
     assert seen.predicted.tolist() == [-1, -1, 0]

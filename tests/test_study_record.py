@@ -45,6 +45,27 @@ def test_selection_counts_and_limit(tmp_path, images):
         runs.measure(model, images, tmp_path / "none", min_confidence=1.0)
 
 
+def test_where_nearly_all_images_are_left_out_the_cards_fields_are_named_in_order(tmp_path, images):
+    model, card = graphs.convnet(tmp_path)
+    paths = runs.write_images(images, 11)
+    network = literal.Network(model, card, "fc2")
+    label = [int(np.argmax(network(literal.pixels_of(p))[0])) for p in paths]
+    label = [c if i == 0 else (c + 1) % 5 for i, c in enumerate(label)]
+    csv = tmp_path / "labels.csv"
+    for right, said in ((1, True), (2, False)):
+        shown = [c if i >= right else (c - (i > 0)) % 5 for i, c in enumerate(label)]
+        csv.write_text("file,label\n" + "".join(f"{p.name},{c}\n" for p, c in zip(paths, shown, strict=True)))
+        runs.measure(model, images, tmp_path / f"run{right}", labels=csv)
+        warnings = store.Run(tmp_path / f"run{right}").read_summary()["warnings"]
+        found = [w for w in warnings if w.startswith("10 of 11 images are classified wrongly or fall below")]
+        assert len(found) == said
+        for warning in found:
+            places = [warning.index(key) for key in ("channels", "mean", "std", "resize", "layout", "labels")]
+            assert places == sorted(places)
+    with pytest.raises(InputError, match=r"input\.channels \(RGB or BGR\), input\.mean and input\.std"):
+        runs.measure(model, images, tmp_path / "none", min_confidence=1.0)
+
+
 def test_wrong_labels_are_wrong(tmp_path, images):
     model, card = graphs.convnet(tmp_path)
     paths = runs.write_images(images, 4)

@@ -90,7 +90,7 @@ def _print(document: "SensitivityDocument") -> None:
         "FGSM eps: smallest step found along the gradient's sign that changes the class, L-infinity. nearest L2: "
         "nearest point of another class that the minimum-distance attack found, L2. noise radius: smallest radius at "
         f"which the run's noise changed the class, {NORMS[run['norm']]}; > {run['radii'][-1]:g}: at none of its radii. "
-        "-: none found, or not to be had."
+        "none: not found. undefined: see the warnings below."
     )
     for sentence in document["sentences"]:
         terminal.say(f"• {sentence}")
@@ -111,22 +111,36 @@ def _table(title: str, columns: tuple[tuple[str, str], ...], document: "Sensitiv
     for row in document["images"]:
         figures: Mapping[str, Any] = row
         beyond = {"noise_radius": not row.get("noise_found")}
-        cells = (_number(figures.get(name), beyond=beyond.get(name, False)) for _, name in columns)
+        cells = (
+            _number(figures.get(name), beyond=beyond.get(name, False), absent=_absent(figures, name))
+            for _, name in columns
+        )
         table.add_row(*map(tables.cell, (row["id"], *cells)))
     table.add_section()
     medians: Mapping[str, Any] = document
-    cells = (_median(medians.get(f"{name}_median")) for _, name in columns)
+    cells = (_median(medians.get(f"{name}_median"), found=name not in _SEARCHED) for _, name in columns)
     table.add_row(*map(tables.cell, ("median", *cells)))
     return table
 
 
-def _median(median: "Median | None") -> str:
-    return "-" if median is None else _number(median["value"], beyond=median.get("lower_bound", False))
+_SEARCHED = frozenset(name for _, name in ATTACKS)
 
 
-def _number(value: float | None, *, beyond: bool = False) -> str:
+def _absent(figures: Mapping[str, Any], name: str) -> str:
+    """What stands for a figure that is not there: an attack that was made may have found nothing."""
+    return "none" if name in _SEARCHED and name in figures else "undefined"
+
+
+def _median(median: "Median | None", *, found: bool) -> str:
+    if median is None:
+        return "undefined"
+    absent = "undefined" if found else "none"
+    return _number(median["value"], beyond=median.get("lower_bound", False), absent=absent)
+
+
+def _number(value: float | None, *, beyond: bool = False, absent: str = "undefined") -> str:
     if value is None:
-        return "-"
+        return absent
     mantissa, exponent, power = f"{value:.2g}".partition("e")
     text = f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{mantissa}e{int(power)}" if exponent else mantissa
     return f"> {text}" if beyond else text

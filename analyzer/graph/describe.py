@@ -8,12 +8,13 @@ from onnx import TensorProto, ValueInfoProto
 
 from analyzer.document import CardDocument, OutputDocument, ResizeDocument
 from analyzer.errors import InputError
-from analyzer.graph import files, safety, walk
+from analyzer.graph import files, safety, training, walk
 from analyzer.graph.dtypes import FLOATS, type_name
 from analyzer.graph.index import build, image_inputs
 from analyzer.graph.layers import weight_layers
 from analyzer.graph.prepare import inline
-from analyzer.graph.scores import ends_in_softmax, find_scores
+from analyzer.graph.quantised import holds_values
+from analyzer.graph.scores import find_scores
 
 _CANDIDATES = 8
 _UNKNOWN_SIZE = 224
@@ -28,8 +29,9 @@ class Description:
     inputs, outputs: (name, type, shape). In a shape, a free dimension is its symbol or None; the shape is None where
     even the rank is unknown. parameters: number of weights. features: candidates for the feature layer as (name, shape,
     operator that makes it), the last layer's input first. logits: the tensor before a final Softmax, else the output
-    itself; None where there are several outputs. softmax: whether a Softmax ends the graph. external_files: locations
-    of weights outside the file. notes: sentences for the user.
+    itself; None where there are several outputs. softmax: whether a Softmax ends the graph. kind: what the card's
+    output.kind should be, as far as the graph tells. external_files: locations of weights outside the file. notes:
+    sentences for the user.
     """
 
     inputs: tuple[Named, ...]
@@ -40,6 +42,7 @@ class Description:
     features: tuple[tuple[str, tuple[int | None, ...] | None, str], ...]
     logits: str | None
     softmax: bool
+    kind: str
     external_files: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -52,20 +55,20 @@ def describe(model: Path) -> Description:
         math.prod(t.dims) for t in walk.tensors(proto) if t.data_type in FLOATS or t.data_type in _QUANTISED
     )
     proto = inline(proto, model)
+    notes = [*located.notes, *training.to_inference(proto, model)]
     index = build(proto, model)
     outputs = [value.name for value in proto.graph.output]
-    notes = list(located.notes)
-    logits, softmax = None, False
+    logits, kind = None, "logits"
     features: list[tuple[str, tuple[int | None, ...] | None, str]] = []
     if len(outputs) == 1:
         try:
             scores = find_scores(index, outputs[0], walk.opset(proto), model)
-            logits, softmax = scores.tensor, ends_in_softmax(index, scores)
+            logits, kind = scores.tensor, _KINDS.get(scores.final, "logits")
         except InputError as e:
             notes.append(str(e))
     for name, _ in weight_layers(index, logits or outputs[0]):
         node = index.producer.get(name)
-        if index.elem_type(name) in (None, *FLOATS) and all(name != f[0] for f in features):
+        if holds_values(index, name) and all(name != f[0] for f in features):
             features.append((name, index.shape(name), node.op_type if node is not None else "input"))
     return Description(
         inputs=tuple(_named(value) for value in image_inputs(proto)),
@@ -75,12 +78,15 @@ def describe(model: Path) -> Description:
         parameters=parameters,
         features=tuple(features[:_CANDIDATES]),
         logits=logits,
-        softmax=softmax,
+        softmax=kind == "probabilities",
+        kind=kind,
         external_files=tuple(sorted(located.files)),
         notes=tuple(notes),
     )
 
 
+_KINDS = {"Softmax": "probabilities", "Sigmoid": "sigmoid"}
+"""What the last operator makes of the scores."""
 _QUANTISED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 
 
@@ -105,12 +111,12 @@ def draft_card(model: Path) -> CardDocument:
     square = size[0] == size[1]
     resize: ResizeDocument = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
     resize["interpolation"] = "bilinear"
-    output: OutputDocument = {"kind": "probabilities" if description.softmax else "logits"}
+    output: OutputDocument = {"kind": description.kind}
     if len(description.outputs) == 1:
         output = {"name": description.outputs[0][0], **output}
     else:
         todo.append(f"add output.name, one of: {', '.join(entry[0] for entry in description.outputs)}")
-    if not description.softmax:
+    if description.kind == "logits":
         todo.append("output.kind is a guess: no Softmax ends the graph")
     document: CardDocument = {
         "schema": 1,

@@ -10,6 +10,7 @@ from analyzer.errors import InputError
 from analyzer.graph import walk
 from analyzer.graph.dtypes import FLOATS, type_name
 from analyzer.graph.index import Index
+from analyzer.graph.quantised import holds_values
 
 _KEEPING = frozenset({"Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _WEIGHTED = frozenset(
@@ -34,15 +35,17 @@ def weight_layers(index: Index, scores: str) -> Iterator[tuple[str, NodeProto]]:
         if needed.isdisjoint(node.output):
             continue
         needed.update(walk.reads(node))
-        sources = index.live_inputs(node)
-        if node.op_type in _WEIGHTED and len(set(sources)) == 1:
-            yield _before_casts(index, sources[0]), node
+        if node.op_type in _WEIGHTED:
+            # Quantised as they come, an activation's codes, scale and zero point all depend on the image.
+            sources = {_before_casts(index, name) for name in index.live_inputs(node)}
+            if len(sources) == 1:
+                yield sources.pop(), node
 
 
 def find_feature(index: Index, scores: str, path: Path) -> str:
     """The input of the last layer with weights before the scores. Raises InputError where there is none."""
     for name, _ in weight_layers(index, scores):
-        if index.elem_type(name) in (None, *FLOATS):
+        if holds_values(index, name):
             return name
     raise InputError(
         f"{path}: found no layer with weights before the scores, so no feature layer; name one in the card's "
@@ -70,7 +73,7 @@ def resolve_layer(index: Index, name: str, path: Path) -> tuple[str, tuple[str, 
             f"{path}: no layer {name!r:.120}; near it: {', '.join(near)} (`analyzer inspect` lists candidates)"
         )
     elem_type = index.elem_type(tensor)
-    if elem_type is not None and elem_type not in FLOATS:
+    if elem_type is not None and not holds_values(index, tensor):
         raise InputError(f"{path}: layer {name!r:.120} holds {type_name(elem_type)}, not floats; name another")
     return tensor, _notes_on(index, tensor)
 

@@ -1,8 +1,11 @@
 """What a card means in a graph: which input takes the image, which tensor holds the scores, which tensors to tap."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from analyzer.card import CHANNELS, Card
@@ -12,7 +15,8 @@ from analyzer.graph.dtypes import FLOATS, type_name
 from analyzer.graph.index import Index, image_inputs, shape_of
 from analyzer.graph.layers import find_feature, resolve_layer
 from analyzer.graph.patterns import expand
-from analyzer.graph.scores import Scores, ends_in_softmax, find_scores
+from analyzer.graph.quantised import scale_of
+from analyzer.graph.scores import Scores, find_scores
 
 INPUT_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -81,27 +85,47 @@ def fit_input(image: ValueInfoProto, card: Card, path: Path) -> int | None:
     return shape[0]
 
 
-def scores(model: ModelProto, index: Index, card: Card, path: Path) -> Scores:
+def scores(
+    model: ModelProto,
+    index: Index,
+    card: Card,
+    path: Path,
+    constant: Callable[[str], NDArray[Any] | None] = lambda name: None,
+    *,
+    own: bool = False,
+) -> Scores:
     """The tensor to read the scores from: logits where the graph has them, else what the card calls its output.
 
-    Raises InputError where card and graph contradict each other.
+    constant: gives the values of constant tensors. own: take the output itself in any case. Raises InputError where
+    card and graph contradict each other.
     """
     output = choose_output(model, card.output_name, path)
     elem_type = index.elem_type(output)
-    if elem_type is not None and elem_type not in FLOATS:
+    if elem_type is not None and elem_type not in FLOATS and scale_of(index, output) is None:
         raise InputError(
             f"{path}: output {output!r:.80} holds {type_name(elem_type)}, not floats; "
             "name the class scores in the card's output.name"
         )
-    scores = find_scores(index, output, walk.opset(model), path)
-    if card.kind == "probabilities":
-        return scores
-    if ends_in_softmax(index, scores):
+    scores = find_scores(index, output, walk.opset(model), path, constant)
+    if scores.final == "Softmax" and card.kind != "probabilities":
         raise InputError(
-            f"{path}: output {output!r:.80} ends in a Softmax but the card says logits; set output.kind to "
+            f"{path}: output {output!r:.80} ends in a Softmax but the card says {card.kind}; set output.kind to "
             f'"probabilities" (the logits before it are then used), or output.name to {scores.tensor!r:.80}'
         )
-    return Scores(output, "logits")
+    if scores.final == "Sigmoid" and card.kind != "sigmoid":
+        raise InputError(
+            f"{path}: output {output!r:.80} ends in a Sigmoid, one decision for each class, but the card says "
+            f'{card.kind}; set output.kind to "sigmoid" (the log-odds before it are then used)'
+        )
+    if not own and scores.final and card.kind in ("probabilities", "sigmoid"):
+        if card.kind == "sigmoid" and scores.final != "Sigmoid":
+            raise InputError(
+                f"{path}: output {output!r:.80} ends in a {scores.final} but the card says sigmoid; set output.kind to "
+                '"probabilities"'
+            )
+        return scores
+    kind = "logits" if scores.final == "LogSoftmax" else card.kind  # logarithms of probabilities are logits too
+    return dataclasses.replace(scores, tensor=output, kind=kind, notes=(), final="")
 
 
 def feature(index: Index, card: Card, scores: str, path: Path) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto
 
 from analyzer.card import Card
-from analyzer.graph import constants, files, index, match, safety, walk
+from analyzer.graph import constants, files, index, match, safety, training, walk
 from analyzer.graph.prepare import inline
 
 Shape = tuple[int | None, ...]
@@ -68,12 +68,13 @@ def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> Operato
     proto = files.read(model)
     located = safety.inspect(proto, model)
     proto = inline(proto, model)
+    notes = list(training.to_inference(proto, model))
     image = match.choose_input(proto, card.input_name, model)
     match.fit_input(image, card, model)
     graph_index = index.build(proto, model)
     safety.refuse_huge_results(graph_index, model)
     scores = match.scores(proto, graph_index, card, model)
-    notes = list(scores.notes)
+    notes += scores.notes
     names, taps = match.layers(graph_index, card, layers, scores.tensor, model, notes)
     needed, kept = {scores.tensor, *taps}, []
     for node in reversed(graph_index.nodes):

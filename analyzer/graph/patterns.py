@@ -6,9 +6,9 @@ from pathlib import Path
 
 from analyzer.errors import InputError
 from analyzer.graph import walk
-from analyzer.graph.dtypes import FLOATS
 from analyzer.graph.index import Index
 from analyzer.graph.layers import ACTIVATIONS, find_feature
+from analyzer.graph.quantised import holds_values
 from analyzer.graph.scores import RESHAPING
 
 ALL = "all"
@@ -75,8 +75,7 @@ def _needed(index: Index, scores: str) -> list[str]:
     while last is not None and last.op_type in RESHAPING:
         same.add(last.input[0])
         last = index.producer.get(last.input[0])
-    floats = (None, *FLOATS)
-    return [n for n in outputs if n in needed and n in index.live and n not in same and index.elem_type(n) in floats]
+    return [n for n in outputs if n in needed and n in index.live and n not in same and holds_values(index, n)]
 
 
 def _activations(index: Index, needed: Sequence[str], scores: str, path: Path) -> list[str]:

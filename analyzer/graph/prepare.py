@@ -8,7 +8,7 @@ from onnx import ModelProto, TensorProto, inliner
 
 from analyzer.card import Card
 from analyzer.errors import InputError
-from analyzer.graph import batch, external, files, match, opset, safety, surgery, walk
+from analyzer.graph import batch, constants, external, files, match, opset, quantised, safety, surgery, training, walk
 from analyzer.graph.dtypes import FLOATS
 from analyzer.graph.index import Index, build
 
@@ -23,7 +23,7 @@ class Prepared:
 
     model: the serialised graph. folder: where its external data lies. input: name of the input.
     outputs: scores (N, K) first, then one tensor for each of `layers`.
-    kind: what the scores are, "logits" or "probabilities".
+    kind: what the scores are: "logits", "probabilities", "sigmoid" or "sigmoid_logits" (see `graph.scores`).
     layers: names as the user knows them. notes: sentences for the user.
     input_type: the model's own element type; for "uint8" the caller gives whole numbers 0..255.
     declared_batch: the batch size that the file fixes, None where it leaves it free.
@@ -33,6 +33,10 @@ class Prepared:
     parts: the inputs of a graph that computes its input itself (see `graph.composed`), else empty.
     reduced: whether each layer's output is a Gram matrix of the batch (see `graph.reduced`).
     feature: the layer just before the classification, measured or not; None where there is none.
+    final: the operator that makes the model's own output of the scores, "" where these are that output.
+    step: how far neighbouring values of that output are apart for want of precision; infinite where unknown.
+    input_grid: how the graph quantises its input at once (see `quantised.input_grid`); None where it does not.
+    unproved: whether types or shapes of the outputs, or that these are the logits, are to be seen in a real run.
     """
 
     model: bytes
@@ -51,26 +55,38 @@ class Prepared:
     parts: tuple[str, ...] = ()
     reduced: bool = False
     feature: str | None = None
+    final: str = ""
+    step: float = 0.0
+    input_grid: quantised.Grid | None = None
+    unproved: bool = False
 
 
-def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str = "cpu") -> Prepared:
+def prepare(
+    model: Path, *, card: Card, layers: Sequence[str] = (), device: str = "cpu", own: bool = False, bare: bool = False
+) -> Prepared:
     """Rebuild the graph of `model` around one canonical input and taps on the scores and on `layers`.
 
     Without `layers`, the card's feature; without that, the input of the last layer with weights. For "cuda" a newer
-    opset is lowered to 21 where possible. External data is not loaded. Raises InputError naming the file where model,
-    card and layers cannot work together. Run `check` first on files from people you do not know.
+    opset is lowered to 21 where possible. External data is not loaded. own: read the scores from the model's own
+    output, even where logits stand before it. bare: instead of scores and layers as they are measured, give the model's
+    own output, the scores and the layers as they are in the graph, of whatever type and shape.
+    Raises InputError naming the file where model, card and layers cannot work together. Run `check` first on files from
+    people you do not know.
     """
     proto = files.read(model)
     located = safety.inspect(proto, model)
     notes = list(located.notes)
     proto = inline(proto, model)
+    notes += training.to_inference(proto, model)
     if device in ("cuda", "tensorrt"):
         notes += opset.lower_for_cuda(proto)
     image = match.choose_input(proto, card.input_name, model)
     declared = match.fit_input(image, card, model)
     index = build(proto, model)
     safety.refuse_huge_results(index, model)
-    scores = match.scores(proto, index, card, model)
+    constant = constants.reader(proto, located, model)
+    scores = match.scores(proto, index, card, model, constant, own=own)
+    grid = quantised.input_grid(index, image.name, constant)
     notes += scores.notes
     names, taps = match.layers(index, card, layers, scores.tensor, model, notes)
 
@@ -80,7 +96,8 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
     if declared is not None:
         batch.free_reshapes(proto, index, declared, prefix=prefix)
         notes.append(f"Batch dimension {declared} made free.")
-    interface = surgery.rebuild(proto, index, image, card, scores.tensor, taps, prefix)
+    first, rest = (scores.output, (scores.tensor, *taps)) if bare else (scores.tensor, taps)
+    interface = surgery.rebuild(proto, index, image, card, first, rest, prefix, bare=bare)
     _refuse_other_inputs(proto, interface.input, model)
     operators = {node.op_type for node in walk.nodes(proto)}
     if drawn := sorted(operators & _RANDOM):
@@ -101,6 +118,10 @@ def prepare(model: Path, *, card: Card, layers: Sequence[str] = (), device: str 
         row_bytes=_row_bytes(index, declared or 1, taps),
         unbounded=_unbounded(proto, index),
         feature=match.feature(index, card, scores.tensor, model),
+        final=scores.final,
+        step=scores.step,
+        input_grid=grid,
+        unproved=bool(scores.final) or interface.adapted,
         source=str(model),
     )
 

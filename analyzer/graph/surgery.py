@@ -10,32 +10,48 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from analyzer.card import CHANNELS, Card
 from analyzer.graph import walk
 from analyzer.graph.index import Index
+from analyzer.graph.quantised import scale_of
 
 BATCH = "analyzer_batch"
+_TAPS = frozenset({TensorProto.FLOAT})
+_SCORES = _TAPS | {TensorProto.DOUBLE}
 
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """Names of the canonical input and of the outputs, scores first."""
+    """Names of the canonical input and of the outputs, scores first.
+
+    adapted: whether an output is not the tensor itself, since its type or shape had to be made to fit.
+    """
 
     input: str
     outputs: tuple[str, ...]
+    adapted: bool = False
 
 
 def rebuild(
-    model: ModelProto, index: Index, image: ValueInfoProto, card: Card, scores: str, taps: tuple[str, ...], prefix: str
+    model: ModelProto,
+    index: Index,
+    image: ValueInfoProto,
+    card: Card,
+    scores: str,
+    taps: tuple[str, ...],
+    prefix: str,
+    *,
+    bare: bool = False,
 ) -> Interface:
     """Give `model` new inputs and outputs, in place, and remove what the new outputs do not need.
 
     The canonical input is (batch, C, H, W) float32 in RGB or L; channel order, layout and element type are adapted
-    inside the graph. Scores become (N, K) float32 or float64, each tap float32. `prefix` starts every new name.
+    inside the graph. Scores become (N, K) float32 or float64, each tap float32, codes of quantised tensors their
+    values. `prefix` starts every new name. bare: leave type and shape of scores and taps as the runtime finds them.
     """
     entry, head, weights = _adapters(image, card, prefix)
     tail: list[NodeProto] = []
     outputs: list[ValueInfoProto] = []
-    _emit(scores, index, prefix + "scores", tail, outputs, doubles=True, flat=True)
+    _emit(scores, index, prefix + "scores", tail, outputs, kept=None if bare else _SCORES, flat=not bare)
     for number, tap in enumerate(taps):
-        _emit(tap, index, f"{prefix}layer_{number}", tail, outputs, doubles=False, flat=False)
+        _emit(tap, index, f"{prefix}layer_{number}", tail, outputs, kept=None if bare else _TAPS, flat=False)
 
     graph = model.graph
     needed = {output.name for output in outputs}
@@ -57,7 +73,8 @@ def rebuild(
     for stale in (graph.value_info, graph.quantization_annotation, model.training_info, model.metadata_props):
         del stale[:]
     model.ir_version = max(model.ir_version, 4)  # before 4 every weight had to be listed as an input
-    return Interface(entry.name, tuple(output.name for output in outputs))
+    adapted = any(node.op_type != "Identity" for node in tail)
+    return Interface(entry.name, tuple(output.name for output in outputs), adapted)
 
 
 def _adapters(
@@ -92,13 +109,17 @@ def _emit(
     tail: list[NodeProto],
     outputs: list[ValueInfoProto],
     *,
-    doubles: bool,
+    kept: frozenset[int] | None,
     flat: bool,
 ) -> None:
+    """Make `tensor` an output. kept: element types that stay; None for all that the runtime hands over."""
     elem_type, shape = index.elem_type(tensor), index.shape(tensor)
-    kept = {TensorProto.FLOAT, TensorProto.DOUBLE} if doubles else {TensorProto.FLOAT}
     current, final = tensor, elem_type
-    if final is None or final not in kept:
+    if (scale := scale_of(index, tensor)) is not None:
+        tail.append(helper.make_node("DequantizeLinear", [current, *filter(None, scale)], [name + "_values"]))
+        tail[-1].name = current = name + "_values"
+        final = TensorProto.FLOAT
+    if (final == TensorProto.BFLOAT16) if kept is None else (final is None or final not in kept):
         tail.append(helper.make_node("Cast", [current], [name + "_cast"], name=name + "_cast", to=TensorProto.FLOAT))
         current, final = name + "_cast", TensorProto.FLOAT
     if flat and (shape is None or len(shape) != 2):
@@ -109,7 +130,10 @@ def _emit(
         tail.append(helper.make_node("Identity", [current], [name], name=name))
         current = name
     # No shape: what was declared may be wrong once the batch is free, and the runtime infers it.
-    outputs.append(helper.make_tensor_value_info(current, final, None))
+    typed = kept is not None and final is not None
+    outputs.append(
+        helper.make_tensor_value_info(current, final, None) if typed else ValueInfoProto(name=current)  # type: ignore[arg-type]
+    )
 
 
 def _outputs_of(nodes: list[NodeProto]) -> list[str]:

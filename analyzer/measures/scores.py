@@ -1,10 +1,10 @@
-"""Score of the true class, from logits or probabilities, in float64."""
+"""Score of the true class, from logits or probabilities, of a softmax or of one sigmoid a class, in float64."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 
 
 class TrueClass(NamedTuple):
@@ -13,7 +13,7 @@ class TrueClass(NamedTuple):
     score: NDArray[np.float64]
     """Probability of the class."""
     log_odds: NDArray[np.float64]
-    """log(p / (1 - p)) in nat: z_true - logsumexp(the other logits)."""
+    """log(p / (1 - p)) in nat: z_true - logsumexp(the other logits), or a sigmoid's own logit."""
     predicted: NDArray[np.int32]
     """Index of the largest score, -1 where any score is not finite."""
 
@@ -35,17 +35,19 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
     """Score, log-odds and predicted class of network outputs.
 
     Of logits, softmax and log-odds are computed in float64, so that a probability that rounds to 1 in float32 still
-    has log-odds. Of probabilities, log-odds are log(p) - log(sum of the others).
+    has log-odds. Of probabilities, log-odds are log(p) - log(sum of the others). With one sigmoid a class, the class's
+    own logit is its log-odds, log(p) - log(1 - p), whatever the others are.
 
     Args:
         scores: (..., K), outputs for K classes.
         label: Index of the true class.
-        kind: What the outputs are: "logits" or "probabilities".
+        kind: What the outputs are: "logits" or "probabilities" of a softmax, "sigmoid_logits" or "sigmoid" (its
+            probabilities) of one sigmoid a class.
 
     Returns:
         Three arrays of shape (...): probability, log-odds in nat, class index. Rows with an entry that is not finite
         are NaN, NaN, -1. Log-odds are NaN with K = 1, and of probabilities where p or the sum of the others is not
-        above 0.
+        above 0 (with a sigmoid: 1 - p instead of that sum).
 
     Raises:
         IndexError: There is no class `label`.
@@ -61,9 +63,11 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
     if kind == "logits":
         score = softmax(safe, axis=-1)[..., label]
         log_odds = safe[..., label] - logsumexp(others, axis=-1) if others.shape[-1] else np.full(score.shape, np.nan)
+    elif kind == "sigmoid_logits":
+        score, log_odds = expit(safe[..., label]), safe[..., label].copy()
     else:
         score = safe[..., label].copy()
-        rest = others.sum(axis=-1)
+        rest = 1 - score if kind == "sigmoid" else others.sum(axis=-1)
         inside = (score > 0) & (score < 1) & (rest > 0)
         log_odds = np.log(np.where(inside, score, np.nan)) - np.log(np.where(inside, rest, np.nan))
     predicted = np.where(finite, safe.argmax(axis=-1), -1).astype(np.int32)

@@ -48,17 +48,20 @@ class Session:
         threads: int | None = None,
         batch_size: int | None = None,
         composes: bool | None = None,
+        examples: NDArray[np.float32] | None = None,
     ) -> None:
         """Open the graph for images of canonical `pixel_shape` (C, H, W) and prove provider and batch behaviour.
 
         Without `batch_size` it is 16; `choose_batch_size` measures a better one. `composes`: whether perturbed rows are
-        computed in the graph; None means on CUDA only. Raises UsageError where the named provider is not really used,
+        computed in the graph; None means on CUDA only. `examples`: normalised real images, (n, C, H, W), to be tried
+        beside random ones. Raises UsageError where the named provider is not really used,
         InputError where the runtime cannot load or run the model.
         """
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch size {batch_size}: must be at least 1")
         self._given, self.pixel_shape, self._threads = prepared, pixel_shape, threads
         self._composes = composes
+        self._examples = np.zeros((0, *pixel_shape), np.float32) if examples is None else examples
         self._lean, self._failures = False, 0
         self.notes = []
         self.precision = prepared.precision
@@ -196,13 +199,19 @@ class Session:
 
     def _sizes_of_independent_rows(self) -> tuple[int, ...] | None:
         """What `_sizes_of` returns, or None where two images together do not give what each gives alone."""
-        rows = self._random_rows(2)
+        random = self._random_rows(2)
+        pairs = [random]
+        if len(self._examples):  # what only real pixels set off
+            pairs.append(np.concatenate([self._examples, random])[:2])
         try:
-            together = self._forward(rows)
-            alone = [self._forward(row[None]) for row in rows]
+            for rows in pairs:
+                together = self._forward(rows)
+                alone = [self._forward(row[None]) for row in rows]
+                if not batching.rows_agree(together, alone):
+                    return None
         except (InputError, MemoryError):
             return None
-        return self._sizes_of(1) if batching.rows_agree(together, alone) else None
+        return self._sizes_of(1)
 
     def _sizes_of(self, batch: int) -> tuple[int, ...]:
         """Elements that scores and layers have for one image. Raises InputError where they are no rows of a batch."""
@@ -245,6 +254,10 @@ class Session:
         if self._given.input_type == "uint8":
             return generator.integers(0, 256, shape).astype(np.float32)
         return generator.standard_normal(shape, dtype=np.float32)
+
+    def rows_to_try(self, count: int) -> NDArray[np.float32]:
+        """Up to `count` of the examples, (n, C, H, W); random rows where there are none."""
+        return self._examples[:count] if len(self._examples) else self._random_rows(min(count, 2))
 
     def _limit(self) -> int:
         return max(1, _ACTIVATIONS // max(1, self._prepared.row_bytes))

@@ -1,6 +1,7 @@
-"""A graph as a plain function of one array, on the CPU."""
+"""A graph as a plain function of one array."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,34 @@ from analyzer.session import core, providers, runtime
 def as_function(
     prepared: Prepared, *, threads: int | None = None
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The first output of `prepared` as a function of its input. Raises InputError where it cannot be loaded or run."""
+    """The first output of `prepared`, on the CPU, as a function of its input.
+
+    Raises InputError where it cannot be loaded or run.
+    """
+    every = all_outputs(prepared, providers.CPU, threads=threads)
+
+    def function(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = every(values)[0]
+        return output
+
+    return function
+
+
+def all_outputs(
+    prepared: Prepared, provider: str, *, threads: int | None = None
+) -> Callable[[NDArray[np.float32]], list[NDArray[Any]]]:
+    """All outputs of `prepared` on a provider, as a function of its input. Raises InputError as `as_function` does."""
     try:
-        session = providers.open_session(prepared, providers.CPU, threads=threads)
+        session = providers.open_session(prepared, provider, threads=threads)
     except AnalyzerError:
         raise
     except Exception as e:  # the runtime's exceptions have no common base
         raise runtime.load_error(e, prepared.source) from e
 
-    def function(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def function(values: NDArray[np.float32]) -> list[NDArray[Any]]:
         try:
-            output: NDArray[np.float32] = core.call(session, prepared, values)[0]
+            return core.call(session, prepared, values)
         except Exception as e:  # the runtime's exceptions have no common base
             raise InputError(f"{prepared.source}: onnxruntime failed on it: {runtime.brief(e)}") from e
-        return output
 
     return function

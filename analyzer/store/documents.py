@@ -90,10 +90,19 @@ class SelectedImage(TypedDict):
     key: str
 
 
+class InputGrid(TypedDict):
+    """The steps in which a network quantises its input, grey levels. reach: what changes a step of some pixel."""
+
+    step: float
+    reach: float | None
+
+
 class Calibration(TypedDict):
     """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied.
 
-    notes: what lies in the folder of images and is not among them, where there is something.
+    notes: what lies in the folder of images and is not among them. input_grid: of a network that quantises its input,
+    over the images that count. scores_in_unit_range: whether all scores that the card calls logits lie in 0..1. Each is
+    there only where it says something.
     """
 
     input_range: float | None
@@ -108,3 +117,5 @@ class Calibration(TypedDict):
     limit: int
     selected: list[SelectedImage]
     notes: NotRequired[list[str]]
+    input_grid: NotRequired[InputGrid]
+    scores_in_unit_range: NotRequired[bool]

@@ -1,10 +1,12 @@
 """The loop: which images, through which session, to which measures, into the store."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from analyzer import card as cards
@@ -15,6 +17,7 @@ from analyzer.store import ImageStatus
 from analyzer.store.documents import Calibration, SelectedImage
 from analyzer.study import provenance, selection
 from analyzer.study.answers import LabelledImage
+from analyzer.study.consistency import EXAMPLES
 from analyzer.study.model import Model, open_model, rows_of
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii
@@ -31,6 +34,8 @@ __all__ = [
     "parse_radii",
     "run",
 ]
+
+_TRIED = 50  # files among which the examples are looked for
 
 
 class Progress(NamedTuple):
@@ -102,7 +107,13 @@ def run(
     candidates = seeded_order(image_set.images, seed=protocol.seed)
     store.check_writable(out)
     opened = open_model(
-        model, card=the_card, protocol=protocol, provider=provider, threads=threads, batch_size=batch_size
+        model,
+        card=the_card,
+        protocol=protocol,
+        provider=provider,
+        threads=threads,
+        batch_size=batch_size,
+        examples=list(_examples(candidates, the_card)),
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
     with store.open_store(
@@ -117,6 +128,17 @@ def run(
         calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
         _measure_all(writer, opened, calibration, candidates, protocol, threads, progress)
         return writer.finish(summarise)
+
+
+def _examples(candidates: list[ImageFile], card: cards.Card) -> Iterator[NDArray[np.float32]]:
+    """Pixels of the first few images that can be read."""
+    left = EXAMPLES
+    for image in candidates[:_TRIED]:
+        with contextlib.suppress(ImageError):
+            yield read(image, card=card).values
+            left -= 1
+        if not left:
+            return
 
 
 def _measure_all(

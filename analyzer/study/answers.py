@@ -53,7 +53,8 @@ class Answers:
             if isinstance(source, Perturbed):
                 self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
             else:
-                if self.model.prepared.kind == "logits":  # the difference of two float32 logits moves in such steps
+                # The difference of two float32 logits moves in such steps.
+                if self.model.prepared.kind in ("logits", "sigmoid_logits"):
                     self.resolution = 2 * float(np.spacing(np.abs(scores[rows]).max().astype(np.float32)))
                 self._clean(piece, kept)
 

@@ -1,6 +1,7 @@
 """A network made ready to be asked: its graph, the session that runs it, its card, and how pixels become its input."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from analyzer import graph
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.measures.scores import TrueClass, true_class
-from analyzer.session import Runner, Session, device_of
+from analyzer.session import Runner, Session
+from analyzer.study.consistency import open_proved
 from analyzer.study.preprocessing import Preprocessing
 from analyzer.study.protocol import Protocol
 
@@ -68,20 +70,29 @@ def open_model(
     provider: str = "auto",
     threads: int | None = None,
     batch_size: int | None = None,
+    examples: Sequence[NDArray[np.floating]] = (),
 ) -> Model:
     """Prepare `model` with the protocol's layers tapped, open a session, choose a batch size unless one is given.
 
-    Raises InputError where model and card do not fit together, or model and protocol; UsageError for a provider that
-    cannot be had.
+    examples: a few real images, (C, H, W) grey levels, on which the graph is tried (see `consistency`). Raises
+    InputError where model and card do not fit together, or model and protocol; UsageError for a provider that cannot be
+    had.
     """
-    prepared = graph.prepare(model, card=card, layers=protocol.layers, device=device_of(provider))
+    prepared, session = open_proved(
+        model,
+        card=card,
+        layers=protocol.layers,
+        provider=provider,
+        threads=threads,
+        batch_size=batch_size,
+        examples=examples,
+    )
     protocol.check_layers(len(prepared.layers))
     if prepared.input_type == "uint8" and not (protocol.clip and protocol.round):
         raise InputError(
             f"{model}: its input is uint8, so perturbed pixels must be whole numbers inside 0..255\n"
             "add `clip` and `round`"
         )
-    session = Session(prepared, pixel_shape=card.pixel_shape, provider=provider, threads=threads, batch_size=batch_size)
     if card.labels is not None and len(card.labels) != session.classes:
         raise InputError(
             f"{model}: the card has {len(card.labels)} labels, the model {session.classes} classes; "

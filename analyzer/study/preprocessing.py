@@ -30,6 +30,21 @@ class Preprocessing:
             values = values.astype(np.float16)
         return np.asarray(values, dtype=np.float32)
 
+    def grid(self, pixels: NDArray[np.floating], grid: tuple[float, float, float, float]) -> tuple[float, float]:
+        """(step, reach) in grey levels where the network quantises its input by `grid` (see `Prepared.input_grid`).
+
+        step: the largest over the channels. reach: how far the pixel that is nearest to the next step is away from it;
+        0 where each image has a scale of its own.
+        """
+        scale, zero, lowest, highest = grid
+        flat = (np.asarray(pixels, np.float64).reshape(self.shape[0], -1) - self.mean) / self.std
+        if scale == 0:
+            width = max(float(flat.max()), 0.0) - min(float(flat.min()), 0.0)
+            return float((width / (highest - lowest) * self.std).max()), 0.0
+        codes = flat / scale
+        borders = np.clip(np.floor(codes) + 0.5, lowest - zero + 0.5, highest - zero - 0.5)
+        return float((scale * self.std).max()), float((np.abs(codes - borders) * scale * self.std).min())
+
     def last_bit_copies(self, values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         """`count` copies of network input, every element moved by up to 8 units in the last place, at random.
 

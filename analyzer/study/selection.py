@@ -16,6 +16,7 @@ from analyzer.store import Outcome, unit_key
 from analyzer.store.documents import Calibration, Candidate, SelectedImage
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
+from analyzer.summary.warnings import CARD_FIELDS
 
 CALIBRATION_IMAGES = 2000
 
@@ -66,7 +67,10 @@ class _Pass:
         low, high = (earlier["minimum"], earlier["maximum"]) if earlier else ({}, {})
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
-        self.other_kind = self.judged = 0
+        grid = earlier.get("input_grid") if earlier else None
+        self.step = grid["step"] if grid else 0.0
+        self.reach = np.inf if grid is None or grid["reach"] is None else grid["reach"]
+        self.other_kind = self.inside = self.judged = 0
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
 
@@ -118,6 +122,9 @@ class _Pass:
         else:
             outcome = Outcome.GOOD if confidence >= self.protocol.min_confidence else Outcome.BELOW_CONFIDENCE
         self.good += outcome == Outcome.GOOD
+        if outcome == Outcome.GOOD and self.model.prepared.input_grid is not None:
+            step, reach = self.model.preprocessing.grid(pixels.values, self.model.prepared.input_grid)
+            self.step, self.reach = max(self.step, step), min(self.reach, reach)
         self.candidates.append(
             {
                 "id": image.id,
@@ -140,14 +147,22 @@ class _Pass:
     def _refuse_other_kind(self, image: ImageFile, scores: NDArray[np.floating]) -> None:
         if not np.isfinite(scores).all():
             return
-        inside = scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3 and abs(float(scores.sum()) - 1) <= 1e-2
-        if inside != (self.model.prepared.kind == "probabilities"):
-            self.other_kind += 1
+        prepared, total = self.model.prepared, float(scores.sum())
+        inside = scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3
+        # Each of K quantised probabilities errs by half a step.
+        adds_up = abs(total - 1) <= 1e-2 + scores.size * prepared.step / 2
         self.judged += 1
-        if self.model.prepared.kind == "probabilities" and not inside:
+        self.inside += inside
+        self.other_kind += inside and adds_up
+        if prepared.kind in ("probabilities", "sigmoid") and not inside:
             raise InputError(
-                f"{image.id}: the card says probabilities, but the scores go from {scores.min():.3g} to "
-                f"{scores.max():.3g} and add up to {scores.sum():.3g}; set output.kind to logits"
+                f"{image.id}: the card says {prepared.kind}, but the scores go from {scores.min():.3g} to "
+                f"{scores.max():.3g} and add up to {total:.3g}; set output.kind to logits"
+            )
+        if prepared.kind == "probabilities" and not adds_up:
+            raise InputError(
+                f"{image.id}: the card says probabilities, but the scores, all in 0..1, add up to {total:.3g}, not 1; "
+                'where each class has a sigmoid of its own, set output.kind to "sigmoid"'
             )
 
     def document(self, *, found: int) -> Calibration:
@@ -158,7 +173,7 @@ class _Pass:
         counts = {str(outcome): 0 for outcome in Outcome}
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
-        if self.model.prepared.kind == "logits" and self.judged and self.other_kind == self.judged:
+        if self.model.card.kind == "logits" and self.judged and self.other_kind == self.judged:
             raise InputError(
                 "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
                 "set output.kind to probabilities"
@@ -174,7 +189,7 @@ class _Pass:
         varied = {name: np.isfinite(self.low[name]) for name in self.low}
         ranges = {name: self.high[name] - self.low[name] if varied[name] else 0.0 for name in self.low}
         chosen = [c for c in self.candidates if c["outcome"] == Outcome.GOOD][: self.protocol.limit]
-        return {
+        document: Calibration = {
             "input_range": ranges["input"],
             "feature_range": {name: ranges[name] for name in self.model.layers},
             "minimum": {name: self.low[name] for name in self.low if varied[name]},
@@ -187,6 +202,11 @@ class _Pass:
             "limit": self.protocol.limit,
             "selected": [_selected(candidate) for candidate in chosen],
         }
+        if self.model.prepared.input_grid is not None:
+            document["input_grid"] = {"step": self.step, "reach": self.reach or None}
+        if self.model.card.kind == "logits" and self.judged and self.inside == self.judged:
+            document["scores_in_unit_range"] = True
+        return document
 
     def _none_counts(self, counts: dict[str, int]) -> str:
         sure = sorted(
@@ -198,11 +218,11 @@ class _Pass:
             best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
             return (
                 f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
-                f"best: {best}. Lower `min_confidence`, or check the card's mean, std and channels"
+                f"best: {best}. Lower `min_confidence`, or check in the card, in this order: {CARD_FIELDS}"
             )
         return (
             f"no image counts: {counts[Outcome.WRONG]} classified wrongly, {counts[Outcome.NON_FINITE]} with outputs "
-            "that are not finite. Check the labels and the card's mean, std and channels"
+            f"that are not finite. Check the labels and in the card, in this order: {CARD_FIELDS}"
         )
 
 

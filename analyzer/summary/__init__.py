@@ -18,6 +18,7 @@ from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import Calibration, Context
 from analyzer.store.files import plain
+from analyzer.summary import reach
 from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_labels, radius_text
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
@@ -93,6 +94,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
             rows |= dict(numbers(table, measured, scales))
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers] if len(layers) > 1 else [""]
+    radii = manifest["identity"]["radii"]
     about: About = {
         "model": manifest["context"]["model"],
         "images": _images(dataset, calibration, manifest["identity"]["limit"]),
@@ -102,7 +104,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": about,
-        "sentences": list(sentences(measures, rows, suffixes)),
+        "sentences": list(sentences(measures, reach.speakable(rows, calibration, min(radii)), suffixes)),
         "warnings": list(warnings(dataset, measured, rows, calibration, manifest)),
         **{name: {**estimate._asdict()} for name, estimate in rows.items()},
     }

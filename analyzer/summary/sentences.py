@@ -86,6 +86,10 @@ def _topology(rows: Rows, suffix: str) -> str:
     if not np.isfinite(r.value):
         return "Topology: Mantel's r is undefined at every radius; `mantel_status` in the results says why."
     chance = f", with p ≤ 0.05 in {significant.value:.0%} of the cases (5 % by chance)" if significant.n else ""
+    if not np.isfinite(linear.value):
+        return (
+            f"Topology: Mantel's r averages {r.value:+.3f} over the radii{chance}; its linear reference is undefined."
+        )
     start = (
         f"Topology: Mantel's r averages {r.value:+.3f} over the radii{chance}; a linear map of the same participation "
         f"ratio would have {linear.value:+.3f}"
@@ -107,16 +111,22 @@ def _lipschitz(rows: Rows, suffix: str) -> str:
     if not np.isfinite(median.value):
         return "Lipschitz: the ratio is undefined: nothing was added, or the features do not vary over the image set."
     radii = by_radius(rows, "lipschitz_median", suffix)
-    growth = rows[f"lipschitz_growth_median{suffix}"].value
+    growth = rows.get(f"lipschitz_growth_median{suffix}")
     changes = (
-        f" It changes by a factor of {growth:.2g} from radius {min(radii):g} to {max(radii):g}: not locally linear."
-        if len(radii) > 1 and not 0.8 <= growth <= 1.25
+        f" It changes by a factor of {growth.value:.2g} from radius {min(radii):g} to {max(radii):g}: not locally "
+        "linear."
+        if growth and len(radii) > 1 and np.isfinite(growth.value) and not 0.8 <= growth.value <= 1.25
         else ""
     )
+    medians = f"median {median.value:.2g}"
+    largest = by_radius(rows, "lipschitz_q95", suffix)
+    if still := [radius for radius in sorted(radii) if largest[radius].value == 0]:
+        each = [f"{radii[r].value:.2g} at radius {r:g}" for r in sorted(radii) if r not in still]
+        nothing = f"0 at radius {', '.join(f'{r:g}' for r in still)}, where the layer does not move"
+        medians = f"medians: {', '.join([*each, nothing])}"
     return (
-        f"Lipschitz: {below.value:.1%} of the perturbations have a normalised ratio below 1 (median "
-        f"{median.value:.2g}), measured by the ranges of the image set.{changes} Random noise sees a lower bound of "
-        "the local constant."
+        f"Lipschitz: {below.value:.1%} of the perturbations have a normalised ratio below 1 ({medians}), measured by "
+        f"the ranges of the image set.{changes} Random noise sees a lower bound of the local constant."
     )
 
 

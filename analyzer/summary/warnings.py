@@ -8,6 +8,7 @@ from analyzer.measures import REGISTRY
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, LogOddsStatus, Outcome
 from analyzer.store.documents import Calibration, Manifest
+from analyzer.summary import reach
 from analyzer.summary.names import by_radius, radius_text
 
 
@@ -27,11 +28,13 @@ def warnings(
     yield from _left_out(calibration)
     if identity["trials"] < 10:
         yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
-    if "input_distance_l2" in measured and n:
+    if n and "input_distance_l2" in measured:
         lost = (measured["input_distance_l2"].values == 0).mean(axis=(0, 2))
         gone = [f"{radius_text(r)} ({s:.0%})" for r, s in zip(measured["radius"].values, lost, strict=True) if s > 0]
         if gone:
             yield f"Rounding left nothing of some perturbations, at radius {', '.join(gone)}: choose larger radii."
+    if n:
+        yield from reach.warnings(measured, calibration)
     yield from _images(dataset, measured)
     yield from _normalised(identity["measures"], calibration)
     if n:
@@ -40,9 +43,37 @@ def warnings(
     yield from manifest["context"].get("notes", [])
 
 
+CARD_FIELDS = (
+    "input.channels (RGB or BGR), input.mean and input.std (of 0..255 pixels), input.resize and its interpolation, "
+    "input.layout, the order of output.labels, output.kind"
+)
+"""What to look at where a network does badly, the likeliest first."""
+FEW = 0.1
+"""Of images that count: with fewer, the card is suspected."""
+
+
+def suspected_card(counts: Mapping[str, int]) -> str:
+    """What to check where at least 90 % of the images are classified wrongly or fall below the confidence; else ""."""
+    left_out = counts[Outcome.WRONG] + counts[Outcome.BELOW_CONFIDENCE]
+    judged = left_out + counts[Outcome.GOOD]
+    if not judged or counts[Outcome.GOOD] > FEW * judged:
+        return ""
+    return (
+        f"{left_out} of {judged} images are classified wrongly or fall below the confidence; where the network is "
+        f"better than that, check in the card, in this order: {CARD_FIELDS}."
+    )
+
+
 def _left_out(calibration: Calibration) -> Iterator[str]:
     """Of the folder, and of the selection pass."""
     yield from calibration.get("notes", [])
+    if suspicion := suspected_card(calibration["counts"]):
+        yield suspicion
+    if calibration.get("scores_in_unit_range"):
+        yield (
+            "The card says logits, but every score of every image lies in 0..1; where each class has a sigmoid of its "
+            'own, set output.kind to "sigmoid".'
+        )
     duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."

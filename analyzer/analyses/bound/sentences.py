@@ -1,5 +1,6 @@
 """The bound in words."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ _GROWING = 1e-3  # relative change in the last power iteration
 def up_to(row: "BoundRow") -> str:
     """The bound of one layer or of the scores, with what a run sampled there."""
     target = f"{'layer' if row['what'] == 'layer' else 'the scores'} {row['tensor']}"
-    if row["bound"] is None or row["bound_per_grey_level"] is None:
-        sentence = f"Up to {target}: unavailable, because of {row['reason']}."
+    if row["bound"] is None or row["bound_per_grey_level"] is None or not math.isfinite(row["bound"]):
+        sentence = f"Up to {target}: unavailable, because of {row['reason'] or 'a norm that is not finite'}."
     else:
         sentence = (
             f"Up to {target}: at most {row['bound']:.4g} per unit of the normalised input, "
@@ -32,7 +33,8 @@ def up_to(row: "BoundRow") -> str:
     if normalised is not None:
         sentence += f" By the run's ranges of g and h: at most {normalised:.4g}."
     sampled = {name: figure["value"] for name, figure in row.get("local", {}).items()}
-    if sampled.get("lipschitz_median") is not None:
+    sampled = {name: value for name, value in sampled.items() if value is not None and math.isfinite(value)}
+    if sampled.keys() >= {"lipschitz_median", "lipschitz_q95", "lipschitz_below_one_share"}:
         sentence += (
             f" Sampled there: median {sampled['lipschitz_median']:.4g}, 95 % quantile "
             f"{sampled['lipschitz_q95']:.4g}, {sampled['lipschitz_below_one_share']:.1%} below 1."
@@ -57,7 +59,7 @@ def still_growing(document: "BoundDocument") -> Iterator[str]:
     """The power iterations that had not settled when they ended."""
     for row in document["operators"]:
         below = row["estimate"]
-        if below is not None and below["change"] > _GROWING:
+        if below is not None and math.isfinite(below["change"]) and below["change"] > _GROWING:
             yield (
                 f"{row['name']}: power iteration still grew by {below['change']:.1%} in its last of "
                 f"{below['iterations']} iterations"

@@ -19,7 +19,7 @@ _ELEMENTS = 2**24  # seeds x largest tensor that one call should stay below
 class DifferentiableNetwork:
     """A prepared graph with one layer tapped. Pixels are (C, H, W) grey levels, float64; D = C * H * W.
 
-    shape: (C, H, W). kind: "logits" or "probabilities". sizes: (K, F), elements of scores and layer for one image.
+    shape: (C, H, W). kind: of the scores, see `Prepared`. sizes: (K, F), elements of scores and layer for one image.
     All derivatives are per grey level. `differentiable` says what made them, `unavailable` why there are none.
     passes: forward passes and products so far.
     """

@@ -109,12 +109,16 @@ class SelfCheck(TypedDict):
 
 
 class Method(TypedDict):
-    """How the derivatives were had. gradients, hessian: None without derivative graphs, and `unavailable` says why."""
+    """How the derivatives were had. gradients, hessian: None without derivative graphs, and `unavailable` says why.
+
+    step: of the differences, grey levels. input_step: that in which the network quantises its input, if it does.
+    """
 
     gradients: str | None
     hessian: str | None
     sigma: str
     step: float
+    input_step: NotRequired[float]
     self_check: NotRequired[SelfCheck]
     hessian_graph_error: NotRequired[float | None]
     hessian_graph_unavailable: NotRequired[str]

@@ -17,11 +17,12 @@ from analyzer.analyses.gradients.noise import beside_noise, noise_around
 from analyzer.analyses.gradients.sentences import sentences, warnings
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.graph.derivative import GradientsUnavailable
-from analyzer.session import Session, device_of
 from analyzer.statistics import quantile_over_images
 from analyzer.store import Image, Run
 from analyzer.store.files import plain, to_json, write
 from analyzer.study import Model
+from analyzer.study.consistency import EXAMPLES, open_proved
+from analyzer.study.preprocessing import Preprocessing
 from analyzer.summary import measured_images
 
 SCHEMA = 1
@@ -76,10 +77,12 @@ def sensitivity(
     folder = images or Path(reader.context["images"])
     chosen = _chosen(reader, images_limit)
     layer = reader.identity["layers"][-1]
-    prepared = graph.prepare(model_path, card=the_card, layers=[layer], device=device_of(provider))
-    session = Session(prepared, pixel_shape=the_card.pixel_shape, provider=provider, threads=threads)
-    network = DifferentiableNetwork(Model(prepared, session, the_card), threads=threads)
     files = _files(folder, chosen, the_card, given=reader.identity["labels"] is not None)
+    examples = [_pixels(files.get(record.id), record, the_card, folder) for record in chosen[:EXAMPLES]]
+    prepared, session = open_proved(
+        model_path, card=the_card, layers=[layer], provider=provider, threads=threads, examples=examples
+    )
+    network = DifferentiableNetwork(Model(prepared, session, the_card), threads=threads)
 
     rows: list[ImageRow] = []
     method: Method | None = None
@@ -91,6 +94,8 @@ def sensitivity(
             pixels = np.clip(pixels, image.STEP, 255 - image.STEP)
         if method is None:
             method = _method(network, pixels, record.label)
+            if prepared.input_grid is not None:
+                method["input_step"] = Preprocessing(the_card).grid(pixels, prepared.input_grid)[0]
             options = options._replace(exact_hessian=method["hessian"] == GRAPH_HESSIAN)
         measure = image.by_gradients if network.differentiable else image.by_differences
         rows.append(

@@ -28,8 +28,10 @@ def sentences(
         equal = (
             f"Gradient (Eq. 3, {images}): the equal share of its elements is {of('gradient_equal_share'):.2g} (1: all "
             f"the same, {1 / dimension:.1g}: random signs)"
+            if np.isfinite(of("gradient_equal_share"))
+            else f"Gradient (Eq. 3, {images}): 0 in every image, so the equal share of its elements is undefined"
         )
-        if np.isfinite(of("range_measured")):
+        if np.isfinite(of("range_measured")) and np.isfinite(of("range_linear")):
             equal += (
                 f"; alone it would spread the log-odds over {of('range_linear'):.2g} nat at radius {radius:g}, where "
                 f"{of('range_measured'):.2g} nat were measured"
@@ -41,7 +43,11 @@ def sentences(
             f"{of('hessian_unequal_diagonal'):.1%} on the unequal part of the diagonal; both "
             "would be 0 if the log-odds curved alike in every direction."
         )
-    if np.isfinite(of("sigma_max")):
+    if _steps(method):
+        yield f"Jacobian ({images}): no ratio is given, since what was measured are the steps of the network's input."
+    elif np.isfinite(of("sigma_max")) and not np.isfinite(of("sigma_over_rms")):
+        yield f"Jacobian ({images}): 0 wherever it was tried, so no ratio of singular values is defined."
+    elif np.isfinite(of("sigma_max")):
         bound = "at least " if method["gradients"] is None else ""
         ratios = (
             f"Jacobian ({images}): the largest singular value is {bound}{of('sigma_over_rms'):.3g} times "
@@ -54,11 +60,19 @@ def sentences(
         yield _boundary(of, rows, images, identity["radii"][-1])
 
 
+def _steps(method: Method) -> bool:
+    """Whether the differences are hardly larger than the steps in which the network quantises its input."""
+    return method["step"] < 2 * method.get("input_step", 0.0)
+
+
 def _boundary(of: Callable[[str], float], rows: Sequence[ImageRow], images: str, largest: float) -> str:
-    sentence = (
-        f"Boundary ({images}): {of('fgsm_eps'):.3g} grey levels along the gradient's sign change the class, and "
-        f"{of('l2_distance'):.3g} in L2 suffice"
+    fgsm, l2 = of("fgsm_eps"), of("l2_distance")
+    sentence = f"Boundary ({images}): " + (
+        f"{fgsm:.3g} grey levels along the gradient's sign change the class"
+        if np.isfinite(fgsm)
+        else "no step along the gradient's sign was found to change the class"
     )
+    sentence += f", and {l2:.3g} in L2 suffice" if np.isfinite(l2) else ", and no other class was found in L2"
     if not rows or "noise_found" not in rows[0]:
         return sentence + "."
     misclassified = sum(bool(row.get("noise_found")) for row in rows)
@@ -78,11 +92,22 @@ def warnings(rows: Sequence[ImageRow], method: Method) -> Iterator[str]:
             f"directions ({method['step']:g} grey level), sigma_max is a lower bound, and the distance to the boundary "
             "is unavailable."
         )
+        if _steps(method):
+            yield (
+                f"The network quantises its input in steps of about {method['input_step']:.3g} grey levels: "
+                f"differences over {method['step']:g} grey level are these steps, not a slope."
+            )
         return
     of_images: Sequence[Mapping[str, Any]] = rows
     slow = sum(not row["sigma_converged"] for row in rows)
     if slow:
         yield f"{slow} images: the power iteration did not converge; sigma_max is a lower bound there."
+    flat = sum(row.get("gradient_l2") == 0 for row in rows)
+    if flat:
+        yield f"{flat} images: the gradient is 0, so its equal share is undefined, and no attack has a direction."
+    still = sum(row.get("sigma_max") == 0 for row in rows)
+    if still:
+        yield f"{still} images: the layer's Jacobian is 0, so what is measured by it is undefined."
     undefined = sum("gradient_l2" not in row for row in rows)
     if undefined:
         yield f"{undefined} images: no gradient, since the log-odds are undefined (a probability rounds to 0 or 1)."

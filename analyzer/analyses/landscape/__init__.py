@@ -137,7 +137,8 @@ def landscape(
         pixels = images.read(images.ImageFile(image.name, image, None), card=model_card)
     except images.ImageError as e:
         raise InputError(f"{image}: {e}") from e
-    network = open_model(model, card=model_card, protocol=protocol, provider=provider)
+    examples = [pixels.values]
+    network = open_model(model, card=model_card, protocol=protocol, provider=provider, examples=examples)
     if label is not None and not 0 <= label < network.session.classes:
         raise UsageError(f"`label` {label}: {model.name} has classes 0..{network.session.classes - 1}")
     shape, sha256 = model_card.pixel_shape, pixels.sha256

@@ -16,11 +16,16 @@ def sentence(landscape: "Landscape") -> str:
     scores = f"The score is {clean} at the image, {noisy} with the noise, {reordered} with it reordered"
     if np.isfinite(odds).all():
         scores += f" (log-odds {odds[0]:.2f}, {odds[1]:.2f} and {odds[2]:.2f} nat)"
-    if landscape.crossed:
+    share, nearest = landscape.misclassified_share, landscape.nearest
+    if landscape.crossed and math.isfinite(share) and math.isfinite(nearest):
         return (
-            f"{scores}. Another class is predicted on {landscape.misclassified_share:.0%} of the window; its nearest "
-            f"point is {landscape.nearest:.2g} times as far from the image as the noise."
+            f"{scores}. Another class is predicted on {share:.0%} of the window; its nearest point is {nearest:.2g} "
+            "times as far from the image as the noise."
         )
+    if landscape.crossed:
+        return f"{scores}. Two classes have the same score on the boundary; no point of the window is of another class."
+    if not np.isfinite(landscape.margin).any():
+        return f"{scores}. The output is not finite at any point of the window, so no boundary can be said."
     inside = "inside" if (landscape.margin > 0).any() else "outside"
     return f"{scores}. No decision boundary runs through the window: all of it lies {inside} the class."
 

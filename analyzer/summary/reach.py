@@ -1,0 +1,71 @@
+"""Radii at which noise changes nothing, since it does not reach a network that works in steps."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from analyzer.measures import REGISTRY
+from analyzer.statistics import Estimate
+from analyzer.store.documents import Calibration
+from analyzer.summary.names import radius_text
+
+_RATIO_OF_RATIOS = "lipschitz_growth"
+
+
+def unreached(measured: Any) -> list[float]:
+    """The radii at which something was added to the pixels, and no score and no feature of any image moved."""
+    moved = np.zeros(measured.sizes["radius"], bool)
+    seen = False
+    for measure in REGISTRY.values():
+        name = measure.scores.log_odds if measure.scores else "feature_distance"
+        if name not in measured:
+            continue
+        values = measured[name].values
+        if measure.scores:
+            values = values - measured["clean_log_odds"].values[:, None, None]
+        seen = True
+        moved |= (values != 0).reshape(*values.shape[:2], -1).any(axis=(0, 2))  # NaN counts as moved: nothing is known
+    if not seen or not measured.sizes["image"]:
+        return []
+    if "input_distance_l2" in measured:
+        moved |= (measured["input_distance_l2"].values == 0).all(axis=(0, 2))  # nothing was added: said elsewhere
+    return [float(radius) for radius in measured["radius"].values[~moved]]
+
+
+def warnings(measured: Any, calibration: Calibration) -> Iterator[str]:
+    """What to know of the radii that are too small for a network's steps."""
+    still, grid = unreached(measured), calibration.get("input_grid")
+    radii = [float(radius) for radius in measured["radius"].values]
+    below = [] if grid is None else [radius for radius in radii if radius < grid["step"] and radius not in still]
+    if still:
+        said = f"Noise of radius {', '.join(map(radius_text, still))}"
+        reaching = [radius for radius in radii if radius > max(still)]
+        if grid is not None and grid["reach"] is not None and grid["reach"] >= max(still):
+            yield (
+                f"{said} does not reach the network: its input is quantised in steps of {_grey_levels(grid['step'])},"
+                f" and the smallest radius that changes a pixel's step in these images is {grid['reach']:.3g}."
+            )
+        elif reaching:
+            smallest = radius_text(reaching[0])
+            yield f"{said} moves no score and no feature; the smallest radius here that does is {smallest}."
+        else:
+            yield f"{said} moves no score and no feature: the network works in larger steps, or does not vary at all."
+    if below and grid is not None:
+        yield (
+            f"Radius {', '.join(map(radius_text, below))}: smaller than the steps of {_grey_levels(grid['step'])} in "
+            "which the network quantises its input; what is measured there are these steps, not a slope."
+        )
+
+
+def _grey_levels(value: float) -> str:
+    text = f"{value:.3g}"
+    return f"{text} grey level" if text == "1" else f"{text} grey levels"
+
+
+def speakable(rows: Mapping[str, Estimate], calibration: Calibration, smallest: float) -> Mapping[str, Estimate]:
+    """`rows` without the ratios of ratios, where the smallest radius lies below the steps of the network's input."""
+    grid = calibration.get("input_grid")
+    if grid is None or smallest >= grid["step"]:
+        return rows
+    return {name: estimate for name, estimate in rows.items() if not name.startswith(_RATIO_OF_RATIOS)}
