@@ -208,22 +208,19 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def call(arguments: list[str]) -> None:
-    """Run one command. Usage errors that typer finds come out as UsageError with its words."""
+def call(arguments: list[str]) -> int:
+    """Run one command; returns its exit code. Usage errors that typer finds come out as UsageError with its words."""
     try:
         code: Any = app(arguments, prog_name="analyzer", standalone_mode=False)
     except SystemExit as e:
-        if isinstance(e.__context__, OSError):  # typer's answer to a closed pipe
-            raise e.__context__ from None
-        raise
+        code = e.code
     except Exception as e:
         # typer's base of usage errors is click's, or its own copy of click's: known by what it offers.
         if not hasattr(e, "format_message"):
             raise
         command = next((a for a in arguments if not a.startswith("-")), "")
         raise UsageError(f"{e.format_message()} See `{' '.join(['analyzer', command]).strip()} --help`.") from e
-    if isinstance(code, int) and code:
-        raise SystemExit(code)
+    return code if isinstance(code, int) else 0
 
 
 from analyzer.cli import bounding, claiming, deciding, drawing, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above
