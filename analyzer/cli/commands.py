@@ -119,22 +119,13 @@ def inspect(
     import dataclasses
 
     from analyzer import card as cards
-    from analyzer import graph
+    from analyzer import document, graph
     from analyzer.cli import terminal
-    from analyzer.store.files import to_json
 
     graph.check(model)
     description = dataclasses.asdict(graph.describe(model))
     if write_card:
-        draft = graph.draft_card(model)
-        target = cards.beside(model)
-        try:
-            with target.open("x", encoding="utf-8") as file:
-                file.write(to_json(draft, indent=1) + "\n")
-        except FileExistsError:
-            raise UsageError(f"{target}: exists already; it is not overwritten") from None
-        except OSError as e:
-            raise UsageError(f"{target}: cannot be written: {e.strerror}") from e
+        document.write_new(cards.beside(model), graph.draft_card(model))
     if json:
         terminal.print_json(description)
         return

@@ -10,6 +10,7 @@ from analyzer.graph import walk
 from analyzer.graph.index import Index
 
 RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Cast", "Dropout"})
+_SOFTMAXES = ("Softmax", "LogSoftmax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,11 @@ def find_scores(index: Index, output: str, opset: int, path: Path) -> Scores:
     _check_class_shape(index, output, path)
     name = output
     while (node := index.producer.get(name)) is not None:
-        if node.op_type in ("Softmax", "LogSoftmax"):
+        if node.op_type in (*_SOFTMAXES, *RESHAPING) and not node.input:
+            raise InputError(
+                f"{path}: not valid ONNX: its {node.op_type} before {name!r:.80} has no input; export it again"
+            )
+        if node.op_type in _SOFTMAXES:
             _check_axis(index, node, opset, path)
             return Scores(node.input[0], "logits", (f"Logits found before the final {node.op_type}: {node.input[0]}.",))
         if node.op_type not in RESHAPING or node.input[0] not in index.live:

@@ -52,19 +52,22 @@ def write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_asked_for(target: Path, data: bytes, *, parameter: str = "") -> None:
+_ELSEWHERE = "give another place"
+
+
+def write_asked_for(target: Path, data: bytes, *, parameter: str = "", mend: str = _ELSEWHERE) -> None:
     """Make the file `target`, which a person named, in a folder made if need be, hold `data` or stay as it was.
 
-    Raises UsageError naming `parameter` where it is no regular file or cannot be written, and IncompleteError where the
-    disk is full.
+    Raises UsageError naming `parameter`, and `mend`, where it is no regular file or cannot be written, IncompleteError
+    where the disk is full.
     """
-    with _asked_for(target, parameter):
+    with _asked_for(target, parameter, mend):
         write(target, data)
 
 
-def check_asked_for(target: Path, *, parameter: str = "") -> None:
+def check_asked_for(target: Path, *, parameter: str = "", mend: str = _ELSEWHERE) -> None:
     """Raise what `write_asked_for` would, before there is anything to write; makes the folder."""
-    with _asked_for(target, parameter):
+    with _asked_for(target, parameter, mend):
         probe = target.with_name(target.name + TEMPORARY)
         probe.unlink(missing_ok=True)
         with probe.open("xb"):
@@ -73,7 +76,7 @@ def check_asked_for(target: Path, *, parameter: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _asked_for(target: Path, parameter: str) -> Iterator[None]:
+def _asked_for(target: Path, parameter: str, mend: str) -> Iterator[None]:
     named = f"`{parameter}` {target}" if parameter else str(target)
     try:
         if target.is_symlink() or (target.exists() and not target.is_file()):
@@ -86,7 +89,7 @@ def _asked_for(target: Path, parameter: str) -> Iterator[None]:
             raise
         if cause.errno in _FULL:
             raise IncompleteError(f"{named}: cannot be written: {cause.strerror}; free some space") from e
-        raise UsageError(f"{named}: cannot be written: {cause.strerror}; give another place") from e
+        raise UsageError(f"{named}: cannot be written: {cause.strerror}; {mend}") from e
 
 
 def _sync_folder(folder: Path) -> None:
