@@ -28,7 +28,8 @@ import numpy as np
 from analyzer import summary
 from analyzer.errors import IncompleteError, UsageError
 from analyzer.store import Run
-from analyzer.store.results import BLOCK, brief, open_results, with_derived
+from analyzer.store.derived import with_derived
+from analyzer.store.results import BLOCK, brief, open_results
 
 TARGETS = {"csv": "export_csv", "parquet": "export_parquet", "zarr": "export.zarr", "netcdf": "export.nc"}
 """Format -> name of the file or folder in the run, where no other is asked for."""

@@ -19,7 +19,7 @@ import xarray as xr
 from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures import REGISTRY
-from analyzer.store import files, manifest, results, schema, units
+from analyzer.store import checksums, files, manifest, results, schema, units
 from analyzer.store.deferred import DeferredErrorFile
 
 COORDINATES = {"radius": [0.5, 1.0], "trial": 3, "layer": ["fc2", "/pool/ü"]}
@@ -227,7 +227,7 @@ def test_a_new_run_writes_its_manifest(tmp_path: Path) -> None:
     with opened(tmp_path / "deep" / "run") as writer:
         assert not writer.resumed
         assert writer.calibration() is None
-        manifest = json.loads((writer.path / "manifest.json").read_text())
+        manifest = checksums.opened(json.loads((writer.path / "manifest.json").read_text()))
     assert manifest == writer.manifest == store.Run(tmp_path / "deep" / "run").manifest
     assert manifest["schema"] == 1
     assert (manifest["identity"], manifest["context"], manifest["history"]) == (IDENTITY, CONTEXT, [])
@@ -373,7 +373,7 @@ def test_whether_a_run_could_be_written_is_told_without_writing(
     store.check_writable(tmp_path / "new" / "run")
     store.check_writable(tmp_path)
     assert listing(tmp_path) == set()
-    store.check_writable(measured(tmp_path / "run", 1))
+    store.check_writable(measured(tmp_path / "run", 1, finish=False))
     with pytest.raises(UsageError, match="not empty, and no run"):
         store.check_writable(tmp_path)
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
@@ -430,7 +430,7 @@ def test_a_start_cut_short_before_the_manifest_can_be_repeated(tmp_path: Path) -
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    path = measured(tmp_path / "run", 1)
+    path = measured(tmp_path / "run", 1, finish=False)
     (path / "manifest.json").write_bytes(text.encode("latin-1"))
     for reader in (store.Run, store.open_run, opened):
         with pytest.raises(InputError, match=said):
@@ -634,14 +634,14 @@ def test_damaged_results_are_found(tmp_path: Path) -> None:
         with pytest.raises(IncompleteError, match=r"results\.nc: damaged"):
             store.open_run(path)
         (problem,) = store.verify(path)
-        assert "delete it" in problem.mend
+        assert "written anew from the units" in problem.mend
 
     file.write_bytes(good)
     for name, part in (("calibration", "input_range"), ("manifest", "identity")):
         kept = (path / f"{name}.json").read_text()
         document = json.loads(kept)
         document[part] = {**IDENTITY, "seed": 9} if part == "identity" else 254.0
-        (path / f"{name}.json").write_text(json.dumps(document))
+        (path / f"{name}.json").write_text(json.dumps(checksums.sealed(document)))
         (problem,) = store.verify(path)
         assert (problem.file, f"that of {name}.json" in problem.what) == (str(file), True)
         (path / f"{name}.json").write_text(kept)
@@ -670,6 +670,7 @@ def test_a_damaged_calibration_is_measured_anew(tmp_path: Path) -> None:
                 reader(path)
         assert [problem.file for problem in store.verify(path)] == [str(path / "calibration.json")]
         assert not store.Run(path).is_complete
+        (path / "results.nc").unlink(missing_ok=True)  # it has the calibration too
         with opened(path) as writer:
             assert writer.calibration() is None
             with pytest.raises(ValueError, match=r"must|key|twice"):
@@ -780,7 +781,7 @@ def test_results_hold_every_image_in_the_order_of_the_selection(tmp_path: Path) 
                 np.testing.assert_array_equal(data[v.name].values[number], arrays(number)[v.name])
         assert list(data.mantel_status.attrs["flag_values"]) == [0, 1, 2, 3, 4]
         assert data.mantel_status.attrs["flag_meanings"].split()[1] == "constant_features"
-        assert json.loads(data.attrs["manifest"]) == store.Run(path).manifest
+        assert checksums.opened(json.loads(data.attrs["manifest"])) == store.Run(path).manifest
         assert json.loads(data.attrs["calibration"])["selected"] == entries(len(IDS))
     assert all(set(name) <= set("0123456789abcdef.npz") for name in listing(path / "units"))
     assert listing(tmp_path) == {"run"}
@@ -937,6 +938,7 @@ def test_verify_names_what_is_missing(tmp_path: Path) -> None:
     unit(path, 1).unlink()
     (problem,) = store.verify(path)
     assert problem.what == "1 of 4 selected images have no unit, the first '../../x.png'"
+    (path / "results.nc").unlink()  # it has the calibration too
     (path / "calibration.json").unlink()
     (problem,) = store.verify(path)
     assert Path(problem.file).name == "calibration.json"

@@ -154,26 +154,33 @@ def summary(run: Run, json: Json = False) -> None:
 
 
 @app.command()
-def verify(run: Run, json: Json = False) -> None:
+def verify(
+    run: Run,
+    mend: Annotated[bool, typer.Option("--mend", help="Rebuild what another file of the run still holds.")] = False,
+    json: Json = False,
+) -> None:
     """Check every file of a run: checksums, shapes, missing images, results against units."""
     import dataclasses
 
     from analyzer import store
     from analyzer import summary as summaries
     from analyzer.cli import terminal
+    from analyzer.cli.flags import flags
 
-    problems = summaries.verify(run)
-    finished, selected = store.Run(run).state[:2] if not problems else (0, 0)
+    problems = summaries.verify(run, mend=mend)
+    left = sum(not problem.mended for problem in problems)
+    finished, selected = store.Run(run).state[:2] if not left else (0, 0)
     if json:
-        listed = [dataclasses.asdict(problem) for problem in problems]
+        listed = [{**dataclasses.asdict(problem), "mend": flags(problem.mend)} for problem in problems]
         terminal.print_json({"problems": listed, "finished": finished, "selected": selected})
     for problem in [] if json else problems:
-        terminal.say(f"{problem.file}: {problem.what}; {problem.mend}")
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        terminal.say(f"{problem.file}: {problem.what}; {'mended' if problem.mended else flags(problem.mend)}")
+    if left:
+        count = "1 problem" if left == 1 else f"{left} problems"
         raise IncompleteError(f"{run}: {count}, named on stdout with what mends each")
     if not json:
-        terminal.say(f"{run}: {finished} of {selected} images, nothing wrong")
+        wrong = "nothing wrong any more" if problems else "nothing wrong"
+        terminal.say(f"{run}: {finished} of {selected} images, {wrong}")
 
 
 @app.command()

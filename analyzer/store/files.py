@@ -16,7 +16,8 @@ from analyzer.errors import IncompleteError, UsageError
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written. A run has one writer, so the name needs nothing more."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a disk that has no room."""
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
         if not isinstance(e, OSError):
             raise
-        mend = "free some space" if e.errno in _FULL else "mend that"
+        mend = "free some space" if e.errno in FULL else "mend that"
         raise IncompleteError(
             f"{path}: cannot be written: {e.strerror or e}\n{mend}, then run the same command again: it continues"
         ) from e
@@ -87,7 +88,7 @@ def _asked_for(target: Path, parameter: str, mend: str) -> Iterator[None]:
         cause = e if isinstance(e, OSError) else e.__cause__
         if not isinstance(cause, OSError):
             raise
-        if cause.errno in _FULL:
+        if cause.errno in FULL:
             raise IncompleteError(f"{named}: cannot be written: {cause.strerror}; free some space") from e
         raise UsageError(f"{named}: cannot be written: {cause.strerror}; {mend}") from e
 
