@@ -1,12 +1,16 @@
-"""The card as a JSON document: which keys it has, and reading them with errors that name the key at fault."""
+"""The card as a JSON document: which keys it has, reading them with errors that name the key at fault, writing one."""
 
+import contextlib
 import difflib
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from analyzer.errors import InputError
+from analyzer.errors import IncompleteError, InputError, UsageError
 
 
 class ResizeDocument(TypedDict, total=False):
@@ -165,3 +169,45 @@ def is_finite(value: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def write_new(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document to `path`, whole or not at all.
+
+    Args:
+        path: A file that is not there yet.
+        document: What it is to hold.
+
+    Raises:
+        UsageError: The file exists, or cannot be written.
+        IncompleteError: The disk is full.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_new(Path(folder) / "net.json", {"schema": 1})
+    ...     (Path(folder) / "net.json").read_text()
+    '{\\n "schema": 1\\n}\\n'
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if os.path.lexists(path):
+            raise FileExistsError
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(temporary)  # unlike a renaming, it never replaces what came in between
+        except OSError as e:
+            if e.errno == errno.EEXIST:
+                raise
+            temporary.rename(path)  # a file system without links
+    except FileExistsError:
+        raise UsageError(f"{path}: exists already; it is not overwritten") from None
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise IncompleteError(f"{path}: cannot be written: {e.strerror}; free some space, then try again") from e
+        raise UsageError(f"{path}: cannot be written: {e.strerror}") from e
+    finally:
+        with contextlib.suppress(OSError):  # gone, or never there
+            temporary.unlink()

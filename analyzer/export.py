@@ -8,8 +8,8 @@ parquet   the same tables, with manifest and calibration in their metadata
 
 Tables begin with a column an axis and go on with the variables on exactly those axes; `lipschitz` is among them. An
 undefined value is an empty cell (in Parquet null), or -1 for integers. In CSV, control characters in text are
-backslash-escaped, and text that a spreadsheet would take for a formula, beginning with = + - or @, follows an
-apostrophe; numbers keep their minus.
+backslash-escaped, and text that a spreadsheet would take for a formula, beginning with = + - or @ after any
+blanks, follows an apostrophe; numbers keep their minus.
 """
 
 import contextlib
@@ -28,7 +28,8 @@ import numpy as np
 from analyzer import summary
 from analyzer.errors import IncompleteError, UsageError
 from analyzer.store import Run
-from analyzer.store.results import BLOCK, brief, open_results, with_derived
+from analyzer.store.derived import with_derived
+from analyzer.store.results import BLOCK, brief, open_results
 
 TARGETS = {"csv": "export_csv", "parquet": "export_parquet", "zarr": "export.zarr", "netcdf": "export.nc"}
 """Format -> name of the file or folder in the run, where no other is asked for."""
@@ -231,4 +232,6 @@ def cell(text: str) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
         for c in text
     )
-    return f"'{clean}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else clean
+    # Some programs drop blanks, and take full-width signs for the plain ones, before they look for a formula.
+    begins = unicodedata.normalize("NFKC", text).lstrip()[:1]
+    return f"'{clean}" if begins in ("=", "+", "-", "@") or text[:1] in ("\t", "\r") else clean

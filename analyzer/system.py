@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-from analyzer.errors import InputError
+from analyzer.errors import InputError, UsageError
 
 _ASSUMED_MEMORY = 16 * 2**30  # bytes, where the system does not tell
 
@@ -21,8 +21,8 @@ class Answer(TypedDict, total=False):
 def run_child(module: str, arguments: list[str], *, seconds: float, model: str, doing: str) -> Answer:
     """Run `python -m module arguments...` and return the JSON object it prints.
 
-    Raises InputError naming `model` where the child crashes or takes longer than `seconds`. What the child prints is
-    captured, and it never imports from the current folder.
+    Raises InputError naming `model` where the child crashes or takes longer than `seconds`, UsageError where this
+    system starts none. What the child prints is captured, and it never imports from the current folder.
     """
     root = str(Path(__file__).parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -34,6 +34,11 @@ def run_child(module: str, arguments: list[str], *, seconds: float, model: str, 
         raise InputError(
             f"{model}: {doing} it took more than {seconds:g} s; damaged or hostile, export it again"
         ) from None
+    except OSError as e:
+        raise UsageError(
+            f"{model}: {doing} no child process could be started: {e.strerror or e}; free some memory or processes, "
+            "then try again"
+        ) from e
     try:
         answer = json.loads(done.stdout)
     except ValueError:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from analyzer import card as cards
 from analyzer.cli import main, terminal
+from analyzer.store import checksums
 from analyzer.study import Progress
 
 SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
@@ -75,7 +76,9 @@ def test_json_is_json_only_and_the_same_from_run_and_summary(capsys, run_argumen
     assert document["misclassified_share@4"].keys() == {"value", "low", "high", "n"}
     assert document["isotropy_range_median@1"]["n"] == 3
     assert json.loads(call(capsys, "summary", tmp_path / "out", "--json")[1]) == document
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == document
+    stored = json.loads((tmp_path / "out" / "summary.json").read_text())
+    jsonschema.validate(stored, schema)
+    assert checksums.opened(stored) == document
 
 
 def test_summary_of_a_partial_run_says_so(capsys, run_arguments, tmp_path):
@@ -93,7 +96,7 @@ def test_verify_and_summary_of_damaged_results(capsys, run_arguments, tmp_path):
     out = tmp_path / "out"
     document = json.loads((out / "summary.json").read_text())
     document["lipschitz_q95"]["value"] = 0.123
-    (out / "summary.json").write_text(json.dumps(document))
+    (out / "summary.json").write_text(json.dumps(checksums.sealed(document)))
     code, said, _ = call(capsys, "verify", out)
     assert code == 5
     assert "not what the results give" in said

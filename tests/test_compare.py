@@ -20,6 +20,7 @@ from analyzer.cli import main
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures import NUMBERS, REGISTRY
 from analyzer.statistics import Estimate
+from analyzer.store import checksums
 from analyzer.verdicts.compare import FAINT, compare, compare_opened, paired
 from analyzer.verdicts.compare.sentences import sentence
 from analyzer.verdicts.pairing import OTHER_RANGES, opened
@@ -54,10 +55,10 @@ def changed(source, target, **identity):
     shutil.copytree(source, target)
     manifest = json.loads((target / "manifest.json").read_text())
     manifest["identity"] |= identity
-    (target / "manifest.json").write_text(json.dumps(manifest))
+    (target / "manifest.json").write_text(json.dumps(checksums.sealed(manifest)))
     document = json.loads((target / "summary.json").read_text())
     document["run"]["protocol"] |= identity
-    (target / "summary.json").write_text(json.dumps(document))
+    (target / "summary.json").write_text(json.dumps(checksums.sealed(document)))
     return target
 
 

@@ -21,6 +21,7 @@ from analyzer.cli import main, reporting, terminal
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.report import caveats, load, tables, worst
 from analyzer.report.html import Html, escaped, items, printable, tag
+from analyzer.store import checksums
 from analyzer.summary import summarise
 
 pytest.importorskip("matplotlib")
@@ -102,7 +103,7 @@ def edit(run, change):
     file = run / "manifest.json"
     document = json.loads(file.read_text())
     change(document)
-    file.write_text(json.dumps(document))
+    file.write_text(json.dumps(checksums.sealed(document)))
     (run / "results.nc").unlink(missing_ok=True)
     (run / "summary.json").unlink(missing_ok=True)
 

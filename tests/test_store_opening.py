@@ -24,14 +24,14 @@ from stores import (
 
 from analyzer import store
 from analyzer.errors import InputError, UsageError
-from analyzer.store import manifest
+from analyzer.store import checksums, manifest
 
 
 def test_a_new_run_writes_its_manifest(tmp_path: Path) -> None:
     with opened(tmp_path / "deep" / "run") as writer:
         assert not writer.resumed
         assert writer.calibration() is None
-        manifest = json.loads((writer.path / "manifest.json").read_text())
+        manifest = checksums.opened(json.loads((writer.path / "manifest.json").read_text()))
     assert manifest == writer.manifest == store.Run(tmp_path / "deep" / "run").manifest
     assert manifest["schema"] == 1
     assert (manifest["identity"], manifest["context"], manifest["history"]) == (IDENTITY, CONTEXT, [])
@@ -177,7 +177,7 @@ def test_whether_a_run_could_be_written_is_told_without_writing(
     store.check_writable(tmp_path / "new" / "run")
     store.check_writable(tmp_path)
     assert listing(tmp_path) == set()
-    store.check_writable(measured(tmp_path / "run", 1))
+    store.check_writable(measured(tmp_path / "run", 1, finish=False))
     with pytest.raises(UsageError, match="not empty, and no run"):
         store.check_writable(tmp_path)
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
@@ -234,7 +234,7 @@ def test_a_start_cut_short_before_the_manifest_can_be_repeated(tmp_path: Path) -
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    path = measured(tmp_path / "run", 1)
+    path = measured(tmp_path / "run", 1, finish=False)
     (path / "manifest.json").write_bytes(text.encode("latin-1"))
     for reader in (store.Run, store.open_run, opened):
         with pytest.raises(InputError, match=said):

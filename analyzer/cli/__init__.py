@@ -10,7 +10,12 @@ import traceback
 from types import FrameType
 from typing import NoReturn
 
-from analyzer.errors import AnalyzerError
+from analyzer.cli import streams
+from analyzer.errors import AnalyzerError, IncompleteError
+
+_TRY_AGAIN = 0.02  # seconds until a signal that came during an import is looked at again
+_received: list[int] = []
+"""The first signal that arrived, where one did."""
 
 
 class Stopped(BaseException):
@@ -26,61 +31,63 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"] or ["--help"]
-    _usable_streams()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    _leave_on_second_signal()
+    with streams.unfailing() as stdout:
+        _received.clear()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
+        _leave_on_second_signal()
+        code = _outcome(arguments, debug=debug)
+        _settled()
+        sys.stdout.flush()
+        if code == 0 and stdout is not None and stdout.error is not None and stdout.error.errno != errno.EPIPE:
+            _print_error(f"error: stdout cannot be written: {stdout.error.strerror}")
+            code = 2  # a reader that has gone, as with `| head`, has seen what it wanted
+    sys.exit(code)
+
+
+def _outcome(arguments: list[str], *, debug: bool) -> int:
+    """Carry out a command, say what went wrong, and return the exit code."""
     try:
         from analyzer.cli.commands import call
 
-        call(arguments)
-        _leave(0)
-    except Stopped as e:
-        again = arguments[:1] in (["run"], ["demo"])
-        _print_error(f"stopped; to continue: {shlex.join(['analyzer', *arguments])}" if again else "stopped")
-        _leave(e.code)
-    except MemoryError as e:
-        _print_error(f"error: not enough memory: {e}\nuse fewer --trials, --radii or --layers")
-        _leave(2)
-    except AnalyzerError as e:
-        if debug:
-            traceback.print_exc()
-        from analyzer.cli.flags import flags
-
-        _print_error(f"error: {flags(str(e))}")
-        _leave(e.exit_code)
-    except OSError as e:
-        if e.errno not in (errno.EPIPE, errno.ENOSPC, errno.EBADF):
-            _bug(e, debug)
-        # The reader has gone, as with `| head`, or the disk behind stdout is full; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if e.errno == errno.EPIPE:
-            _leave(0)
-        _print_error(f"error: stdout cannot be written: {e.strerror}")
-        _leave(2)
-    except Exception as e:
-        _bug(e, debug)
+        return call(arguments)
+    except BaseException as e:
+        _settled()
+        if isinstance(e, Stopped) or _received:
+            # Native code turns whatever is raised below it into errors of its own.
+            return _stopped(arguments, e.code if isinstance(e, Stopped) else 128 + _received[0])
+        if not isinstance(e, Exception):
+            raise
+        return _failed(e, debug=debug)
 
 
-def _bug(error: Exception, debug: bool) -> NoReturn:
+def _stopped(arguments: list[str], code: int) -> int:
+    again = arguments[:1] in (["run"], ["demo"])
+    _print_error(f"stopped; to continue: {shlex.join(['analyzer', *arguments])}" if again else "stopped")
+    return code
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    match error:
+        case MemoryError():
+            _print_error(f"error: not enough memory: {error}\nuse fewer --trials, --radii or --layers")
+            return 2
+        case AnalyzerError():
+            from analyzer.cli.flags import flags
+
+            _print_error(f"error: {flags(str(error))}")
+            return error.exit_code
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            _print_error(f"error: {error.filename or 'a file'}: {error.strerror}\nfree some space, then try again")
+            return IncompleteError.exit_code
     where = traceback.extract_tb(error.__traceback__)[-1]
     _print_error(
         f"bug: {type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})\n"  # noqa: PTH119
         "please report it with the output of the same command and --debug"
     )
-    _leave(1)
-
-
-def _usable_streams() -> None:
-    """A closed stream becomes a silent one, and a name that the locale cannot write does not end a run of hours."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    return AnalyzerError.exit_code
 
 
 def _leave_on_second_signal() -> None:
@@ -99,15 +106,31 @@ def _leave_on_second_signal() -> None:
     threading.Thread(target=watch, daemon=True, name="second signal").start()
 
 
-def _stop(number: int, _: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
+    _received[:] = _received or [number]
+    if _importing(frame):
+        # An extension that is stopped while it loads says that it cannot be imported. Imports are short.
+        signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
+        signal.setitimer(signal.ITIMER_REAL, _TRY_AGAIN)
+        return
     raise Stopped(number)
+
+
+def _settled() -> None:
+    """From here on one more signal changes nothing, and the next ends the process: what is left is to be said."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _print_error(text: str) -> None:
     from analyzer.text import safe
 
     sys.stderr.write(safe(text) + "\n")
-
-
-def _leave(code: int) -> NoReturn:
-    sys.exit(code)

@@ -119,22 +119,13 @@ def inspect(
     import dataclasses
 
     from analyzer import card as cards
-    from analyzer import graph
+    from analyzer import document, graph
     from analyzer.cli import terminal
-    from analyzer.store.files import to_json
 
     graph.check(model)
     description = dataclasses.asdict(graph.describe(model))
     if write_card:
-        draft = graph.draft_card(model)
-        target = cards.beside(model)
-        try:
-            with target.open("x", encoding="utf-8") as file:
-                file.write(to_json(draft, indent=1) + "\n")
-        except FileExistsError:
-            raise UsageError(f"{target}: exists already; it is not overwritten") from None
-        except OSError as e:
-            raise UsageError(f"{target}: cannot be written: {e.strerror}") from e
+        document.write_new(cards.beside(model), graph.draft_card(model))
     if json:
         terminal.print_json(description)
         return
@@ -163,26 +154,33 @@ def summary(run: Run, json: Json = False) -> None:
 
 
 @app.command()
-def verify(run: Run, json: Json = False) -> None:
+def verify(
+    run: Run,
+    mend: Annotated[bool, typer.Option("--mend", help="Rebuild what another file of the run still holds.")] = False,
+    json: Json = False,
+) -> None:
     """Check every file of a run: checksums, shapes, missing images, results against units."""
     import dataclasses
 
     from analyzer import store
     from analyzer import summary as summaries
     from analyzer.cli import terminal
+    from analyzer.cli.flags import flags
 
-    problems = summaries.verify(run)
-    finished, selected = store.Run(run).state[:2] if not problems else (0, 0)
+    problems = summaries.verify(run, mend=mend)
+    left = sum(not problem.mended for problem in problems)
+    finished, selected = store.Run(run).state[:2] if not left else (0, 0)
     if json:
-        listed = [dataclasses.asdict(problem) for problem in problems]
+        listed = [{**dataclasses.asdict(problem), "mend": flags(problem.mend)} for problem in problems]
         terminal.print_json({"problems": listed, "finished": finished, "selected": selected})
     for problem in [] if json else problems:
-        terminal.say(f"{problem.file}: {problem.what}; {problem.mend}")
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        terminal.say(f"{problem.file}: {problem.what}; {'mended' if problem.mended else flags(problem.mend)}")
+    if left:
+        count = "1 problem" if left == 1 else f"{left} problems"
         raise IncompleteError(f"{run}: {count}, named on stdout with what mends each")
     if not json:
-        terminal.say(f"{run}: {finished} of {selected} images, nothing wrong")
+        wrong = "nothing wrong any more" if problems else "nothing wrong"
+        terminal.say(f"{run}: {finished} of {selected} images, {wrong}")
 
 
 @app.command()
@@ -208,22 +206,19 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def call(arguments: list[str]) -> None:
-    """Run one command. Usage errors that typer finds come out as UsageError with its words."""
+def call(arguments: list[str]) -> int:
+    """Run one command; returns its exit code. Usage errors that typer finds come out as UsageError with its words."""
     try:
         code: Any = app(arguments, prog_name="analyzer", standalone_mode=False)
     except SystemExit as e:
-        if isinstance(e.__context__, OSError):  # typer's answer to a closed pipe
-            raise e.__context__ from None
-        raise
+        code = e.code
     except Exception as e:
         # typer's base of usage errors is click's, or its own copy of click's: known by what it offers.
         if not hasattr(e, "format_message"):
             raise
         command = next((a for a in arguments if not a.startswith("-")), "")
         raise UsageError(f"{e.format_message()} See `{' '.join(['analyzer', command]).strip()} --help`.") from e
-    if isinstance(code, int) and code:
-        raise SystemExit(code)
+    return code if isinstance(code, int) else 0
 
 
 from analyzer.cli import bounding, claiming, deciding, drawing, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above

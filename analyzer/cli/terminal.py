@@ -1,6 +1,5 @@
 """What a person sees: text made safe, tables, a progress bar or a line now and then."""
 
-import errno
 import math
 import os
 import sys
@@ -34,15 +33,9 @@ LINE_EVERY = 30.0
 SHOWN = 5  # unreadable images named on the screen
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to `cli.main`, which ends quietly."""
-        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
-
-
 def console(*, stderr: bool = False) -> Console:
     """A console for text that is already safe: no markup, no emoji codes, no guessing at highlights."""
-    made = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = 100  # in a file or a pipe there is no width to ask for
     return made

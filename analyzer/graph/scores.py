@@ -120,6 +120,10 @@ def _refuse_choices(index: Index, output: str, path: Path) -> None:
     """Refuse an output that is chosen from the scores."""
     name = output
     while (node := index.producer.get(name)) is not None:
+        if node.op_type in RESHAPING | _SOFTMAX | _SIGMOID and not node.input:
+            raise InputError(
+                f"{path}: not valid ONNX: its {node.op_type} before {name!r:.80} has no input; export it again"
+            )
         if node.op_type in _CHOICES:
             raise InputError(
                 f"{path}: output {output!r:.80} is the result of {node.op_type}: {_CHOICES[node.op_type]}; name the "

@@ -128,7 +128,7 @@ def _class(name: str, names: dict[str, list[int]], *, card: Card, where: str, in
     if hits:
         raise InputError(f"{where}: label {name!r:.80} stands for classes {' and '.join(map(str, hits))} of the card")
     if indices and _INDEX.fullmatch(name.strip()):
-        return _in_range(int(name), card=card, where=where)
+        return _in_range(int(name.strip()), card=card, where=where)
     expected = "a class index, as the card has no labels" if card.labels is None else "one of the card's labels"
     raise InputError(f"{where}: label {name!r:.80} is unknown; expected {expected}")
 
@@ -180,7 +180,7 @@ def _rows(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, list[
 def _integer(cell: str, name: str, where: str) -> int:
     if not _INDEX.fullmatch(cell.strip()):
         raise InputError(f"{where}: {name} must be an integer from 0, not {cell!r:.80}")
-    return int(cell)
+    return int(cell.strip())  # `int` by itself leaves the separators U+001C to U+001F
 
 
 def _escaped(name: str) -> str:

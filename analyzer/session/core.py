@@ -159,7 +159,7 @@ class Session:
             works, reason = providers.proof(name)
             if not works:
                 raise UsageError(f"provider {providers.short(name)!r}: does not work here: {reason}") from e
-            raise runtime.load_error(e, self._prepared.source) from e
+            raise runtime.load_error(e, self._prepared.source, on_cpu=name == providers.CPU) from e
         used, notes = providers.judge(providers.placement(self._session), name)
         if not used:
             raise UsageError(
@@ -244,8 +244,8 @@ class Session:
                 f"many layers ask for: {error}; use fewer `trials` or `layers`"
             )
         return UsageError(
-            f"{self._prepared.source}: too little memory on {self.device} for {batch} image(s): {error}; free some, or "
-            "use `provider` cpu"
+            f"{self._prepared.source}: too little memory on {self.device} for {batch} image(s): {error}; "
+            + runtime.more_memory(on_cpu=self.provider == providers.CPU)
         )
 
     def _random_rows(self, count: int) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ def all_outputs(
     except AnalyzerError:
         raise
     except Exception as e:  # the runtime's exceptions have no common base
-        raise runtime.load_error(e, prepared.source) from e
+        raise runtime.load_error(e, prepared.source, on_cpu=True) from e
 
     def function(values: NDArray[np.float32]) -> list[NDArray[Any]]:
         try:

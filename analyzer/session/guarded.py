@@ -53,7 +53,7 @@ def main() -> None:
     except AnalyzerError as e:
         answer["error"] = str(e)
     except Exception as e:  # the runtime's exceptions have no common base
-        answer["error"] = str(runtime.load_error(e, prepared.source))
+        answer["error"] = str(runtime.load_error(e, prepared.source, on_cpu=True))
     sys.stdout.write(json.dumps(answer))
 
 

@@ -56,8 +56,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(phrase in text for phrase in _OUT_OF_MEMORY)
 
 
-def load_error(error: Exception, source: str) -> AnalyzerError:
-    """What to tell the user when the runtime refuses the model named `source`."""
+def load_error(error: Exception, source: str, *, on_cpu: bool) -> AnalyzerError:
+    """What to tell the user when the runtime refuses the model named `source`; `on_cpu`: on the CPU's provider."""
     text, version = str(error), load().__version__
     if match := re.search(r"Opset (\d+) is under development.*till opset (\d+)", text, re.DOTALL):
         asked, newest = match.groups()
@@ -72,8 +72,13 @@ def load_error(error: Exception, source: str) -> AnalyzerError:
             "it for an older one, or upgrade onnxruntime"
         )
     if is_out_of_memory(error):
-        return UsageError(f"{source}: not enough memory to load it: {brief(error)}; free some, or use `provider` cpu")
+        return UsageError(f"{source}: not enough memory to load it: {brief(error)}; {more_memory(on_cpu=on_cpu)}")
     return InputError(f"{source}: onnxruntime {version} cannot load it: {brief(error)}; export it again")
+
+
+def more_memory(*, on_cpu: bool) -> str:
+    """How to mend a lack of memory."""
+    return "free some" if on_cpu else "free some, or use `provider` cpu"
 
 
 def brief(error: BaseException) -> str:

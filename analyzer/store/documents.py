@@ -20,7 +20,7 @@ class Identity(TypedDict):
     labels: str | None
     radii: list[float]
     trials: int
-    limit: int
+    limit: int | None
     min_confidence: float
     norm: str
     clip: bool

@@ -16,7 +16,8 @@ from analyzer.errors import IncompleteError, UsageError
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written. A run has one writer, so the name needs nothing more."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a disk that has no room."""
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
         if not isinstance(e, OSError):
             raise
-        mend = "free some space" if e.errno in _FULL else "mend that"
+        mend = "free some space" if e.errno in FULL else "mend that"
         raise IncompleteError(
             f"{path}: cannot be written: {e.strerror or e}\n{mend}, then run the same command again: it continues"
         ) from e
@@ -52,19 +53,22 @@ def write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_asked_for(target: Path, data: bytes, *, parameter: str = "") -> None:
+_ELSEWHERE = "give another place"
+
+
+def write_asked_for(target: Path, data: bytes, *, parameter: str = "", mend: str = _ELSEWHERE) -> None:
     """Make the file `target`, which a person named, in a folder made if need be, hold `data` or stay as it was.
 
-    Raises UsageError naming `parameter` where it is no regular file or cannot be written, and IncompleteError where the
-    disk is full.
+    Raises UsageError naming `parameter`, and `mend`, where it is no regular file or cannot be written, IncompleteError
+    where the disk is full.
     """
-    with _asked_for(target, parameter):
+    with _asked_for(target, parameter, mend):
         write(target, data)
 
 
-def check_asked_for(target: Path, *, parameter: str = "") -> None:
+def check_asked_for(target: Path, *, parameter: str = "", mend: str = _ELSEWHERE) -> None:
     """Raise what `write_asked_for` would, before there is anything to write; makes the folder."""
-    with _asked_for(target, parameter):
+    with _asked_for(target, parameter, mend):
         probe = target.with_name(target.name + TEMPORARY)
         probe.unlink(missing_ok=True)
         with probe.open("xb"):
@@ -73,7 +77,7 @@ def check_asked_for(target: Path, *, parameter: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _asked_for(target: Path, parameter: str) -> Iterator[None]:
+def _asked_for(target: Path, parameter: str, mend: str) -> Iterator[None]:
     named = f"`{parameter}` {target}" if parameter else str(target)
     try:
         if target.is_symlink() or (target.exists() and not target.is_file()):
@@ -84,9 +88,9 @@ def _asked_for(target: Path, parameter: str) -> Iterator[None]:
         cause = e if isinstance(e, OSError) else e.__cause__
         if not isinstance(cause, OSError):
             raise
-        if cause.errno in _FULL:
+        if cause.errno in FULL:
             raise IncompleteError(f"{named}: cannot be written: {cause.strerror}; free some space") from e
-        raise UsageError(f"{named}: cannot be written: {cause.strerror}; give another place") from e
+        raise UsageError(f"{named}: cannot be written: {cause.strerror}; {mend}") from e
 
 
 def _sync_folder(folder: Path) -> None:

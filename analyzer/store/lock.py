@@ -1,12 +1,21 @@
-"""One writer for each run: an operating-system lock that is gone when its process is."""
+"""One writer for each run: an operating-system lock that is gone when its process is.
+
+What is locked is the run directory itself, which a person does not delete in passing as they do `.lock`. That file is
+locked as well, for writers of earlier versions and file systems whose directories have no locks; it names the holder.
+"""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 from pathlib import Path
 
 from analyzer.errors import UsageError
+
+FILE = ".lock"
+_NO_ROOM = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
+"""Why a file may not be made. What is to be written afterwards says so; a complete run needs nothing."""
 
 _held: set[int] = set()
 
@@ -21,35 +30,71 @@ def _let_go_in_child() -> None:
 os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-def acquire(path: Path) -> int:
-    """Lock the file `path`, making it if need be, and write this process's id into it. Returns a handle for `release`.
+def acquire(run: Path) -> tuple[int, ...]:
+    """Lock the run directory `run`, and write this process's id into its `.lock`. Returns handles for `release`.
 
-    Raises UsageError when another process holds it (naming that process's id), or when it cannot be written.
+    Raises UsageError when another process holds it (naming that process's id), or when it cannot be locked.
     """
+    handles: list[int] = []
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as e:
-        raise UsageError(f"{path.parent}: cannot be written: {e.strerror}\ngive another `out`") from e
+        try:
+            handles.append(os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            _lock(handles[0], run)
+            locked = True
+        except OSError as e:  # a file system whose directories have no locks
+            locked = False
+            if e.errno in (errno.EACCES, errno.ENOENT, errno.ENOTDIR):
+                raise UsageError(f"{run}: cannot be opened: {e.strerror}\ngive another `out`") from e
+        try:
+            handles.append(os.open(run / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+        except OSError as e:
+            if not locked or e.errno not in _NO_ROOM:
+                raise UsageError(f"{run}: cannot be written: {e.strerror}\ngive another `out`") from e
+        else:
+            try:
+                _lock(handles[-1], run)
+            except OSError as e:
+                if not locked:
+                    raise UsageError(
+                        f"{run}: cannot be locked: {e.strerror}\ngive an `out` on a disk that has locks"
+                    ) from e
+            with contextlib.suppress(OSError):  # a full disk: only the name of the holder is lacking
+                os.ftruncate(handles[-1], 0)
+                os.pwrite(handles[-1], f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+    except BaseException:
+        for handle in handles:
+            os.close(handle)
+        raise
+    _held.update(handles)
+    return tuple(handles)
+
+
+def _lock(handle: int, run: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
     except BlockingIOError:
-        message = f"{path.parent}: {_holder(os.pread(handle, 300, 0))}"
-        os.close(handle)
-        raise UsageError(message) from None
-    except OSError as e:
-        os.close(handle)
-        raise UsageError(f"{path}: cannot be locked: {e.strerror}\ngive an `out` on a disk that has locks") from e
-    _held.add(handle)
-    return handle
+        raise UsageError(f"{run}: {_holder(_content(run / FILE))}") from None
 
 
-def release(handle: int) -> None:
+def _content(file: Path) -> bytes:
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.read(handle, 300)
+    except OSError:
+        return b""
+    finally:
+        os.close(handle)
+
+
+def release(handles: tuple[int, ...]) -> None:
     """Give the lock back, once; without effect in a forked child, which has none."""
-    if handle in _held:
-        _held.remove(handle)
-        os.close(handle)
+    for handle in handles:
+        if handle in _held:
+            _held.remove(handle)
+            os.close(handle)
 
 
 def _holder(content: bytes) -> str:

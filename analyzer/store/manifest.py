@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.store import files, schema
+from analyzer.store import checksums, files, kinds, schema
 from analyzer.store.documents import Calibration, Coordinates, Manifest
+from analyzer.store.validation import check_calibration, manifest_fault
 
 MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
     "manifest.json",
@@ -37,29 +38,39 @@ class Image:
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the run in `path`.
 
-    Raises InputError when there is no run, when its manifest is damaged, or when another version wrote it.
+    Raises InputError when there is no run, when its manifest is damaged, or when another version wrote it;
+    IncompleteError when it is missing or damaged and results.nc, which holds it too, is there.
     """
     file = Path(path) / MANIFEST
+    in_results = (Path(path) / RESULTS).is_file()
+    again = f"`analyzer verify {path} --mend` rebuilds it from {RESULTS}"
     try:
         manifest = files.read_json(file)
     except FileNotFoundError:
+        if in_results:
+            raise IncompleteError(f"{file}: missing\n{again}") from None
         raise InputError(f"{path}: no run here (it has no {MANIFEST}); give the `out` of a run") from None
     except ValueError as e:
-        raise InputError(f"{file}: damaged: {e}\nbring it back from a copy, or measure into another `out`") from e
+        fault = str(e)
+    else:
+        _refuse_other_schema(file, manifest)
+        fault = manifest_fault(manifest)
+        if not fault:
+            return cast(Manifest, checksums.opened(manifest))
+    if in_results:
+        raise IncompleteError(f"{file}: damaged: {fault}\n{again}")
+    raise InputError(f"{file}: damaged: {fault}\nbring it back from a copy, or measure into another `out`")
+
+
+def _refuse_other_schema(file: Path, manifest: Mapping[str, Any]) -> None:
     version = manifest.get("schema")
-    if version != schema.SCHEMA:
+    if version != schema.SCHEMA and not checksums.fault(manifest):
         newer = isinstance(version, int) and version > schema.SCHEMA
         mend = "install that version or a later one" if newer else "measure into another `out`"
         raise InputError(
             f"{file}: written with schema {version!r:.20} by {'a newer' if newer else 'an older'} version, "
             f"this one reads {schema.SCHEMA}\n{mend}"
         )
-    kinds = {"identity": dict, "context": dict, "history": list}
-    fault = next((f"{key} is missing" for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)), None)
-    fault = fault or schema.coordinate_fault(manifest.get("coordinates"))
-    if fault:
-        raise InputError(f"{file}: damaged: {fault}\nbring it back from a copy, or measure into another `out`")
-    return cast(Manifest, manifest)
 
 
 def read_calibration(path: Path, coordinates: Coordinates) -> Calibration | None:
@@ -68,42 +79,15 @@ def read_calibration(path: Path, coordinates: Coordinates) -> Calibration | None
     try:
         calibration = files.read_json(file)
         check_calibration(calibration, coordinates)
+        if fault := ("" if checksums.is_sealed(calibration) else kinds.missing(calibration, Calibration)):
+            raise ValueError(fault)
     except FileNotFoundError:
         return None
     except ValueError as e:
-        raise IncompleteError(f"{file}: damaged: {e}\nrun the same command again: it is measured anew") from e
-    return cast(Calibration, calibration)
-
-
-def check_calibration(calibration: Mapping[str, Any], coordinates: Coordinates) -> None:
-    """Raise ValueError unless `calibration` holds the ranges and the selection.
-
-    {"input_range": number, "feature_range": {layer: number}, "selected": [{"id", "sha256", "label", "key"}, ...]},
-    and whatever else, as "limit", the limit it was made under. A range that could not be measured is null.
-    """
-    ranges = calibration.get("feature_range")
-    if not _is_range(calibration.get("input_range", "")):
-        raise ValueError("input_range must be a number")
-    if not isinstance(ranges, dict) or not all(_is_range(ranges.get(layer, "")) for layer in coordinates["layer"]):
-        raise ValueError("feature_range must give a number for each layer")
-    for key, kind in (("counts", dict), ("candidates", list), ("found", int), ("unlabelled", int)):
-        if not isinstance(calibration.get(key, kind()), kind):
-            raise ValueError(f"{key} must be a JSON {kind.__name__}")
-    entries = calibration.get("selected")
-    if not isinstance(entries, list):
-        raise ValueError("selected must be a list")
-    for entry in entries:
-        right = isinstance(entry, dict) and schema.is_text(entry.get("id")) and isinstance(entry.get("sha256"), str)
-        if not right or type(entry.get("label")) is not int:
-            raise ValueError("each of selected must have an id and a sha256 (text) and a label (an integer)")
-        if entry.get("key") != schema.unit_key(entry["id"], entry["sha256"]):
-            raise ValueError(f"the key of {entry['id'][:80]!a} is not that of its id and sha256")
-    if len({entry["id"] for entry in entries}) < len(entries):
-        raise ValueError("an image is selected twice")
-
-
-def _is_range(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        raise IncompleteError(
+            f"{file}: damaged: {e}\nrun the same command again: it is rebuilt or measured anew"
+        ) from e
+    return cast(Calibration, checksums.opened(calibration))
 
 
 def selection(calibration: Calibration | None) -> list[Image]:

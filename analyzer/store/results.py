@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.errors import IncompleteError, InputError
-from analyzer.measures import Scales
-from analyzer.store import files, schema, units
+from analyzer.store import checksums, files, schema, units
 from analyzer.store.deferred import DeferredErrorFile
+from analyzer.store.derived import with_derived
 from analyzer.store.documents import Calibration, Coordinates, Manifest
-from analyzer.store.manifest import RESULTS, Image, has_results, read_calibration, read_manifest, selection
+from analyzer.store.manifest import RESULTS, SUMMARY, Image, has_results, read_calibration, read_manifest, selection
 
 if TYPE_CHECKING:
     import xarray
@@ -33,12 +33,15 @@ _COORDINATES = {
 
 
 def attributes(manifest: Manifest, calibration: Calibration | None) -> dict[str, str]:
-    """The data set's own attributes: manifest and calibration, each one JSON text ("null" before the calibration)."""
+    """The data set's own attributes: manifest and calibration, each one JSON text with its checksum.
+
+    That of the calibration is "null" before there is one.
+    """
     return {
         "Conventions": "CF-1.11",
         "title": "Local properties of a ConvNet",
-        "manifest": files.to_json(manifest),
-        "calibration": files.to_json(calibration),
+        "manifest": files.to_json(checksums.sealed(files.plain(manifest))),
+        "calibration": files.to_json(calibration and checksums.sealed(files.plain(calibration))),
     }
 
 
@@ -182,8 +185,7 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
             raise
     except Exception as e:  # a damaged HDF5 file raises anything
         raise IncompleteError(
-            f"{file}: damaged: {brief(e)}\n"
-            "delete it, then run the same command again: it is written anew from the units"
+            f"{file}: damaged: {brief(e)}\nrun the same command again: it is written anew from the units"
         ) from e
 
 
@@ -218,38 +220,13 @@ def from_units(path: Path, manifest: Manifest, calibration: Calibration | None) 
     return with_derived(dataset)
 
 
-def scales(manifest: Manifest, calibration: Calibration | None, layers: Sequence[str]) -> Scales:
-    """The widths of h and of g for some layers, from a run's calibration; NaN where they are 0 or unknown. And D."""
-    h = calibration["input_range"] if calibration is not None else None
-    g = calibration["feature_range"] if calibration is not None else {}
-    dimension = int(np.prod(manifest["context"].get("pixel_shape", [0])))
-    return Scales(float(h or np.nan), np.array([g.get(layer) or np.nan for layer in layers]), dimension)
-
-
-def scales_of(dataset: "xarray.Dataset") -> Scales:
-    """`scales` of a run's data set, as its attributes tell them."""
-    manifest, calibration = (json.loads(dataset.attrs[name]) for name in ("manifest", "calibration"))
-    return scales(manifest, calibration, [str(layer) for layer in dataset["layer"].values])
-
-
-def with_derived(dataset: "xarray.Dataset") -> "xarray.Dataset":
-    """The data set with its derived variables; their attributes hold the ranges, NaN where they are 0 or unknown."""
-    measured_by = scales_of(dataset)
-    for variable in schema.DERIVED:
-        derived = variable.derived
-        if derived is not None and set(derived.reads) <= dataset.keys():
-            values = derived.compute(*(dataset[name].values for name in derived.reads), measured_by)
-            used = {"input_range": measured_by.h, "feature_range": measured_by.g}
-            # In place: a copy would no longer close the file.
-            dataset[variable.name] = (variable.dims, values, {**variable.attributes, **used})
-    return dataset
-
-
 def describes(dataset: "xarray.Dataset", calibration: Calibration | None) -> bool:
     """Whether names and attributes of a data set, which have no checksum, are those of the run."""
     try:
-        described = [json.loads(dataset.attrs[name]) for name in ("manifest", "calibration")]
-        same = isinstance(described[0], dict) and described[1] == calibration
+        manifest, measured_by = (json.loads(dataset.attrs[name]) for name in ("manifest", "calibration"))
+        if not isinstance(manifest, dict) or checksums.fault(manifest):
+            return False
+        same = (checksums.opened(measured_by) if isinstance(measured_by, dict) else measured_by) == calibration
         return same and [image.id for image in selection(calibration)] == list(map(str, dataset["image"].values))
     except (KeyError, ValueError):
         return False
@@ -264,3 +241,22 @@ def unreadable(file: Path) -> str:
     except Exception as e:  # a damaged HDF5 file raises anything
         return brief(e)
     return ""
+
+
+def results_fault(run: Path) -> str:
+    """Why a run's results.nc is not what was written; empty where it is.
+
+    It is held against the checksum in summary.json; where there is none, as in a run of an earlier version, the file is
+    read through.
+    """
+    try:
+        summary = files.read_json(run / SUMMARY)
+        recorded = None if checksums.fault(summary) else summary[checksums.RESULTS][checksums.CHECKSUM]
+    except (OSError, ValueError, KeyError, TypeError):
+        recorded = None
+    if recorded is None:
+        return unreadable(run / RESULTS)
+    try:
+        return "" if checksums.of_file(run / RESULTS) == recorded else f"{checksums.MISMATCH} in {SUMMARY}"
+    except OSError as e:
+        return e.strerror or str(e)

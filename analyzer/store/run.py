@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from analyzer import card as cards
 from analyzer.errors import AnalyzerError, IncompleteError, InputError
 from analyzer.measures import Scales
-from analyzer.store import documents, files, manifest, results, units
+from analyzer.store import checksums, derived, documents, files, kinds, manifest, results, units
 from analyzer.store.manifest import RESULTS, SUMMARY, Image
 from analyzer.store.schema import SCHEMA
 
@@ -77,13 +77,19 @@ class Run:
 
     @property
     def identity(self) -> documents.Identity:
-        """What decides its numbers."""
-        return self.manifest["identity"]
+        """What decides its numbers. Raises InputError naming a key that it lacks."""
+        return cast(documents.Identity, self._with_all_keys("identity", documents.Identity))
 
     @property
     def context(self) -> documents.Context:
-        """What it ran on."""
-        return self.manifest["context"]
+        """What it ran on. Raises InputError naming a key that it lacks."""
+        return cast(documents.Context, self._with_all_keys("context", documents.Context))
+
+    def _with_all_keys(self, part: str, kind: Any) -> dict[str, Any]:
+        document: dict[str, Any] = self.manifest[part]  # type: ignore[literal-required]
+        if lacking := kinds.missing(document, kind, part):
+            raise InputError(f"{self.path / manifest.MANIFEST}: damaged: {lacking}\nbring it back from a copy")
+        return document
 
     @property
     def coordinates(self) -> documents.Coordinates:
@@ -113,7 +119,7 @@ class Run:
     @property
     def scales(self) -> Scales:
         """The widths of h and g, and D."""
-        return results.scales(self.manifest, self.calibration, self.layers)
+        return derived.scales(self.manifest, self.calibration, self.layers)
 
     @property
     def has_results(self) -> bool:
@@ -165,6 +171,14 @@ class Run:
                     raise self._damaged(fault) from None
                 raise
 
+    def check_results(self) -> None:
+        """Raise IncompleteError unless results.nc is what was written."""
+        if fault := results.results_fault(self.path):
+            raise IncompleteError(
+                f"{self.path / RESULTS}: damaged: {fault}\n"
+                f"run the same command again, or `analyzer verify {self.path} --mend`: it is written anew"
+            )
+
     def _damaged(self, fault: str) -> IncompleteError:
         return IncompleteError(f"{self.path / RESULTS}: damaged: {fault}\nsee `analyzer verify {self.path}`")
 
@@ -173,9 +187,9 @@ class Run:
         file = self.path / SUMMARY
         try:
             document = files.read_json(file)
-            if fault := _summary_fault(document, self.manifest):
+            if fault := _summary_fault(checksums.opened(document), self.manifest) or checksums.fault(document):
                 raise ValueError(fault)
-            return document
+            return checksums.opened(document)
         except FileNotFoundError:
             state = self.state
             raise IncompleteError(

@@ -18,6 +18,8 @@ SCHEMA = 1
 
 Array = npt.NDArray[Any]
 
+_MOST_TRIALS = 10**6
+
 
 _IMAGE = ("image",)
 _TRIALS = ("image", "radius", "trial")
@@ -66,8 +68,8 @@ def coordinate_fault(coordinates: object) -> str | None:
     radius, trial, layer = coordinates["radius"], coordinates["trial"], coordinates["layer"]
     if not isinstance(radius, list) or not radius or not all(map(_is_radius, radius)) or len(set(radius)) < len(radius):
         return "radius must be a list of distinct finite numbers above 0"
-    if not isinstance(trial, int) or isinstance(trial, bool) or trial < 1:
-        return "trial must be an integer above 0"
+    if not isinstance(trial, int) or isinstance(trial, bool) or not 1 <= trial <= _MOST_TRIALS:
+        return f"trial must be an integer above 0 and up to {_MOST_TRIALS}"
     if not isinstance(layer, list) or not layer or not all(map(is_text, layer)) or len(set(layer)) < len(layer):
         return "layer must be a list of distinct names without NUL characters"
     names = coordinates.get("variables", [])

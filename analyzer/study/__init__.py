@@ -192,10 +192,13 @@ def _finished(out: Path) -> dict[str, Any] | None:
     """The summary of a complete run with nothing left to try again; None where there is something to do."""
     run = store.Run(out)
     try:
-        summary = run.read_summary() if run.is_complete else None
-    except IncompleteError:  # a damaged summary is written anew from the units
+        if not run.is_complete:
+            return None
+        run.check_results()
+        summary = run.read_summary()
+    except IncompleteError:  # what is damaged is written anew from the units
         return None
-    return None if summary is None or summary["run"]["images"]["unreadable"] else summary
+    return None if summary["run"]["images"]["unreadable"] else summary
 
 
 def _is_measured(writer: store.Store, key: str) -> bool:

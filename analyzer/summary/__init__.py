@@ -5,6 +5,7 @@ interval) and n (images behind it). The layer suffix is there only where a run h
 stand `schema`, `run` (what ran, on which images), `sentences` and `warnings`.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from analyzer import store
+from analyzer.errors import IncompleteError
 from analyzer.measures import NUMBERS, tables_of
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
@@ -55,7 +57,7 @@ class BadImage(TypedDict):
 class ImageCounts(TypedDict):
     """How many images were found, read, left out and why, measured."""
 
-    asked: int
+    asked: int | None
     found: int
     read: int
     bad: int
@@ -124,6 +126,7 @@ def of_run(run: Run) -> dict[str, Any]:
     state = run.state
     if state.written:
         document = run.read_summary()
+        run.check_results()
         if state.lost:
             document["warnings"].append(f"{state.lost}.")
         return document
@@ -133,28 +136,48 @@ def of_run(run: Run) -> dict[str, Any]:
         return summarise(dataset)
 
 
-def verify(run: Path) -> list[Problem]:
-    """Everything that is wrong with a run on disk, its summary included; nothing is changed. Prints nothing.
+def verify(run: Path, *, mend: bool = False) -> list[Problem]:
+    """Everything that is wrong with a run on disk, its summary included. Prints nothing.
 
     Args:
         run: the run directory.
+        mend: rebuild what another file still holds: manifest, calibration and units from results.nc; results.nc and
+            summary.json from the units. Otherwise nothing is changed.
 
     Returns:
         What is wrong, with which file, and how to mend it: checksums, shapes and missing images (see `store.verify`),
-        results that are not those of the units, a summary that is not that of the results.
+        results that are not those of the units, a summary that is not that of the results. With `mend`, what was wrong
+        and is not any more stands first, as `mended`.
 
     Raises:
         InputError: there is no run.
+        UsageError: `mend`, while another process writes the run.
+        IncompleteError: `mend`, and a file cannot be written.
 
     Example:
         >>> verify(Path("runs/a"))  # doctest: +SKIP
         []
     """
+    problems = _problems(run)
+    if not mend or not problems:
+        return problems
+    store.mend(run, problems, summarise)
+    left = _problems(run)
+    at_fault = {problem.file for problem in left}
+    return [dataclasses.replace(problem, mended=True) for problem in problems if problem.file not in at_fault] + left
+
+
+def _problems(run: Path) -> list[Problem]:
     problems = store.verify(run)
     reader = Run(run) if not problems else None
-    if reader and reader.has_results and reader.read_summary() != _recomputed(reader):
-        mend = "delete it, then run the same command again"
-        problems.append(Problem("not what the results give", str(run / "summary.json"), mend))
+    if reader and reader.has_results:
+        file = str(run / "summary.json")
+        mend = "run the same command again, or verify with `mend`: it is written anew from the results"
+        try:
+            if reader.read_summary() != _recomputed(reader):
+                problems.append(Problem("not what the results give", file, mend))
+        except IncompleteError as e:
+            problems.append(Problem(str(e).partition("\n")[0].removeprefix(f"{file}: "), file, mend))
     return problems
 
 
@@ -186,7 +209,7 @@ def layer_suffixes(document: Mapping[str, Any]) -> list[str]:
     return sorted({name[name.index("/") :] for name in estimates(document) if "/" in name}) or [""]
 
 
-def _images(dataset: Any, calibration: Calibration, limit: int) -> ImageCounts:
+def _images(dataset: Any, calibration: Calibration, limit: int | None) -> ImageCounts:
     status = dataset["image_status"].values
     counts = calibration["counts"]
     return {

@@ -21,7 +21,7 @@ def warnings(
     selected, asked = len(calibration["selected"]), identity["limit"]
     if dataset.sizes["image"] < selected:
         yield f"Partial: {dataset.sizes['image']} of {selected} images."
-    if selected < asked:
+    if asked is not None and selected < asked:
         yield f"{selected} images count, {asked} were asked for; none is used twice."
     if n == 1:
         yield "One image: no bootstrap intervals."

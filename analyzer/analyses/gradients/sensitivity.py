@@ -19,7 +19,7 @@ from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.graph.derivative import GradientsUnavailable
 from analyzer.statistics import quantile_over_images
 from analyzer.store import Image, Run
-from analyzer.store.files import plain, to_json, write
+from analyzer.store.files import check_asked_for, plain, to_json, write_asked_for
 from analyzer.study import Model
 from analyzer.study.consistency import EXAMPLES, open_proved
 from analyzer.study.preprocessing import Preprocessing
@@ -27,6 +27,7 @@ from analyzer.summary import measured_images
 
 SCHEMA = 1
 FILE = "sensitivity.json"
+_COPY = "copy the run to where it can be written"
 GRAPH_HESSIAN = "forward over reverse, by the graph"
 DIFFERENCE_HESSIAN = f"central differences of gradients over +-{check.HESSIAN_STEP:g} grey level"
 POWER_ITERATION = "power iteration with forward and reverse products"
@@ -63,13 +64,14 @@ def sensitivity(
         in nat per grey level, those of features in feature units per grey level, distances in grey levels.
 
     Raises:
-        UsageError: `images_limit` is below 1, or the provider is not to be had.
+        UsageError: `images_limit` is below 1, the provider is not to be had, or the run cannot be written to.
         InputError: the model, the card or an image is missing, or is not the one that the run was made with.
         IncompleteError: no image is measured yet.
     """
     if images_limit < 1:
         raise UsageError(f"`images_limit` {images_limit}: must be at least 1")
     reader = Run(run)
+    check_asked_for(run / FILE, parameter="run", mend=_COPY)
     model_path = model or reader.recorded_model
     reader.check_model(model_path)
     graph.check(model_path)
@@ -130,7 +132,8 @@ def sensitivity(
         "images": rows,
     }
     result = cast(SensitivityDocument, plain(document))
-    write(run / FILE, (to_json(result, indent=1) + "\n").encode())
+    text = to_json(result, indent=1) + "\n"
+    write_asked_for(run / FILE, text.encode(), parameter="run", mend=_COPY)
     return result
 
 
