@@ -10,11 +10,13 @@ from analyzer.errors import IncompleteError
 from analyzer.measures import NUMBERS, REGISTRY, Number
 from analyzer.measures.quantities import contributions
 from analyzer.statistics import (
-    FEW_IMAGES,
     LEVEL,
+    MANY_IMAGES,
     QUANTILES,
     Estimate,
+    mean_over_images,
     quantile_grid,
+    quantile_over_images,
     resample_counts,
     resampled_quantiles,
 )
@@ -84,13 +86,29 @@ def _paired(condition: Condition, number: Number, first: Array, second: Array, c
     if number.statistic == "share" and np.ptp(first - second) == 0:
         # As a share of 0 or 1 has no bootstrap interval: no image tells how much the others may differ.
         return Change(estimate, *values, "; ".join(filter(None, ("all paired differences are equal", note))))
-    if n >= FEW_IMAGES and math.isfinite(estimate.value):
+    if _holds(number, first - second if first.shape == second.shape else first, quantile) and math.isfinite(
+        estimate.value
+    ):
         one, other = (_resampled(points, quantile) for points in (first, second))
         resampled = _difference(one, other, condition.relative)
         if np.isfinite(resampled).all():
             low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             estimate = estimate._replace(low=float(low), high=float(high))
     return Change(estimate, *values, note)
+
+
+def _holds(number: Number, differences: Array, quantile: float | None) -> bool:
+    """Whether a bootstrap interval of the change covers: where the statistic has an interval over so many images.
+
+    differences: (image, point), run minus baseline where points are one an image.
+    """
+    n = len(differences)
+    if quantile is None:
+        near_normal = number.quantity.near_normal
+        return n >= MANY_IMAGES or math.isfinite(mean_over_images(differences[:, 0], near_normal=near_normal).low)
+    if differences.shape[1] > 1:
+        return n >= MANY_IMAGES
+    return math.isfinite(quantile_over_images(differences[:, 0], quantile).low)
 
 
 def _points(run: OpenRun, number: Number, name: str, layer: int) -> Array:
