@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures.quantities import by_image
-from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range
-from analyzer.statistics import Estimate
+from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range, within_rounding
+from analyzer.statistics import Estimate, rounding_range_factor
 from analyzer.store import ImageStatus, scales_of
 from analyzer.summary import estimates, layer_suffix, measured_images
 

@@ -104,6 +104,6 @@ def _rounding(rows: Mapping[str, Estimate]) -> Iterator[str]:
     radii = [radius_text(radius) for radius, estimate in below.items() if estimate.value >= 0.5]
     if radii:
         yield (
-            f"Not above what rounding may do over as many trials: log-odds ranges at radius {', '.join(radii)}, for half of "
-            "the images or more; they are rounding, not response."
+            f"Not above what rounding may do over as many trials: log-odds ranges at radius {', '.join(radii)}, for "
+            "half of the images or more; they are rounding, not response."
         )

@@ -28,7 +28,7 @@ SCHEMA = 1
 FILE = "sensitivity.json"
 GRAPH_HESSIAN = "forward over reverse, by the graph"
 DIFFERENCE_HESSIAN = f"central differences of gradients over +-{check.HESSIAN_STEP:g} grey level"
-POWER_ITERATION = "power iteration with forward and reverse products"
+LANCZOS = "Lanczos iteration (ARPACK) with forward and reverse products"
 LOWER_BOUND = "finite differences along random directions, a lower bound"
 
 
@@ -136,7 +136,7 @@ def _method(network: DifferentiableNetwork, pixels: NDArray[np.float64], label: 
         try:
             errors = check.self_check(network, pixels, label=label)
             method["gradients"], method["hessian"] = network.differentiable, DIFFERENCE_HESSIAN
-            method["sigma"] = POWER_ITERATION
+            method["sigma"] = LANCZOS
             method["self_check"] = {
                 "jacobian": errors.jacobian,
                 "gradient": errors.gradient,

@@ -49,7 +49,9 @@ def sentences(
         )
         if np.isfinite(of("sigma_over_sampled")):
             ratios += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
-        yield ratios + ": random noise understates the local Lipschitz constant by that."
+        residuals = [residual for row in rows if (residual := row.get("sigma_residual")) is not None]
+        error = f" (largest relative residual of the iteration {max(residuals):.1g})" if residuals else ""
+        yield f"{ratios}: random noise understates the local Lipschitz constant by that{error}."
     if np.isfinite(of("fgsm_eps")) or np.isfinite(of("l2_distance")):
         yield _boundary(of, rows, images, identity["radii"][-1])
 
@@ -82,7 +84,7 @@ def warnings(rows: Sequence[ImageRow], method: Method) -> Iterator[str]:
     of_images: Sequence[Mapping[str, Any]] = rows
     slow = sum(not row["sigma_converged"] for row in rows)
     if slow:
-        yield f"{slow} images: the power iteration did not converge; sigma_max is a lower bound there."
+        yield f"{slow} images: the Lanczos iteration did not converge; sigma_max is a lower bound there."
     undefined = sum("gradient_l2" not in row for row in rows)
     if undefined:
         yield f"{undefined} images: no gradient, since the log-odds are undefined (a probability rounds to 0 or 1)."

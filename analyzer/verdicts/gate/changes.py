@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from analyzer.errors import IncompleteError
 from analyzer.measures import NUMBERS, REGISTRY, Number
-from analyzer.measures.quantities import contributions
+from analyzer.measures.quantities import VALUE, contributions
 from analyzer.statistics import (
+    FEW_IMAGES,
     LEVEL,
     MANY_IMAGES,
     QUANTILES,
@@ -17,7 +18,6 @@ from analyzer.statistics import (
     mean_over_images,
     quantile_grid,
     quantile_over_images,
-    resample_counts,
     resampled_quantiles,
 )
 from analyzer.summary import parts
@@ -41,7 +41,7 @@ def change(
     """Run minus baseline of a REGRESSION condition.
 
     runs, whole: the run and the baseline, and what their summaries say; places: the common images on their axes.
-    Value and interval (percentile bootstrap, both resampled alike) are those on the common images. Where the number
+    Value and interval are those on the common images. Where the number
     is not one that images contribute to singly, or the runs share no image, the summaries' values stand, without an
     interval.
     """
@@ -86,29 +86,46 @@ def _paired(condition: Condition, number: Number, first: Array, second: Array, c
     if number.statistic == "share" and np.ptp(first - second) == 0:
         # As a share of 0 or 1 has no bootstrap interval: no image tells how much the others may differ.
         return Change(estimate, *values, "; ".join(filter(None, ("all paired differences are equal", note))))
-    if _holds(number, first - second if first.shape == second.shape else first, quantile) and math.isfinite(
-        estimate.value
-    ):
-        one, other = (_resampled(points, quantile) for points in (first, second))
-        resampled = _difference(one, other, condition.relative)
-        if np.isfinite(resampled).all():
-            low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            estimate = estimate._replace(low=float(low), high=float(high))
+    if math.isfinite(estimate.value):
+        low, high = (
+            _of_means(condition, number, first[:, 0], second[:, 0])
+            if quantile is None
+            else _of_quantiles(condition, first, second, quantile)
+        )
+        estimate = estimate._replace(low=low, high=high)
     return Change(estimate, *values, note)
 
 
-def _holds(number: Number, differences: Array, quantile: float | None) -> bool:
-    """Whether a bootstrap interval of the change covers: where the statistic has an interval over so many images.
+def _of_means(condition: Condition, number: Number, first: Array, second: Array) -> tuple[float, float]:
+    """Interval of a change of means, that of `mean_over_images` of what each image adds to it: (image,) twice.
 
-    differences: (image, point), run minus baseline where points are one an image.
+    To first order that is first - second, relative to the baseline (first - second * mean ratio) / |mean of second|.
     """
-    n = len(differences)
-    if quantile is None:
-        near_normal = number.quantity.near_normal
-        return n >= MANY_IMAGES or math.isfinite(mean_over_images(differences[:, 0], near_normal=near_normal).low)
-    if differences.shape[1] > 1:
-        return n >= MANY_IMAGES
-    return math.isfinite(quantile_over_images(differences[:, 0], quantile).low)
+    run, baseline = float(first.mean()), float(second.mean())
+    added = first - second
+    if condition.relative and baseline:
+        added = (first - run / baseline * second) / abs(baseline)
+    change = float(_difference(run, baseline, condition.relative))
+    if number.quantity.kind == VALUE and len(added) >= FEW_IMAGES and np.ptp(added) == 0:
+        return change, change  # as for a median: a continuous quantity that changes alike everywhere
+    around = mean_over_images(added, near_normal=number.quantity.near_normal)
+    return change + (around.low - around.value), change + (around.high - around.value)
+
+
+def _of_quantiles(condition: Condition, first: Array, second: Array, quantile: float) -> tuple[float, float]:
+    """Percentile bootstrap over images, both resampled alike; NaN where that quantile itself has no interval.
+
+    That is below 100 images where points are pooled.
+    """
+    pooled = first.shape[1] > 1 or second.shape[1] > 1
+    if len(first) < MANY_IMAGES if pooled else math.isnan(quantile_over_images(first[:, 0], quantile).low):
+        return math.nan, math.nan
+    one, other = (_resampled(points, quantile) for points in (first, second))
+    resampled = _difference(one, other, condition.relative)
+    if not np.isfinite(resampled).all():
+        return math.nan, math.nan
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _points(run: OpenRun, number: Number, name: str, layer: int) -> Array:
@@ -134,13 +151,9 @@ def _statistic(points: Array, quantile: float | None) -> float:
     return float(np.quantile(defined, quantile, method="linear" if points.shape[1] == 1 else "inverted_cdf"))
 
 
-def _resampled(points: Array, quantile: float | None) -> Array:
-    """The statistic of each bootstrap resample of the images, the same resamples for equal numbers of images."""
-    defined = np.isfinite(points)
-    if quantile is None:
-        total, sums = defined.sum(axis=1), np.where(defined, points, 0.0).sum(axis=1)
-        return np.concatenate([weights @ sums / (weights @ total) for weights in resample_counts(len(points))])
-    grid = quantile_grid(np.sort(points[defined])).astype(np.float64)
+def _resampled(points: Array, quantile: float) -> Array:
+    """The quantile of each bootstrap resample of the images, the same resamples for equal numbers of images."""
+    grid = quantile_grid(np.sort(points[np.isfinite(points)])).astype(np.float64)
     return np.asarray(resampled_quantiles(points, grid, (quantile,))[0])
 
 
