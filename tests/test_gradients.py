@@ -196,12 +196,12 @@ def test_the_linear_range_is_that_of_simulated_noise():
     assert isotropy.expected_range(2) == pytest.approx(2 / np.sqrt(np.pi))
 
 
-def test_power_iteration_finds_the_largest_singular_value():
+def test_lanczos_finds_the_largest_singular_value():
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((20, 60))
     largest = jacobian.largest_singular_value(lambda v: matrix @ v, lambda u: matrix.T @ u, rng.standard_normal(60))
-    assert largest.value == pytest.approx(np.linalg.svd(matrix)[1][0], rel=2e-3)
-    assert largest.converged and 1 < largest.iterations < 100
+    assert largest.value == pytest.approx(np.linalg.svd(matrix)[1][0], rel=1e-6)
+    assert largest.converged and 1 < largest.iterations < 100 and largest.residual <= 1e-4
     cut = jacobian.largest_singular_value(
         lambda v: matrix @ v, lambda u: matrix.T @ u, rng.standard_normal(60), limit=2
     )
@@ -210,6 +210,20 @@ def test_power_iteration_finds_the_largest_singular_value():
     probes = jacobian.rademacher(3000, (60,), seed=0)
     frobenius = np.linalg.norm(matrix) / np.sqrt(60)
     assert jacobian.jacobian_rms(probes @ matrix.T, dimension=60) == pytest.approx(frobenius, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nearly_equal_singular_values_are_told_apart(seed):
+    rng = np.random.default_rng(seed)
+    turned = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    matrix = np.linspace(0.5, 1.0, 200)[:, None] * turned
+    largest = jacobian.largest_singular_value(
+        lambda v: matrix @ v, lambda u: matrix.T @ u, rng.choice([-1.0, 1.0], 200)
+    )
+    assert largest.converged
+    assert largest.value == pytest.approx(1.0, abs=1e-5)
+    alone = jacobian.largest_singular_value(lambda v: 3 * v, lambda u: 3 * u, np.ones((1, 1, 1)))
+    assert alone.value == pytest.approx(3.0)
 
 
 def test_attacks_on_a_linear_classifier_stop_at_its_boundary(tmp_path, onnx_ad):

@@ -176,7 +176,7 @@ def test_log_odds_medians_and_floor():
 
 def test_medians_below_the_noise_floor_are_said():
     picture = spread.draw(labelled(made_up(log_odds_noise_floor=np.full(3, 50.0))))
-    assert "not above twice the noise floor at radius 0.5, 4" in picture.says[0]
+    assert "not above what rounding may do at radius 0.5, 4" in picture.says[0]
 
 
 def test_misclassified_shares_with_wilson_intervals():

@@ -209,15 +209,20 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
         Figure(f"mantel_r_minus_linear_mean{where}", difference),
     )
     around, apart = _bounds(low), _bounds(difference)
-    if around is None or apart is None:
+    if around is None:
         return figures, UNKNOWN, _few("r", mean)
     text = (
         f"|r| < {LOW_MANTEL:g} in {low.value:.0%} of the images at radius {radius_text(radii[0])} (layer {name}, mean "
-        f"{mean.value:+.3f}); a linear map of equal participation ratio has {expected.value:+.3f}, the difference "
-        f"is {apart[0]:+.3f} to {apart[1]:+.3f}"
+        f"{mean.value:+.3f}); a linear map of equal participation ratio has {expected.value:+.3f}"
     )
+    if apart is None:
+        text += f"; {_few('the difference', difference)}"
+    else:
+        text += f", the difference is {apart[0]:+.3f} to {apart[1]:+.3f}"
     if around[0] <= 0.5:
         return figures, FAILS if around[1] < 0.5 else UNKNOWN, text
+    if apart is None:
+        return figures, UNKNOWN, text
     # The reference itself errs: what lies within its error of a linear map cannot be told from one.
     if not topology.clear_of_linear(difference, linear=expected.value):
         return figures, AS_LINEAR, text
