@@ -111,7 +111,7 @@ def _bootstrap_t(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
         shift = weights @ deviations / n
         spread = np.sqrt(np.maximum(weights @ deviations**2 / n - shift**2, 0.0))
         with np.errstate(divide="ignore", invalid="ignore"):
-            studentised.append(np.where(spread > 1e-12 * np.abs(shift), shift / spread, np.copysign(np.inf, shift)))
+            studentised.append(np.where(spread > 1e-6 * np.abs(shift), shift / spread, np.copysign(np.inf, shift)))
     with np.errstate(invalid="ignore"):
         first, last = np.quantile(np.concatenate(studentised), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(values.mean() - last * deviations.std()), float(values.mean() - first * deviations.std())

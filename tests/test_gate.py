@@ -10,6 +10,7 @@ import graphs
 import numpy as np
 import pytest
 import runs
+import scipy.stats
 from test_compare import call, changed, other_ranges
 
 from analyzer import store, summary
@@ -129,9 +130,8 @@ def test_conditions_need_something_to_judge_and_a_baseline():
 
 
 def test_changes_of_doubled_logits(folder):
-    given = conditions(
-        "isotropy_log_odds_range_median@4=10%", "lipschitz_image_q95_median=1%", "mantel_r_mean=0.1", kind=REGRESSION
-    )
+    names = ("isotropy_log_odds_range_median@4=10%", "lipschitz_image_q95_median=1%", "mantel_r_mean=0.1")
+    given = conditions(*names, kind=REGRESSION)
     document = gate.examine(folder / "twice", given, baseline=folder / "once")
     doubled, same, mantel = document["verdicts"]
     assert doubled["judged"] == pytest.approx(1, rel=1e-3)
@@ -176,9 +176,8 @@ def test_the_interval_of_a_change_of_means_is_paired(folder, rng, bound):
     first, second = (of_run[where] for of_run, where in zip(values, places, strict=True))
     added = first - second if bound == "1" else (first - first.mean() / second.mean() * second) / second.mean()
     half = scipy.stats.t.ppf(0.975, 11) * scipy.stats.sem(added)
-    assert found.estimate.value == pytest.approx(
-        (first.mean() - second.mean()) / (1 if bound == "1" else second.mean())
-    )
+    unit = 1 if bound == "1" else second.mean()
+    assert found.estimate.value == pytest.approx((first.mean() - second.mean()) / unit)
     assert found.estimate.high - found.estimate.low == pytest.approx(2 * half)
 
 
