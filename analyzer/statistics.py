@@ -19,8 +19,8 @@ MANY_IMAGES = 100
 FLOOR_COPIES = 8
 """Copies of the clean image, over which the noise floor of the log-odds is a range."""
 _SKEWED = 0.01
-_GRID = 1024
 _BATCH = 100  # resamples held at a time
+_KEPT = 2000  # images up to which the resamples are kept, 16 MB: every number of a summary takes the same
 
 
 class Estimate(NamedTuple):
@@ -83,7 +83,8 @@ def mean_over_images(values: NDArray[np.float64], *, near_normal: bool = False, 
     >>> mean_over_images(np.arange(11.0))
     Estimate(value=5.0, low=nan, high=nan, n=11)
     """
-    from scipy.stats import skewtest, t
+    from scipy.special import stdtrit
+    from scipy.stats import skewtest
 
     defined = np.asarray(values, dtype=np.float64)
     defined = defined[np.isfinite(defined)]
@@ -94,7 +95,7 @@ def mean_over_images(values: NDArray[np.float64], *, near_normal: bool = False, 
     none = Estimate(value, np.nan, np.nan, n)
     if n < (FEW_IMAGES if near_normal else MANY_IMAGES) or np.ptp(defined) == 0:
         return none
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1) * defined.std(ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * defined.std(ddof=1) / math.sqrt(n))
     if n < MANY_IMAGES:
         return Estimate(value, value - half, value + half, n) if skewtest(defined).pvalue >= _SKEWED else none
     low, high = _bootstrap_t(defined, seed)
@@ -129,12 +130,12 @@ def mean_share(values: NDArray[np.float64]) -> Estimate:
     >>> f"{value} ({low:.3f} to {high:.3f}) of {n}"
     '1.0 (0.758 to 1.000) of 12'
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     estimate = mean_over_images(values)
     if estimate.n == 0 or math.isfinite(estimate.low):
         return estimate
-    value, n, square = estimate.value, estimate.n, float(norm.ppf((1 + LEVEL) / 2)) ** 2
+    value, n, square = estimate.value, estimate.n, float(ndtri((1 + LEVEL) / 2)) ** 2
     centre = (value + square / (2 * n)) / (1 + square / n)
     half = math.sqrt(square * value * (1 - value) / n + square**2 / (4 * n * n)) / (1 + square / n)
     return Estimate(value, max(centre - half, 0.0), min(centre + half, 1.0), n)
@@ -213,6 +214,7 @@ def _place(share: float, size: int) -> int:
     return min(max(0, math.ceil(share * size - 1e-9) - 1), size - 1)
 
 
+@lru_cache(maxsize=1024)
 def _ranks(n: int, quantile: float) -> tuple[int, int] | None:
     """Ranks, from 1, of the order statistics around a quantile of n values; None where n is too small."""
     from scipy.stats import binom
@@ -220,30 +222,6 @@ def _ranks(n: int, quantile: float) -> tuple[int, int] | None:
     low = int(binom.ppf((1 - LEVEL) / 2, n, quantile)) if n else 0
     high = int(binom.ppf((1 + LEVEL) / 2, n, quantile)) + 1 if n else 1
     return (low, high) if low >= 1 and high <= n else None
-
-
-def quantile_grid(pool: NDArray[Any]) -> NDArray[Any]:
-    """Up to 1,024 order statistics of sorted points, at which a resampled quantile is read off: (n,) -> (g,)."""
-    return np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
-
-
-def resampled_quantiles(
-    values: NDArray[Any], grid: NDArray[Any], quantiles: tuple[float, ...], *, seed: int = 0
-) -> NDArray[Any]:
-    """Pooled quantiles of each bootstrap resample of the images, read off the grid: (image, point) -> (quantile, 1000).
-
-    NaN is left out.
-    """
-    finite = np.isfinite(values)
-    counts = np.empty((len(values), len(grid)))
-    for count, row, row_finite in zip(counts, values, finite, strict=True):
-        count[:] = np.searchsorted(np.sort(row[row_finite]), grid, side="right")
-    total = finite.sum(axis=1)
-    reached = []
-    for weights in resample_counts(len(values), seed=seed):
-        below, totals = weights @ counts, weights @ total
-        reached.append([(below >= q * totals[:, None] - 1e-9).argmax(axis=1) for q in quantiles])
-    return np.asarray(grid[np.concatenate(reached, axis=1)])
 
 
 def from_moments(
@@ -260,6 +238,18 @@ def from_moments(
 
 def resample_counts(images: int, *, seed: int = 0) -> Iterator[NDArray[np.float64]]:
     """How often each image is drawn in each of 1,000 bootstrap resamples, 100 at a time: (100, images) each."""
+    if images <= _KEPT:
+        yield from _kept_counts(images, seed)
+    else:
+        yield from _drawn_counts(images, seed)
+
+
+@lru_cache(maxsize=2)
+def _kept_counts(images: int, seed: int) -> tuple[NDArray[np.float64], ...]:
+    return tuple(_drawn_counts(images, seed))
+
+
+def _drawn_counts(images: int, seed: int) -> Iterator[NDArray[np.float64]]:
     rng = np.random.default_rng(seed)
     for _ in range(0, RESAMPLES, _BATCH):
         yield rng.multinomial(images, np.full(images, 1.0 / images), size=_BATCH).astype(np.float64)

@@ -16,13 +16,14 @@ from analyzer.statistics import (
     QUANTILES,
     Estimate,
     mean_over_images,
-    quantile_grid,
     quantile_over_images,
-    resampled_quantiles,
+    resample_counts,
 )
 from analyzer.summary import parts
 from analyzer.verdicts.gate.conditions import Change, Condition
 from analyzer.verdicts.pairing import OTHER_RANGES, Array, OpenRun, paired_layers, same_calibration
+
+_GRID = 1024
 
 
 def paired_number(name: str) -> Number | None:
@@ -153,8 +154,32 @@ def _statistic(points: Array, quantile: float | None) -> float:
 
 def _resampled(points: Array, quantile: float) -> Array:
     """The quantile of each bootstrap resample of the images, the same resamples for equal numbers of images."""
-    grid = quantile_grid(np.sort(points[np.isfinite(points)])).astype(np.float64)
-    return np.asarray(resampled_quantiles(points, grid, (quantile,))[0])
+    grid = _quantile_grid(np.sort(points[np.isfinite(points)])).astype(np.float64)
+    return np.asarray(_resampled_quantiles(points, grid, (quantile,))[0])
+
+
+def _quantile_grid(pool: NDArray[Any]) -> NDArray[Any]:
+    """Up to 1,024 order statistics of sorted points, at which a resampled quantile is read off: (n,) -> (g,)."""
+    return np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
+
+
+def _resampled_quantiles(
+    values: NDArray[Any], grid: NDArray[Any], quantiles: tuple[float, ...], *, seed: int = 0
+) -> NDArray[Any]:
+    """Pooled quantiles of each bootstrap resample of the images, read off the grid: (image, point) -> (quantile, 1000).
+
+    NaN is left out.
+    """
+    finite = np.isfinite(values)
+    counts = np.empty((len(values), len(grid)))
+    for count, row, row_finite in zip(counts, values, finite, strict=True):
+        count[:] = np.searchsorted(np.sort(row[row_finite]), grid, side="right")
+    total = finite.sum(axis=1)
+    reached = []
+    for weights in resample_counts(len(values), seed=seed):
+        below, totals = weights @ counts, weights @ total
+        reached.append([(below >= q * totals[:, None] - 1e-9).argmax(axis=1) for q in quantiles])
+    return np.asarray(grid[np.concatenate(reached, axis=1)])
 
 
 def _difference(value: Array | float, baseline: Array | float, relative: bool) -> Array:
