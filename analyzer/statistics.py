@@ -14,8 +14,10 @@ QUANTILES = {"q05": 0.05, "median": 0.5, "q90": 0.9, "q95": 0.95}
 """Statistics that are quantiles, by their names in a summary."""
 FEW_IMAGES = 10
 """Below these, no verdict in words and no interval of a mean."""
-MANY_IMAGES = 100
-"""From these on, intervals of means and of pooled quantiles cover whatever was simulated (docs/statistics.md)."""
+MEAN_IMAGES = 150
+"""From these on, an interval of a mean covers 93 % also of lognormal(1.5) values (docs/statistics.md)."""
+POOLED_IMAGES = 100
+"""From these on, an interval of a quantile of pooled points covers."""
 FLOOR_COPIES = 8
 """Copies of the clean image, over which the noise floor of the log-odds is a range."""
 _SKEWED = 0.01
@@ -62,7 +64,7 @@ def mean_over_images(values: NDArray[np.float64], *, near_normal: bool = False, 
 
     No interval of a mean covers whatever the distribution (Bahadur and Savage, "The nonexistence of certain
     statistical procedures", Annals of Mathematical Statistics 27, 1956), and a small sample that missed the tail looks
-    like one without a tail. From 100 images on (MANY_IMAGES), the interval holds both Student's t and the bootstrap-t
+    like one without a tail. From 150 images on (MEAN_IMAGES), the interval holds both Student's t and the bootstrap-t
     interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, 12.5): the wider claim on either side. From
     10 images on (FEW_IMAGES) Student's t alone, for a quantity that is known to be nearly normal from image to image.
 
@@ -74,7 +76,7 @@ def mean_over_images(values: NDArray[np.float64], *, near_normal: bool = False, 
     Returns:
         In the unit of `values`. NaN leaves an image out, also of n; without any image all is NaN. No interval with
         fewer images; where all are equal, which says nothing about their spread; where resamples without any spread
-        leave the bootstrap-t unbounded; and, below 100 images, where the skewness test (D'Agostino, Biometrika 57,
+        leave the bootstrap-t unbounded; and, below 150 images, where the skewness test (D'Agostino, Biometrika 57,
         1970) rejects what `near_normal` says, p < 0.01.
 
     >>> mean = mean_over_images(np.arange(11.0), near_normal=True)
@@ -93,10 +95,10 @@ def mean_over_images(values: NDArray[np.float64], *, near_normal: bool = False, 
         return Estimate(np.nan, np.nan, np.nan, 0)
     value = float(defined.mean())
     none = Estimate(value, np.nan, np.nan, n)
-    if n < (FEW_IMAGES if near_normal else MANY_IMAGES) or np.ptp(defined) == 0:
+    if n < (FEW_IMAGES if near_normal else MEAN_IMAGES) or np.ptp(defined) == 0:
         return none
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * defined.std(ddof=1) / math.sqrt(n))
-    if n < MANY_IMAGES:
+    if n < MEAN_IMAGES:
         return Estimate(value, value - half, value + half, n) if skewtest(defined).pvalue >= _SKEWED else none
     low, high = _bootstrap_t(defined, seed)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -121,9 +123,9 @@ def _bootstrap_t(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
 def mean_share(values: NDArray[np.float64]) -> Estimate:
     """Mean over images of a share in 0..1 within each: values (image,), NaN left out.
 
-    Below 100 images, or where that has no interval, Wilson's interval as if whole images were counted: of all values in
+    Below 150 images, or where that has no interval, Wilson's interval as if whole images were counted: of all values in
     0..1 with a given mean, 0 and 1 spread most (Hoeffding, "On the distribution of the number of successes in
-    independent trials", Annals of Mathematical Statistics 27, 1956), so it is at least as wide as need be. From 100
+    independent trials", Annals of Mathematical Statistics 27, 1956), so it is at least as wide as need be. From 150
     images on that of `mean_over_images`. All NaN without any image.
 
     >>> value, low, high, n = mean_share(np.full(12, 1.0))
@@ -182,7 +184,7 @@ def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...]) 
 
     Returns:
         One for each quantile (inverse of the empirical distribution), in the unit of `values`; n counts the images with
-        any point. All NaN without any point, no interval below 100 images (MANY_IMAGES): it would claim too much.
+        any point. All NaN without any point, no interval below 100 images (POOLED_IMAGES): it would claim too much.
 
     >>> pooled_quantiles(np.array([[1.0, 2.0], [3.0, np.nan]]), (0.5,))
     [Estimate(value=2.0, low=nan, high=nan, n=2)]
@@ -197,7 +199,7 @@ def pooled_quantiles(values: NDArray[np.float64], quantiles: tuple[float, ...]) 
     for quantile in quantiles:
         value = pool[_place(quantile, pool.size)]
         low = high = np.nan
-        if images >= MANY_IMAGES:
+        if images >= POOLED_IMAGES:
             excess = ((values <= value) & finite).sum(axis=1) - quantile * points
             excess = (excess - excess.mean())[points > 0]
             variance = float((excess**2).sum()) * images / (images - 1) / pool.size**2

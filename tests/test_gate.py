@@ -181,7 +181,7 @@ def test_the_interval_of_a_change_of_means_is_paired(folder, rng, bound):
     assert found.estimate.high - found.estimate.low == pytest.approx(2 * half)
 
 
-def test_changes_of_what_may_have_a_tail_need_100_images(folder):
+def test_changes_of_what_may_have_a_tail_need_many_images(folder):
     with opened(store.Run(folder / "twice")) as run, opened(store.Run(folder / "once")) as baseline:
         for name in ("isotropy_score_mean@4", "lipschitz_raw_q95"):
             (condition,) = conditions(f"{name}=1", kind=REGRESSION)

@@ -12,7 +12,7 @@ from analyzer.measures.quantities import VALUE, contributions
 from analyzer.statistics import (
     FEW_IMAGES,
     LEVEL,
-    MANY_IMAGES,
+    POOLED_IMAGES,
     QUANTILES,
     Estimate,
     mean_over_images,
@@ -119,7 +119,7 @@ def _of_quantiles(condition: Condition, first: Array, second: Array, quantile: f
     That is below 100 images where points are pooled.
     """
     pooled = first.shape[1] > 1 or second.shape[1] > 1
-    if len(first) < MANY_IMAGES if pooled else math.isnan(quantile_over_images(first[:, 0], quantile).low):
+    if len(first) < POOLED_IMAGES if pooled else math.isnan(quantile_over_images(first[:, 0], quantile).low):
         return math.nan, math.nan
     one, other = (_resampled(points, quantile) for points in (first, second))
     resampled = _difference(one, other, condition.relative)
