@@ -54,8 +54,8 @@ def ratio(
 def pooled_moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums from which both fits follow: (image, point) twice -> (image, 8).
 
-    Columns: n, sum x .. x^4, sum y, xy, x^2 y; points with a NaN are left out. They add up over images, so that a
-    bootstrap over images refits without touching the points again. Sum y^2 is not needed for the coefficients.
+    Columns: n, sum x .. x^4, sum y, xy, x^2 y; points with a NaN are left out. They add up over images. Sum y^2 is
+    not needed for the coefficients.
     """
     both_finite = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(both_finite, x, 0.0), np.where(both_finite, y, 0.0)

@@ -85,7 +85,7 @@ def _paired(condition: Condition, number: Number, first: Array, second: Array, c
         note = "; ".join(filter(None, ("the baseline is 0: allow an absolute number, not a percentage", note)))
     estimate = _unbounded(_difference(*values, condition.relative), n)
     if number.statistic == "share" and np.ptp(first - second) == 0:
-        # As a share of 0 or 1 has no bootstrap interval: no image tells how much the others may differ.
+        # No image tells how much the others may differ.
         return Change(estimate, *values, "; ".join(filter(None, ("all paired differences are equal", note))))
     if math.isfinite(estimate.value):
         low, high = (
