@@ -62,6 +62,18 @@ def test_runs_without_a_direction_are_rarely_called_different(name):
         assert coverage.false_rate(name, images, repetitions=1000) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["normal", "lognormal(1.5)", "t2"])
+@pytest.mark.parametrize("kind", ["median of an image's 95 % quantile", "pooled 95 % quantile"])
+def test_a_gate_at_its_bound_is_rarely_passed_with_certainty(kind, name):
+    (made,) = [each for each in coverage.KINDS if each.name == kind]
+    bound = made.true(name)
+    for images in IMAGES:
+        rng = np.random.default_rng(images)
+        passed = [made.estimate(rng, name, images).high < bound for _ in range(1000)]
+        assert np.mean(passed) < 0.025 + 3 * np.sqrt(0.025 / 1000)
+
+
 def test_skewed_means_and_pooled_tails_of_few_images_have_no_interval():
     kinds = {kind.name: kind for kind in coverage.KINDS}
     for name in ("mean", "pooled 95 % quantile"):

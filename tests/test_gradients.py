@@ -9,7 +9,7 @@ import pytest
 from runs import measure, write_images
 
 from analyzer import graph
-from analyzer.analyses.gradients import attacks, check, image, isotropy, jacobian, logodds
+from analyzer.analyses.gradients import attacks, check, image, isotropy, jacobian, logodds, sentences
 from analyzer.analyses.gradients import sensitivity as sensitivities
 from analyzer.analyses.gradients.differences import largest_in_span, slopes
 from analyzer.analyses.gradients.differentiable import DifferentiableNetwork
@@ -448,3 +448,14 @@ def test_another_model_card_or_folder_is_refused(finished, tmp_path):
         sensitivities.sensitivity(folder / "run", images_limit=0)
     with pytest.raises(InputError, match="`model`"):
         sensitivities.sensitivity(folder / "run", model=tmp_path / "gone.onnx")
+
+
+def test_the_sentence_on_the_jacobian_says_the_residual():
+    medians = {f"{name}_median": {"value": 3.0} for name in ("sigma_max", "sigma_over_rms", "sigma_over_sampled")}
+    rows = [{"sigma_residual": residual} for residual in (2e-6, 4e-5, None)]
+    said = list(sentences.sentences(medians, rows, {"radii": [0.5]}, {"gradients": "graph"}, dimension=D))
+    assert said == [
+        "Jacobian (median of 3 images): the largest singular value is 3 times norm_F(J) / sqrt(D) and 3 times the "
+        "largest sampled ratio at radius 0.5: random noise understates the local Lipschitz constant by that (largest "
+        "relative residual of the iteration 4e-05)."
+    ]

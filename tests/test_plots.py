@@ -208,6 +208,7 @@ def test_misclassified_shares_of_one_measured_run_stand_at_their_radii():
 def test_fig4_points_reference_and_band():
     data = made_up(participation_ratio=np.full((3, 2, 1), 12.0))
     picture = topology.draw(labelled(data))
+    assert "a linear map whose sensitivity is local" in picture.how
     ax = picture.figure.axes[0]
     r = data["mantel_r"].values[:, :, 0]
     (cloud,) = scattered(ax)
