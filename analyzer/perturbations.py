@@ -82,7 +82,9 @@ class Perturbations:
 
     where tau is a permutation of 0..D-1, drawn once from (seed, shape). Each row has the elements of nu, and the
     reorderings of the first D trials all differ. They are not drawn uniformly from all D! permutations. But nu is
-    i.i.d. and tau has no spatial structure, so no translation-equivariant layer can tell them from such a draw.
+    i.i.d. and tau has no spatial structure, so no translation-equivariant layer can tell them from such a draw. There
+    are D such shifts: from trial D on, row i is nu in an order drawn uniformly from all D!, by sorting random words of
+    its own stretch of a Philox stream.
 
     Args:
         seed: Of the whole run.
@@ -132,10 +134,19 @@ class Perturbations:
             return _noise_rows(self._key, self.size, trials)
         rows = np.empty((len(trials), self.size), np.int16)
         for trial, row in zip(trials, rows, strict=True):
-            shift = self._tau[trial % self.size]
+            if trial >= self.size:
+                row[:] = self._twice[self._drawn_order(trial)]
+                continue
+            shift = self._tau[trial]
             # With a mode other than "raise", numpy writes into `out` without a buffer; tau is in range.
             self._twice[shift : shift + self.size].take(self._tau, out=row, mode="clip")
         return rows
+
+    def _drawn_order(self, trial: int) -> NDArray[np.intp]:
+        """A permutation of range(D) of a trial's own, for trials from D on."""
+        steps = -(-self.size // 4)  # a counter step yields four words
+        words = random_words(derived_key("reordering", self._key), self.size, counter=trial * steps)
+        return np.argsort(words, kind="stable")
 
     def scales(self, words: NDArray[np.int16]) -> NDArray[np.float64]:
         """radius / ||row|| of each row that `words` returned, shape (len(words),): delta = word * scale."""

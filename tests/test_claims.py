@@ -9,7 +9,7 @@ import runs
 
 from analyzer import open_run
 from analyzer.verdicts import claims
-from analyzer.verdicts.claims.judging import AS_LINEAR, FAILS, HOLDS, NO_MORE, UNKNOWN
+from analyzer.verdicts.claims.judging import AS_LINEAR, FAILS, HOLDS, NO_MORE, NOT_LINEAR, UNKNOWN
 
 RADII = (0.5, 1.0, 4.0)
 
@@ -119,7 +119,43 @@ def test_an_orthogonal_map_keeps_the_topology(tmp_path):
     assert found[3].figures[1].estimate.value > 0.99
 
 
-@pytest.mark.parametrize(("bound", "verdict"), [(30.0, HOLDS), (0.9, FAILS), (None, UNKNOWN)])
+def spread_around(mean):
+    """Values near a mean, that differ from image to image."""
+    near = np.linspace(-0.002, 0.002, 12)[:, None, None]
+    return lambda values: np.broadcast_to(mean + near, values.shape)
+
+
+@pytest.mark.parametrize(
+    ("r", "linear", "verdict"),
+    [(0.05, 0.02, NOT_LINEAR), (0.022, 0.02, AS_LINEAR), (0.05, 0.3, HOLDS), (0.09, 0.105, AS_LINEAR)],
+)
+def test_a_low_r_is_held_against_the_interval_of_the_reference(tmp_path, r, linear, verdict):
+    found = edited(tmp_path, mantel_r=lambda v: 2 * spread_around(r / 2)(v), mantel_r_linear=spread_around(linear))[3]
+    assert found.verdict == verdict
+
+
+def test_a_linear_map_with_a_small_root_mean_square_has_the_linear_verdict(tmp_path):
+    # norm_F(J) / sqrt(D) is below 1 and sigma_max above, by the ranges of the image set.
+    made = graphs.linear(tmp_path, matrix(8, 1e-3, 3072), (32, 32))
+    found = verdicts(tmp_path, made, size=32, trials=20, images=12, given={"bound": 2.0})[4]
+    assert found.verdict == AS_LINEAR
+    assert "norm_F(J) / sqrt(D), which is what random noise sees of a linear map, is" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"feature_distance": lambda values: values * np.array([1.0, 1.5, 3.0])[:, None, None]}, NOT_LINEAR),
+        ({"jacobian_rms": lambda values: values * 1e6}, HOLDS),
+        ({"jacobian_rms": but_the_first}, HOLDS),
+    ],
+)
+def test_ratios_that_no_linear_map_would_have(tmp_path, changes, verdict):
+    found = edited(tmp_path, **changes)[4]
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(30.0, AS_LINEAR), (0.9, FAILS), (None, UNKNOWN)])
 def test_the_fourth_claim_needs_the_global_bound(tmp_path, bound, verdict):
     given = {"bound": bound, "no_bound": "is unavailable: LRN"}
     found = verdicts(tmp_path, graphs.convnet(tmp_path), size=16, given=given)[4]

@@ -92,6 +92,20 @@ def test_as_many_distinct_permutations_as_elements():
     assert len(np.unique(rows(drawn), axis=0)) == 30
 
 
+@pytest.mark.parametrize("size", [9, 30])
+def test_more_permutations_than_elements_are_drawn(size):
+    drawn = make("permutation", trials=200, shape=(1, 1, size))
+    drawn._twice = np.tile(np.arange(size, dtype=np.int16), 2)
+    orders = rows(drawn)
+    assert np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(size), (200, 1)))
+    assert len(np.unique(orders, axis=0)) == 200
+    assert np.array_equal(drawn.words(range(size, size + 3)), orders[size : size + 3])
+    shifts = [drawn._twice[shift : shift + size][drawn._tau] for shift in drawn._tau]
+    assert np.array_equal(orders[:size], shifts)  # as where there are fewer trials
+    other = make("permutation", trials=200, shape=(1, 1, size), radius=2.0)
+    assert not np.array_equal(other._drawn_order(size), drawn._drawn_order(size))
+
+
 def test_words_are_uniform_and_symmetric():
     words = rows(make(shape=(3, 64, 64), trials=40))
     assert np.all(words % 2 != 0)

@@ -176,7 +176,7 @@ def test_log_odds_medians_and_floor():
 
 def test_medians_below_the_noise_floor_are_said():
     picture = spread.draw(labelled(made_up(log_odds_noise_floor=np.full(3, 50.0))))
-    assert "not above twice the noise floor at radius 0.5, 4" in picture.says[0]
+    assert "not above what rounding may do at radius 0.5, 4" in picture.says[0]
 
 
 def test_misclassified_shares_with_wilson_intervals():
@@ -208,6 +208,7 @@ def test_misclassified_shares_of_one_measured_run_stand_at_their_radii():
 def test_fig4_points_reference_and_band():
     data = made_up(participation_ratio=np.full((3, 2, 1), 12.0))
     picture = topology.draw(labelled(data))
+    assert "a linear map whose sensitivity is local" in picture.how
     ax = picture.figure.axes[0]
     r = data["mantel_r"].values[:, :, 0]
     (cloud,) = scattered(ax)

@@ -12,8 +12,9 @@ from analyzer import graph, open_run, store, study
 from analyzer.cli import main
 from analyzer.errors import InputError
 from analyzer.session import Session
+from analyzer.statistics import FLOOR_COPIES
 from analyzer.study import LabelledImage, Model, observe
-from analyzer.study.model import FLOOR_ROWS, reduced_batch
+from analyzer.study.model import reduced_batch
 
 PIXELS = np.random.default_rng(3).uniform(0, 255, (3, 16, 16)).astype(np.float32)
 
@@ -113,7 +114,7 @@ def test_reduced_features_give_what_features_give(tmp_path, options, changed):
     prepared = graph.prepare(model, card=card, layers=("all",))
     protocol = runs.protocol(**changed)
     size = reduced_batch(protocol)
-    assert size == 1 + max(protocol.trials, FLOOR_ROWS)
+    assert size == 1 + max(protocol.trials, FLOOR_COPIES)
     found = {}
     for name, made, batch in (("plain", prepared, 8), ("reduced", graph.reduced(prepared), size)):
         session = Session(made, pixel_shape=PIXELS.shape, provider="cpu", threads=1, batch_size=batch)

@@ -156,6 +156,7 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
         d = opened.load()
     expected = {}
     label = d.label.values[:, None]
+    factor = 2 * 3.1729 / 2.8472  # expected ranges of 11 and of 8 normal values
     for k, radius in enumerate(("1", "8", "20")):
         for name in ("isotropy", "symmetry"):
             p, odds = (d[f"{name}_{what}"].values[:, k] for what in ("score", "log_odds"))
@@ -169,7 +170,7 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
                 f"{name}_score_mean@{radius}": p.mean(),
                 f"{name}_misclassified_share@{radius}": wrong.any(1).mean(),
                 f"{name}_misclassified_trials_mean@{radius}": wrong.mean(),
-                f"{name}_below_noise_floor_share@{radius}": (spread <= 2 * d.log_odds_noise_floor.values).mean(),
+                f"{name}_below_noise_floor_share@{radius}": (spread <= factor * d.log_odds_noise_floor.values).mean(),
             }
         expected[f"misclassified_share@{radius}"] = expected[f"isotropy_misclassified_share@{radius}"]
         ranges = [np.ptp(d[f"{name}_log_odds"].values[:, k], axis=1) for name in ("symmetry", "isotropy")]
@@ -198,6 +199,9 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
             for q, name in ((0.05, "q05"), (0.5, "median"), (0.95, "q95")):
                 expected[f"lipschitz_{name}{tail}"] = np.quantile(scaled, q, method="inverted_cdf")
                 expected[f"lipschitz_raw_{name}{tail}"] = np.quantile(ratio, q, method="inverted_cdf")
+            for values, name in ((scaled, "image"), (ratio, "raw_image")):
+                tails = np.quantile(values, 0.95, axis=1, method="inverted_cdf")
+                expected[f"lipschitz_{name}_q95_median{tail}"] = np.median(tails)
     relative = [2 * (s - i) / (s + i) for s, i in zip(*all_ranges(d), strict=True)]
     expected["symmetry_relative_excess_mean"] = np.mean(relative)
     expected["log_odds_noise_floor_median"] = np.median(d.log_odds_noise_floor)
@@ -218,6 +222,9 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
             scaled = d.lipschitz.values[..., j]
             expected[f"lipschitz_{name}/{layer}"] = np.quantile(scaled, q, method="inverted_cdf")
             expected[f"lipschitz_raw_{name}/{layer}"] = np.quantile(moved / added, q, method="inverted_cdf")
+        for values, name in ((scaled, "image"), (moved / added, "raw_image")):
+            tails = np.quantile(values.reshape(12, -1), 0.95, axis=1, method="inverted_cdf")
+            expected[f"lipschitz_{name}_q95_median/{layer}"] = np.median(tails)
         x, y = (added / calibration["input_range"]).ravel(), (moved / calibration["feature_range"][layer]).ravel()
         for degree, name in ((1, "linear"), (2, "quadratic")):
             fitted = np.polynomial.polynomial.polyfit(x, y, degree)

@@ -54,8 +54,8 @@ def ratio(
 def pooled_moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums from which both fits follow: (image, point) twice -> (image, 8).
 
-    Columns: n, sum x .. x^4, sum y, xy, x^2 y; points with a NaN are left out. They add up over images, so that a
-    bootstrap over images refits without touching the points again. Sum y^2 is not needed for the coefficients.
+    Columns: n, sum x .. x^4, sum y, xy, x^2 y; points with a NaN are left out. They add up over images. Sum y^2 is
+    not needed for the coefficients.
     """
     both_finite = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(both_finite, x, 0.0), np.where(both_finite, y, 0.0)
@@ -96,6 +96,25 @@ def share_below(ratios: NDArray[np.floating], bound: float) -> NDArray[np.float6
         return np.full(len(ratios), np.nan)
     count = np.isfinite(ratios).sum(axis=1)
     return np.where(count > 0, (ratios < bound).sum(axis=1) / np.maximum(count, 1), np.nan)
+
+
+def image_quantile(points: NDArray[np.floating], quantile: float) -> NDArray[np.float64]:
+    """A quantile of each image's points, the inverse of their empirical distribution.
+
+    Args:
+        points: (image, point), such as ratios; NaN is left out.
+        quantile: Which one, 0..1.
+
+    Returns:
+        Shape (image,), in the unit of `points`; NaN where none is known.
+
+    >>> image_quantile(np.array([[1.0, 2.0, 3.0, 4.0], [5.0, np.nan, np.nan, np.nan]]), 0.75).tolist()
+    [3.0, 5.0]
+    """
+    ordered = np.sort(points, axis=1)  # NaN last
+    count = np.isfinite(points).sum(axis=1)
+    place = np.maximum(np.ceil(quantile * count - 1e-9).astype(np.intp) - 1, 0)
+    return np.where(count > 0, np.take_along_axis(ordered, place[:, None], axis=1)[:, 0], np.nan).astype(np.float64)
 
 
 _DISTANCES = ("feature_distance", "input_distance_l2")
@@ -151,7 +170,9 @@ _VARIABLES = (
     ),
 )
 RAW = Quantity("lipschitz_raw", _DISTANCES, _ratios, "feature units per grey level", LOWER, layered=True, points=True)
+RAW_TAIL = replace(RAW, name="lipschitz_raw_image_q95", within=lambda points, scale: image_quantile(points, 0.95))
 RATIO = replace(RAW, name="lipschitz", unit="1", normalised=True, scaled=True)
+TAIL = replace(RATIO, name="lipschitz_image_q95", within=RAW_TAIL.within)
 BELOW_ONE = replace(
     RAW,
     name="lipschitz_below_one",
@@ -177,7 +198,7 @@ NORMALISED_RMS = replace(
     scaled=True,
     title="Lipschitz: norm_F(J) / sqrt(D), normalised as L_x",
 )
-_GROWTH = Quantity("lipschitz_growth", _DISTANCES, _growth, radial=False, layered=True)
+GROWTH = Quantity("lipschitz_growth", _DISTANCES, _growth, radial=False, layered=True)
 _FIT = Quantity("lipschitz_fit", _DISTANCES, _moments, radial=False, layered=True, normalised=True, uses_scales=True)
 
 
@@ -214,8 +235,19 @@ _NUMBERS = (
         glance="Lipschitz ratio, median",
     ),
     Number("lipschitz_raw_median", RAW, "median", "raw median", overall=True, last=True),
-    Number("lipschitz_q95", RATIO, "q95", "95 %", ".2g", interval=True, overall=True),
+    Number("lipschitz_q95", RATIO, "q95", "95 %", ".2g", overall=True),
     Number("lipschitz_raw_q95", RAW, "q95", overall=True),
+    Number(
+        "lipschitz_image_q95_median",
+        TAIL,
+        "median",
+        "95 % of an image",
+        ".2g",
+        interval=True,
+        overall=True,
+        glance="Lipschitz ratio, 95 % of an image",
+    ),
+    Number("lipschitz_raw_image_q95_median", RAW_TAIL, "median", overall=True),
     Number(
         "lipschitz_below_one_share",
         BELOW_ONE,
@@ -227,7 +259,7 @@ _NUMBERS = (
         glance="ratios below 1",
     ),
     Number("jacobian_rms_median", RMS, "median", "norm_F(J) / sqrt(D)", ".2g", interval=True, last=True),
-    Number("lipschitz_growth_median", _GROWTH, "median", by_radius=False, overall=True, block=1),
+    Number("lipschitz_growth_median", GROWTH, "median", by_radius=False, overall=True, block=1),
     *(_fitted(name, 1, place) for place, name in enumerate(LINEAR_FIT)),
     *(_fitted(name, 2, place) for place, name in enumerate(QUADRATIC_FIT)),
 )

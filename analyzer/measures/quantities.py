@@ -16,8 +16,8 @@ from analyzer.measures.variables import Scales
 from analyzer.statistics import (
     QUANTILES,
     Estimate,
+    mean_over_images,
     mean_share,
-    over_images,
     pooled_quantiles,
     quantile_over_images,
     share,
@@ -39,8 +39,10 @@ class Quantity:
     pooled over the images, unless `within` makes one number of an image's points: (image, point), scale -> (image,).
     normalised: whether it depends on the calibration images, through the widths of h and g; scaled: in that it is
     multiplied by their ratio, which may wait until statistics are taken. uses_scales: whether `reduce` needs the
-    widths, or D. floor: variable of which a value has to exceed twice to be more than
-    rounding. title: its heading where runs are compared; not compared without one.
+    widths, or D. floor: variable of which a range over the trials has to exceed `statistics.rounding_range_factor`
+    times to be more than rounding. near_normal: whether it is bounded and averages over much within an image, so that
+    Student's t holds for its mean over few images. title: its heading where runs are compared; not compared without
+    one.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Quantity:
     scaled: bool = False
     uses_scales: bool = False
     floor: str = ""
+    near_normal: bool = False
     title: str = ""
 
     def measured_in(self, dataset: Any) -> bool:
@@ -188,7 +191,11 @@ def estimates(
         elif quantity.kind == FLAG and not pooled:
             results[statistic] = share(values)
         else:
-            results[statistic] = over_images(values, np.mean) if quantity.kind == VALUE else mean_share(values)
+            results[statistic] = (
+                mean_over_images(values, near_normal=quantity.near_normal)
+                if quantity.kind == VALUE
+                else mean_share(values)
+            )
     return [results[statistic] for statistic in statistics]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from analyzer.measures.quantities import FLAG, FRACTION, HIGHER, LOWER, Quantity
 from analyzer.measures.scores import TrueClass
 from analyzer.measures.variables import Variable
+from analyzer.statistics import rounding_range_factor
 
 
 def score_range(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,9 +59,19 @@ def _wrong(predicted: Any, label: Any) -> NDArray[np.float64]:
     return np.where(np.isnan(share), np.nan, share > 0)
 
 
+def within_rounding(spread: NDArray[np.float64], floor: NDArray[np.float64], *, trials: int) -> NDArray[np.bool_]:
+    """Whether a range of log-odds over so many trials is no more than rounding may do.
+
+    range(r) <= `statistics.rounding_range_factor`(T) * floor; the floor is a range over 8 copies of the clean image,
+    and the range of rounding alone grows with T. Arrays in nat that broadcast; False where one is NaN.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(spread <= rounding_range_factor(trials) * floor)
+
+
 def _below_floor(log_odds: Any, floor: Any) -> NDArray[np.float64]:
     spread, floors = score_range(log_odds), floor[:, None]
-    return np.where(np.isnan(spread + floors), np.nan, spread <= 2 * floors)
+    return np.where(np.isnan(spread + floors), np.nan, within_rounding(spread, floors, trials=log_odds.shape[-1]))
 
 
 class FamilyScores(NamedTuple):
@@ -78,7 +89,7 @@ class FamilyScores(NamedTuple):
     """Whether any trial is misclassified."""
     wrong_trials: Quantity
     below_floor: Quantity
-    """Whether the range of the log-odds is not above twice the noise floor."""
+    """Whether the range of the log-odds is not above what rounding may do over as many trials."""
     figure: str
     """Stem of the figure's file name."""
     figure_title: str

@@ -43,7 +43,7 @@ def alpha_linear(participation: NDArray[np.float64], *, dimension: int, trials: 
     and v / 4 of e_ij, v = 1 / PR - 1 / D. The inverse takes out the column means, so each of the T^2 entries keeps
     3 v / 8, beside the T ones of the diagonal; T - 2 for T is the finite-sample correction that simulation asks
     for. The same for directions normalised in L2 and for uniform noise, and 0 for an orthogonal map. Within 2 % of
-    simulated maps of evenly spread sensitivity; overstates by up to 15 % where it is local and the noise uniform.
+    simulated maps of evenly spread sensitivity; overstates by up to 15 % where it is local, under either norm.
     Shapes as given; NaN stays NaN.
     """
     spread = np.maximum(1.0 / np.asarray(participation, dtype=np.float64) - 1.0 / dimension, 0.0)

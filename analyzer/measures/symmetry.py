@@ -54,7 +54,7 @@ def relative_excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -
 
 
 EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat")
-RELATIVE_EXCESS = Quantity("symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess)
+RELATIVE_EXCESS = Quantity("symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess, near_normal=True)
 _NUMBERS = (
     Number("symmetry_range_median", SCORES.range, "median", "median range", ".2g", interval=True),
     Number("symmetry_range_q90", SCORES.range, "q90", "90 % range", ".2g", interval=True),

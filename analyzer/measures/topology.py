@@ -17,6 +17,7 @@ from analyzer.measures.reference import alpha_linear as alpha_linear
 from analyzer.measures.reference import mantel_linear as mantel_linear
 from analyzer.measures.variables import Variable
 from analyzer.perturbations import random_words
+from analyzer.statistics import Estimate
 
 
 class MantelStatus(IntEnum):
@@ -41,8 +42,16 @@ _VARIABLES = (
 )
 
 
-def _stored(name: str, title: str = "") -> Quantity:
-    return Quantity(name, (name,), lambda values: np.asarray(values, dtype=np.float64), layered=True, title=title)
+def _stored(name: str, title: str = "", *, near_normal: bool = True) -> Quantity:
+    # r and alpha are bounded, and averages over all pairs of trials.
+    return Quantity(
+        name,
+        (name,),
+        lambda values: np.asarray(values, dtype=np.float64),
+        layered=True,
+        near_normal=near_normal,
+        title=title,
+    )
 
 
 def _significant(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -55,12 +64,13 @@ def _undefined(why: NDArray[np.int8]) -> NDArray[np.float64]:
 
 R = _stored("mantel_r", "Topology: Mantel r")
 _LINEAR = _stored("mantel_r_linear")
-PARTICIPATION = _stored("participation_ratio")
+PARTICIPATION = _stored("participation_ratio", near_normal=False)
 MINUS_LINEAR = Quantity(
     "mantel_r_minus_linear",
     ("mantel_r", "mantel_r_linear"),
     np.subtract,
     layered=True,
+    near_normal=True,
     title="Topology: Mantel r minus that of a linear map",
 )
 _SIGNIFICANT = Quantity("mantel_p_below_05", ("mantel_p",), _significant, kind=FLAG, layered=True)
@@ -140,6 +150,15 @@ def mantel(
         count += (permuted >= observed - 1e-6).sum(axis=0)
     p = np.where(np.isfinite(r), (count + 1) / (permutations + 1), np.nan)
     return r.reshape(shape), p.reshape(shape)
+
+
+def clear_of_linear(difference: Estimate, *, linear: float) -> bool:
+    """Whether r is further from that of a linear map than the reference errs: its interval clears -25 % to +25 % of it.
+
+    difference: mean of r minus the reference, with its interval; False without one. linear: mean of the reference.
+    """
+    margin = 0.25 * abs(linear)
+    return bool(difference.low > margin or difference.high < -margin)
 
 
 def permutation_table(*, trials: int, permutations: int, key: int) -> NDArray[np.intp]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures.quantities import by_image
-from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range
-from analyzer.statistics import Estimate
+from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range, within_rounding
+from analyzer.statistics import Estimate, rounding_range_factor
 from analyzer.store import ImageStatus, scales_of
 from analyzer.summary import estimates, layer_suffix, measured_images
 
@@ -61,7 +61,7 @@ class Cloud(NamedTuple):
     resolved: NDArray[np.bool_]
     """Whether `spread` is above what the arithmetic resolves."""
     floor: Array
-    """Noise floor of the log-odds, (image,), nat."""
+    """Largest range of the log-odds that rounding may make over as many trials, (image,), nat."""
 
 
 def measured(run: DrawnRun) -> Any:
@@ -79,7 +79,7 @@ def cloud(run: DrawnRun, family: FamilyScores) -> Cloud | None:
     """The scores of one family; None where the run has none.
 
     A range is resolved where it is above a few units in the last place of its own number format (of float32, where the
-    graph gave probabilities) and, where there are log-odds, where their range is above twice the noise floor.
+    graph gave probabilities) and, where there are log-odds, where their range is above what rounding may do.
     """
     if not has(run, *family.names):
         return None
@@ -92,9 +92,8 @@ def cloud(run: DrawnRun, family: FamilyScores) -> Cloud | None:
         return score_range(score), score_range(log_odds), mean_score(score), wrong, ulps
 
     spread, log_odds, mean, wrong, ulps = by_image(dataset, [*family.names, "label"], reduced)
-    with np.errstate(invalid="ignore"):
-        resolved = (spread > ulps) & ~(log_odds <= 2 * floor[:, None])
-    return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, floor)
+    resolved = (spread > ulps) & ~within_rounding(log_odds, floor[:, None], trials=trials(run))
+    return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, rounding_range_factor(trials(run)) * floor)
 
 
 def radii(run: DrawnRun) -> Array:

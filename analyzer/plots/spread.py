@@ -16,8 +16,8 @@ _TITLE = "Log-odds: ranges of fresh and of reordered noise"
 _HOW = (
     "The same ranges measured in log-odds (nat), which do not saturate where the probability is nearly 1. Lines are "
     "the median image, bands hold the middle 80 % of the images. Where both lines fall together, reordering noise "
-    "shows nothing that fresh noise has not shown. Below the dotted line, twice the noise floor of the median image, "
-    "a range may be nothing but rounding."
+    "shows nothing that fresh noise has not shown. Below the dotted line, what rounding may do over as many trials "
+    "(the median image), a range may be nothing else."
 )
 _LOOKS: tuple[tuple[Any, str], ...] = (("-", "o"), ("--", "s"), ("-.", "^"))
 _FAMILIES = tuple(measure.scores for measure in REGISTRY.values() if measure.scores)
@@ -27,7 +27,7 @@ Families = Sequence[Cloud | None]
 
 
 def draw(runs: Sequence[DrawnRun]) -> Picture | None:
-    """Median and 10 to 90 % band of both families, with twice the noise floor."""
+    """Median and 10 to 90 % band of both families, with what rounding may do."""
     seen = [[cloud(run, family) for family in _FAMILIES] for run in runs]
     if not any(family is not None for families in seen for family in families):
         return None
@@ -67,14 +67,14 @@ def _figure(runs: Sequence[DrawnRun], seen: Sequence[Families]) -> Figure:
         for _, (dashes, marker), colour in zip(_FAMILIES, _LOOKS, canvas.COLOURS, strict=False)
     ]
     handles = [*lines, Patch(color=canvas.GREY, alpha=0.3, linewidth=0), Line2D([], [], color="black", linestyle=":")]
-    labels = [f"{family.short}, median" for family in _FAMILIES] + ["10 to 90 % of the images", "twice the noise floor"]
+    labels = [f"{family.short}, median" for family in _FAMILIES] + ["10 to 90 % of the images", "rounding"]
     canvas.legend(figure, handles, labels, columns=2)
     return figure
 
 
 def _floor(family: Cloud) -> float:
-    """Twice the noise floor of the median image, nat."""
-    return float(2 * over_images(family.floor[:, None], 0.5)[0])
+    """What rounding may do to the median image over as many trials, nat."""
+    return float(over_images(family.floor[:, None], 0.5)[0])
 
 
 def _note(families: Families) -> str:
@@ -104,4 +104,4 @@ def _above(family: Cloud, median: Array, defined: np.ndarray) -> str:
     if not np.isfinite(floor):
         return ""
     below = [f"{family.radius[k]:g}" for k in defined if median[k] <= floor]
-    return f" (not above twice the noise floor at radius {', '.join(below)})" if below else ""
+    return f" (not above what rounding may do at radius {', '.join(below)})" if below else ""

@@ -33,7 +33,8 @@ _HOW = (
     "their features; 1 would mean that neighbours stay neighbours. The solid line is the median image. The dashed "
     "line is what a linear map of the same participation ratio is expected to have (median), and the band holds 95 % "
     "of the values that {simulated} show. Points inside the band are therefore no evidence of non-linearity, however "
-    "low they are.{last}"
+    "low they are. The simulated maps are sensitive to all pixels alike: a linear map whose sensitivity is local, as "
+    "that of a convolution, can lie above the band.{last}"
 )
 _LAST = " Of several layers, the last is shown here; all of them are in the profile along the depth."
 

@@ -67,7 +67,7 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
             "Near probability 1 the score cannot show small changes",
             "A probability close to 1 saturates: changes that the log-odds still show are lost in it, and where the "
             "model gives float32 probabilities only, those below 1.2e-7 are lost altogether. Ranges of log-odds that "
-            "are not above twice the noise floor are rounding, not response.",
+            "are not above what rounding may do over as many trials are rounding, not response.",
             lines,
         )
     if lines := _lines(runs, _few):

@@ -13,12 +13,11 @@ from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.measures.scores import TrueClass, true_class
 from analyzer.session import Runner, Session
+from analyzer.statistics import FLOOR_COPIES
 from analyzer.study.consistency import open_proved
 from analyzer.study.preprocessing import Preprocessing
 from analyzer.study.protocol import Protocol
 
-FLOOR_ROWS = 8
-"""Copies of the clean image that show the noise floor."""
 _HELD_FEATURES = 2**28  # bytes of one radius's features that are held on the host; beyond, the graph reduces them
 
 
@@ -117,9 +116,9 @@ def rows_of(protocol: Protocol, batch_size: int, *, reduced: bool = False) -> in
     sources = len(protocol.families) * len(protocol.radii)
     if reduced:
         return (sources + 1) * batch_size
-    return -(-(1 + FLOOR_ROWS + sources * protocol.trials) // batch_size) * batch_size
+    return -(-(1 + FLOOR_COPIES + sources * protocol.trials) // batch_size) * batch_size
 
 
 def reduced_batch(protocol: Protocol) -> int:
     """Rows of a reduced graph's batch: the clean image and all trials of a radius, or the rows of the noise floor."""
-    return 1 + max(protocol.trials, FLOOR_ROWS)
+    return 1 + max(protocol.trials, FLOOR_COPIES)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from analyzer.perturbations import Perturbations
 from analyzer.session import Feed, Runner
+from analyzer.statistics import FLOOR_COPIES
 from analyzer.study.answers import Answers, LabelledImage
-from analyzer.study.model import FLOOR_ROWS, Model
+from analyzer.study.model import Model
 from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
 from analyzer.study.rows import Batch, Clean, LastBits, Perturbed, Piece, Source
@@ -61,7 +62,7 @@ def _sources(model: Model, image: LabelledImage, protocol: Protocol, clean: NDAr
             yield Perturbed(
                 perturbations, k, pixels=image.pixels, clean=clean, prepare=model.preprocessing, protocol=protocol
             )
-    yield LastBits(model.preprocessing.last_bit_copies(clean, FLOOR_ROWS))
+    yield LastBits(model.preprocessing.last_bit_copies(clean, FLOOR_COPIES))
 
 
 def run_rows(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from analyzer.measures import REGISTRY, Measure
+from analyzer.measures.topology import clear_of_linear
 from analyzer.statistics import FEW_IMAGES, Estimate
 from analyzer.summary.names import by_radius
 from analyzer.text import short
@@ -57,7 +58,7 @@ def _symmetry(rows: Rows, suffix: str) -> str:
     if relative is None or relative.n == 0:
         return f"{start}; isotropy was not measured, or has no log-odds, to compare it with fresh noise."
     if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
-        return f"{start}; {relative.n} image(s) are too few to compare it with fresh noise."
+        return f"{start}; {relative.n} image(s) are too few, or too skewed, to compare it with fresh noise."
     interval = f"{relative.low:+.0%} to {relative.high:+.0%}, paired over images"
     if relative.low <= 0 <= relative.high:
         return f"{start}; it cannot be told from fresh noise ({interval}), so it adds nothing to isotropy here."
@@ -95,10 +96,8 @@ def _topology(rows: Rows, suffix: str) -> str:
         f"ratio would have {linear.value:+.3f}"
     )
     if difference.n < FEW_IMAGES or not np.isfinite(difference.low):
-        return f"{start}; {difference.n} image(s) cannot tell them apart."
-    # The reference itself errs by up to a quarter (sensitivity that is local, few directions).
-    allowed = 0.25 * abs(linear.value)
-    if difference.low <= allowed and difference.high >= -allowed:
+        return f"{start}; {difference.n} image(s) are too few, or too skewed, to tell them apart."
+    if not clear_of_linear(difference, linear=linear.value):
         return f"{start}: it cannot be told from a linear map, so this is no evidence of non-linearity."
     return (
         f"{start}: the difference, {difference.low:+.3f} to {difference.high:+.3f}, is more than the reference errs by."

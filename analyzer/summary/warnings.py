@@ -24,7 +24,7 @@ def warnings(
     if asked is not None and selected < asked:
         yield f"{selected} images count, {asked} were asked for; none is used twice."
     if n == 1:
-        yield "One image: no bootstrap intervals."
+        yield "One image: no intervals over images."
     yield from _left_out(calibration)
     if identity["trials"] < 10:
         yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
@@ -136,6 +136,6 @@ def _rounding(rows: Mapping[str, Estimate]) -> Iterator[str]:
     radii = [radius_text(radius) for radius, estimate in below.items() if estimate.value >= 0.5]
     if radii:
         yield (
-            f"Not above twice the noise floor: log-odds ranges at radius {', '.join(radii)}, for half of the images or "
-            "more; they are rounding, not response."
+            f"Not above what rounding may do over as many trials: log-odds ranges at radius {', '.join(radii)}, for "
+            "half of the images or more; they are rounding, not response."
         )

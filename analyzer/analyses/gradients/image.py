@@ -18,7 +18,7 @@ PROBES = 8
 """Of the Hessian."""
 STEP = 1.0
 """Grey levels, of the forward-only differences."""
-SIGMA_LIMIT = 100
+SIGMA_LIMIT = 300
 
 
 class Options(NamedTuple):

@@ -30,7 +30,7 @@ FILE = "sensitivity.json"
 _COPY = "copy the run to where it can be written"
 GRAPH_HESSIAN = "forward over reverse, by the graph"
 DIFFERENCE_HESSIAN = f"central differences of gradients over +-{check.HESSIAN_STEP:g} grey level"
-POWER_ITERATION = "power iteration with forward and reverse products"
+LANCZOS = "Lanczos iteration (ARPACK) with forward and reverse products"
 LOWER_BOUND = "finite differences along random directions, a lower bound"
 
 
@@ -144,7 +144,7 @@ def _method(network: DifferentiableNetwork, pixels: NDArray[np.float64], label: 
         try:
             errors = check.self_check(network, pixels, label=label)
             method["gradients"], method["hessian"] = network.differentiable, DIFFERENCE_HESSIAN
-            method["sigma"] = POWER_ITERATION
+            method["sigma"] = LANCZOS
             method["self_check"] = {
                 "jacobian": errors.jacobian,
                 "gradient": errors.gradient,

@@ -55,7 +55,9 @@ def sentences(
         )
         if np.isfinite(of("sigma_over_sampled")):
             ratios += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
-        yield ratios + ": random noise understates the local Lipschitz constant by that."
+        residuals = [residual for row in rows if (residual := row.get("sigma_residual")) is not None]
+        error = f" (largest relative residual of the iteration {max(residuals):.1g})" if residuals else ""
+        yield f"{ratios}: random noise understates the local Lipschitz constant by that{error}."
     if np.isfinite(of("fgsm_eps")) or np.isfinite(of("l2_distance")):
         yield _boundary(of, rows, images, identity["radii"][-1])
 
@@ -101,7 +103,7 @@ def warnings(rows: Sequence[ImageRow], method: Method) -> Iterator[str]:
     of_images: Sequence[Mapping[str, Any]] = rows
     slow = sum(not row["sigma_converged"] for row in rows)
     if slow:
-        yield f"{slow} images: the power iteration did not converge; sigma_max is a lower bound there."
+        yield f"{slow} images: the Lanczos iteration did not converge; sigma_max is a lower bound there."
     flat = sum(row.get("gradient_l2") == 0 for row in rows)
     if flat:
         yield f"{flat} images: the gradient is 0, so its equal share is undefined, and no attack has a direction."

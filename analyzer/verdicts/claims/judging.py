@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 
 from analyzer.measures import isotropy, lipschitz, symmetry, topology
 from analyzer.measures.quantities import by_image, mean_of_known, per_image
-from analyzer.statistics import FEW_IMAGES, Estimate, mean_share, over_images, quantile_over_images, share
+from analyzer.measures.ranges import within_rounding
+from analyzer.statistics import FEW_IMAGES, Estimate, mean_over_images, mean_share, quantile_over_images, share
 from analyzer.store import scales_of
 from analyzer.summary import layer_suffix, measured_images, name_of, radius_text
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 AS_LINEAR = "holds, but a linear map would do the same"
+NOT_LINEAR = "holds, also met by a linear map, but this network is not one"
 NO_MORE = "holds, but symmetry adds nothing beyond isotropy here"
 SAME_SCORE = 0.01
 """A range of the true-class probability below which "the score does not significantly change"."""
 LOW_MANTEL = 0.1
+SAME_RATIO = (0.8, 1.25)
+"""By what factor L_x may change over the radii and still count as that of a linear map."""
 SAME_GROWTH = 0.25
 """How far the growth of a range may be from that of a linear map and still count as its."""
 SAME_RANGE = 0.1
@@ -95,15 +99,15 @@ def feature_layer(dataset: Any) -> str:
 
 
 def _bounds(estimate: Estimate) -> tuple[float, float] | None:
-    """The interval; the value itself where all images agree, so that there is none; None with too few images."""
-    if estimate.n < FEW_IMAGES or not np.isfinite(estimate.value):
-        return None
-    if np.isfinite(estimate.low) and np.isfinite(estimate.high):
+    """The interval; None where there is none, or with too few images."""
+    if estimate.n >= FEW_IMAGES and np.isfinite(estimate.low) and np.isfinite(estimate.high):
         return estimate.low, estimate.high
-    return estimate.value, estimate.value
+    return None
 
 
 def _few(what: str, estimate: Estimate) -> str:
+    if estimate.n >= FEW_IMAGES:
+        return f"{what} has no interval over its {estimate.n} images, being skewed or the same for all"
     return f"{what} is defined on {estimate.n} image(s); {FEW_IMAGES} are needed"
 
 
@@ -118,7 +122,9 @@ def _isotropy(measured: Any) -> Verdict:
     medians = [quantile_over_images(column, 0.5) for column in scores.T]
     names = [name_of(f"{isotropy.SCORES.range.name}_median", radius=radius) for radius in radii]
     near, far = medians[0], medians[later[0]]
-    above_floor = np.where(log_odds[:, 0] > 2 * measured["log_odds_noise_floor"].values, log_odds[:, 0], np.nan)
+    floor = measured["log_odds_noise_floor"].values
+    rounding = within_rounding(log_odds[:, 0], floor, trials=measured.sizes["trial"])
+    above_floor = np.where(rounding, np.nan, log_odds[:, 0])
     growth = quantile_over_images(log_odds[:, later[0]] / above_floor, 0.5)
     steps = float(radii[later[0]] / radii[0])
     figures = (
@@ -160,13 +166,14 @@ def _symmetry(measured: Any) -> Verdict:
     k = next((k for k, radius in enumerate(radii) if radius >= 1), len(radii) - 1)
     (permuted,) = per_image(measured, (symmetry.SCORES.log_odds_range,), scales_of(measured))
     floor = measured["log_odds_noise_floor"].values
-    above = share(np.where(np.isnan(permuted[:, k]), np.nan, permuted[:, k] > 2 * floor))
+    rounding = within_rounding(permuted[:, k], floor, trials=measured.sizes["trial"])
+    above = share(np.where(np.isnan(permuted[:, k]), np.nan, ~rounding))
     figures: tuple[Figure, ...] = (Figure(f"symmetry_above_noise_floor_share@{radius_text(radii[k])}", above),)
     bounds = _bounds(above)
     if bounds is None:
         return figures, UNKNOWN, _few("the log-odds range", above)
     text = (
-        f"at radius {radius_text(radii[k])}, reordering moves the log-odds by more than twice the noise floor "
+        f"at radius {radius_text(radii[k])}, reordering moves the log-odds by more than rounding may "
         f"in {above.value:.0%} of the images"
     )
     if bounds[0] <= 0.5:
@@ -174,7 +181,7 @@ def _symmetry(measured: Any) -> Verdict:
     if not symmetry.RELATIVE_EXCESS.measured_in(measured):
         return figures, HOLDS, f"{text}; isotropy was not measured, to compare it with fresh noise"
     (relative,) = per_image(measured, (symmetry.RELATIVE_EXCESS,), scales_of(measured))
-    excess = over_images(mean_of_known(relative), np.mean)
+    excess = mean_over_images(mean_of_known(relative), near_normal=symmetry.RELATIVE_EXCESS.near_normal)
     figures += (Figure(f"{symmetry.RELATIVE_EXCESS.name}_mean", excess),)
     between = _bounds(excess)
     if between is None:
@@ -192,7 +199,7 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     if radii[0] >= 1:
         return (), UNKNOWN, "the claim needs a radius below 1"
     r, linear = (measured[variable].values[:, 0, layer] for variable in ("mantel_r", "mantel_r_linear"))
-    mean, expected, difference = (over_images(values, np.mean) for values in (r, linear, r - linear))
+    mean, expected, difference = (mean_over_images(values, near_normal=True) for values in (r, linear, r - linear))
     low = share(np.where(np.isnan(r), np.nan, np.abs(r) < LOW_MANTEL))
     where = name_of("", radius=radii[0], suffix=layer_suffix(name, measured.sizes["layer"]))
     figures = (
@@ -202,17 +209,26 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
         Figure(f"mantel_r_minus_linear_mean{where}", difference),
     )
     around, apart = _bounds(low), _bounds(difference)
-    if around is None or apart is None:
+    if around is None:
         return figures, UNKNOWN, _few("r", mean)
     text = (
         f"|r| < {LOW_MANTEL:g} in {low.value:.0%} of the images at radius {radius_text(radii[0])} (layer {name}, mean "
-        f"{mean.value:+.3f}); a linear map of equal participation ratio has {expected.value:+.3f}, the difference "
-        f"is {apart[0]:+.3f} to {apart[1]:+.3f}"
+        f"{mean.value:+.3f}); a linear map of equal participation ratio has {expected.value:+.3f}"
     )
+    if apart is None:
+        text += f"; {_few('the difference', difference)}"
+    else:
+        text += f", the difference is {apart[0]:+.3f} to {apart[1]:+.3f}"
     if around[0] <= 0.5:
         return figures, FAILS if around[1] < 0.5 else UNKNOWN, text
-    # What a linear map has is no evidence of anything else.
-    return figures, AS_LINEAR if abs(expected.value) < LOW_MANTEL else HOLDS, text
+    if apart is None:
+        return figures, UNKNOWN, text
+    # The reference itself errs: what lies within its error of a linear map cannot be told from one.
+    if not topology.clear_of_linear(difference, linear=expected.value):
+        return figures, AS_LINEAR, text
+    reference = _bounds(expected)
+    above = reference is not None and reference[0] >= LOW_MANTEL
+    return figures, HOLDS if above else NOT_LINEAR, text
 
 
 def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str) -> Verdict:
@@ -238,4 +254,32 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
         text += f"; by the same ranges of g and h, the global bound is {bound:.3g}"
     if around[1] < 0.5 or (bound is not None and bound <= 1):
         return figures, FAILS, text
-    return figures, HOLDS if around[0] > 0.5 and bound is not None else UNKNOWN, text
+    if around[0] <= 0.5 or bound is None:
+        return figures, UNKNOWN, text
+    rms, growth = _linear_part(measured, layer, scales.ratio[layer])
+    figures += (Figure("jacobian_normalised_median", rms), Figure("lipschitz_growth_median", growth))
+    below_one = _bounds(rms)
+    if below_one is None:
+        return figures, HOLDS, f"{text}; {_few('norm_F(J) / sqrt(D)', rms)}"
+    text += (
+        f"; norm_F(J) / sqrt(D), which is what random noise sees of a linear map, is {rms.value:.2g} in the same units"
+    )
+    if below_one[0] >= 1:
+        return figures, HOLDS, text
+    growing = _bounds(growth)
+    if growing is None or (growing[0] <= SAME_RATIO[1] and growing[1] >= SAME_RATIO[0]):
+        return figures, AS_LINEAR, text
+    return figures, NOT_LINEAR, f"{text}; the ratio changes by a factor of {growth.value:.2g} over the radii"
+
+
+def _linear_part(measured: Any, layer: int, scale: float) -> tuple[Estimate, Estimate]:
+    """Medians over images of norm_F(J) / sqrt(D) over all radii, normalised, and of the ratio's change over them.
+
+    The change is that from the smallest radius to the largest; undefined with one radius.
+    """
+    roots, growth = per_image(measured, (lipschitz.RMS, lipschitz.GROWTH), scales_of(measured))
+    one = measured.sizes["radius"] < 2
+    return (
+        quantile_over_images(mean_of_known(roots[..., layer]) * scale, 0.5),
+        quantile_over_images(np.full(len(growth), np.nan) if one else growth[:, layer], 0.5),
+    )

@@ -1,7 +1,9 @@
 """Which of several runs is more robust: paired differences over the images they share; prints nothing.
 
-Every number is a mean over the common images, a difference is the mean of the paired differences, its interval a
-bootstrap over images, its p a sign-flip test, corrected after Holm for the number of pairs. Each measure declares the
+Every number is a median over the common images, a difference the median of the paired differences with its
+order-statistic interval, and p says whether more images have one sign than the other: the exact sign test, corrected
+after Holm for the number of pairs. Both hold for any distribution, which no test of a mean of few images does. Of
+shares of images, numbers and differences are means, and the sign test is McNemar's. Each measure declares the
 quantities that are compared, and which direction is the more robust one, if any: topology has none, since a low Mantel
 r is no evidence of anything by itself.
 """
@@ -17,18 +19,19 @@ from numpy.typing import NDArray
 
 from analyzer.errors import InputError, UsageError
 from analyzer.measures import REGISTRY, Quantity
-from analyzer.measures.quantities import Array, mean_of_known
+from analyzer.measures.quantities import VALUE, Array, mean_of_known
+from analyzer.measures.ranges import within_rounding
 from analyzer.statistics import FEW_IMAGES
 from analyzer.store import Run
 from analyzer.summary import radius_text
 from analyzer.verdicts import pairing
-from analyzer.verdicts.compare.paired import Difference, Entry, Judged, Pair, compared
+from analyzer.verdicts.compare.paired import Difference, Entry, Judged, Pair, centre, compared
 from analyzer.verdicts.compare.sentences import ordered, sentence, winner
 from analyzer.verdicts.pairing import OpenRun
 
 SCHEMA = 1
 FAINT = "below the noise floor"
-"""Why no verdict: ranges not above twice what the log-odds of the clean image vary by are rounding, not response."""
+"""Why no verdict: ranges not above what rounding may do over as many trials are rounding, not response."""
 
 __all__ = ["FAINT", "SCHEMA", "Comparison", "compare", "compare_opened"]
 
@@ -84,9 +87,10 @@ def compare(runs: Sequence[Path]) -> Comparison:
 
     Returns:
         "images": how many are common to all; "pairing": "perturbation" (every run saw the same ones), or "image" where
-        the input sizes differ; "properties": by quantity[/layer], the mean of each run and every pair's difference
-        (second - first) with interval, n (images), p, and whether they are distinguishable: true, false, or null where
-        the images are too few to tell or the ranges that normalise come from different images. `reason` says why there
+        the input sizes differ; "properties": by quantity[/layer], the median of each run (of shares: the mean) and
+        every pair's difference (second - first) with interval, n (images), on how many it is above and below 0, p, and
+        whether they are distinguishable: true, false, or null where the images are too few to tell or the ranges that
+        normalise come from different images. `reason` says why there
         is no verdict. `ranking` is null where no direction is the more robust one.
 
     Raises:
@@ -186,7 +190,7 @@ def _property(
         [_buried(quantity, run, column, at) for run, column, at in zip(runs, columns, places, strict=True)]
     )
     entries: list[Entry] = []
-    for k, differences in enumerate(compared(columns, pairs)):
+    for k, differences in enumerate(compared(columns, pairs, shares=quantity.kind != VALUE)):
         labelled: list[Pair] = [
             {
                 "first": names[a],
@@ -199,8 +203,11 @@ def _property(
             }
             for (a, b), one in zip(pairs, differences, strict=True)
         ]
-        means = {name: float(mean_of_known(column[None, :, k])[0]) for name, column in zip(names, columns, strict=True)}
-        entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": means, "pairs": labelled})
+        values_of = {
+            name: centre(column[:, k], shares=quantity.kind != VALUE)
+            for name, column in zip(names, columns, strict=True)
+        }
+        entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": values_of, "pairs": labelled})
     radii = [radius_text(float(radius)) for radius in runs[0].dataset["radius"].values]
     overall = entries[-1]
     return {
@@ -215,7 +222,7 @@ def _property(
 
 
 def _buried(quantity: Quantity, run: OpenRun, column: Array, places: NDArray[np.intp]) -> list[bool]:
-    """For each radius, and at last for their mean, whether the median is not above twice the quantity's noise floor.
+    """For each radius, and at last for their mean, whether the median is not above what rounding may do.
 
     column: (image, radius + 1). The mean is buried too where every radius is.
     """
@@ -223,9 +230,10 @@ def _buried(quantity: Quantity, run: OpenRun, column: Array, places: NDArray[np.
         return [False] * column.shape[1]
     floor = np.asarray(run.dataset[quantity.floor].values[places], dtype=np.float64)
     defined = floor[np.isfinite(floor)]
-    limit = 2 * float(np.median(defined)) if defined.size else np.nan
+    limit = float(np.median(defined)) if defined.size else np.nan
+    trials = run.dataset.sizes["trial"]
     medians = [float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else np.nan for c in column.T]
-    below = [median <= limit for median in medians]
+    below = [bool(each) for each in within_rounding(np.array(medians), np.array(limit), trials=trials)]
     return [*below[:-1], below[-1] or all(below[:-1])]
 
 

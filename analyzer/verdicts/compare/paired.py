@@ -1,25 +1,22 @@
-"""Paired statistics over images: sign flips, Holm's correction, and what may be said of a difference."""
+"""Paired statistics over images: the sign test, Holm's correction, and what may be said of a difference."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyzer.measures.quantities import Array
-from analyzer.perturbations import derived_key, random_words
-from analyzer.statistics import FEW_IMAGES, Estimate, over_images
+from analyzer.statistics import FEW_IMAGES, Estimate, quantile_over_images
 
-FLIPS = 9999
-_EXACT = 13  # images up to which all 2^n sign patterns are gone through: fewer than FLIPS
 ALPHA = 0.05
 
 
-class MeanDifference(NamedTuple):
-    """second - first, mean over images, with the bootstrap interval and the sign-flip p of the mean."""
+class PairedDifference(NamedTuple):
+    """second - first: its median over images with the interval; on how many images it is above and below 0; p."""
 
     estimate: Estimate
+    above: int
+    below: int
     p: float
 
 
@@ -30,6 +27,8 @@ class Difference(TypedDict):
     low: float
     high: float
     n: int
+    above: int
+    below: int
     p: float
     p_holm: float
     distinguishable: bool | None
@@ -49,44 +48,33 @@ class Pair(Judged):
 
 
 class Entry(TypedDict):
-    """All runs at one radius, or over all: images, mean of each run, every pair's difference."""
+    """All runs at one radius, or over all: images, median (of shares: mean) of each run, every pair's difference."""
 
     n: int
     values: dict[str, float]
     pairs: list[Pair]
 
 
-@lru_cache(maxsize=4)
-def _signs(images: int, key: int) -> NDArray[np.int8]:
-    """Rows of +1 and -1: every pattern for few images, else the observed one and FLIPS keyed ones. (rows, images)."""
-    if images <= _EXACT:
-        bits = (np.arange(2**images)[:, None] >> np.arange(images)) & 1
-    else:
-        words = random_words(key, FLIPS * -(-images // 64))
-        drawn = np.unpackbits(words.astype("<u8").view(np.uint8).reshape(FLIPS, -1), axis=1)[:, :images]
-        bits = np.concatenate([np.zeros((1, images), np.uint8), drawn])
-    return (1 - 2 * bits.astype(np.int8)).astype(np.int8)
+def sign_test_p(above: int, below: int) -> float:
+    """Two-sided p of as many differences above 0 as below: exact, whatever the distribution.
 
+    Binomial with share 1/2, differences of 0 left out (Arbuthnott 1710; Dixon and Mood, "The statistical sign test",
+    JASA 41, 1946). For a flag it is McNemar's test. 1 where all differences are 0.
 
-def sign_flip_p(differences: Array, *, seed: int = 0) -> Array:
-    """Two-sided p of a zero mean, by flipping the signs of paired differences: (image, k) -> (k,).
-
-    Under the hypothesis that the two of a pair could be exchanged, each difference is as likely with the other sign
-    (Fisher, The Design of Experiments, 1935, 21). Up to 13 images all 2^n patterns are counted; above, p = (count + 1)
-    / (n + 1), n = 9,999 patterns from the Philox stream of (seed, number of images), count those whose absolute mean
-    is not below the observed one. NaN differences are left out; p is NaN where none is known.
+    >>> sign_test_p(10, 2) == sign_test_p(2, 10), round(sign_test_p(10, 2), 4), sign_test_p(0, 0)
+    (True, 0.0386, 1.0)
     """
-    values = np.asarray(differences, dtype=np.float64)
-    finite = np.isfinite(values)
-    filled = np.where(finite, values, 0.0)  # a difference left out adds nothing, whichever its sign
-    observed = np.abs(filled.sum(axis=0))
-    rounding = 1e-12 * np.abs(filled).sum(axis=0)
-    signs = _signs(len(values), derived_key("sign flips", seed, len(values)))
-    count = np.zeros(values.shape[1])
-    for start in range(0, len(signs), 1000):
-        sums = np.abs(signs[start : start + 1000].astype(np.float64) @ filled)
-        count += (sums >= observed - rounding).sum(axis=0)  # the observed pattern is one of the rows
-    return np.where(finite.any(axis=0), count / len(signs), np.nan)
+    from scipy.stats import binomtest
+
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
+
+
+def centre(values: Array, *, shares: bool) -> float:
+    """Median of the known values, (image,) -> number; of shares the mean. NaN where none is known."""
+    defined = values[np.isfinite(values)]
+    if not defined.size:
+        return np.nan
+    return float(defined.mean() if shares else np.median(defined))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -100,18 +88,27 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(v) for v in corrected]
 
 
-def differences(first: Array, second: Array, *, seed: int = 0) -> list[MeanDifference]:
-    """Mean paired difference second - first of each column: (image, k) twice -> k of them. NaN is left out."""
-    paired = second - first
-    p = sign_flip_p(paired, seed=seed)
-    estimates = [over_images(column, np.mean) for column in paired.T]
-    return [MeanDifference(estimate, float(each)) for estimate, each in zip(estimates, p, strict=True)]
+def differences(first: Array, second: Array, *, shares: bool = False) -> list[PairedDifference]:
+    """Paired difference second - first of each column: (image, k) twice -> k of them. NaN is left out.
+
+    The estimate is the median with its order-statistic interval; of shares the mean, without an interval: the sign test
+    alone tells. p is NaN where no difference is known.
+    """
+    result = []
+    for column in (second - first).T:
+        known = column[np.isfinite(column)]
+        estimate = quantile_over_images(known, 0.5)
+        if shares:
+            estimate = Estimate(centre(known, shares=True), np.nan, np.nan, int(known.size))
+        above, below = int((known > 0).sum()), int((known < 0).sum())
+        result.append(PairedDifference(estimate, above, below, sign_test_p(above, below) if known.size else np.nan))
+    return result
 
 
 def distinguishable(estimate: Estimate, p: float) -> bool | None:
     """Whether a difference is one: corrected p at most 0.05 and an interval without 0. None: too few images to tell.
 
-    Where all differences are equal there is no interval, and p decides.
+    Where there is no interval, as for shares, p decides.
     """
     if estimate.n < FEW_IMAGES:
         return None
@@ -119,9 +116,11 @@ def distinguishable(estimate: Estimate, p: float) -> bool | None:
     return bool(p <= ALPHA) and not straddles
 
 
-def compared(values: Sequence[Array], pairs: Sequence[tuple[int, int]], *, seed: int = 0) -> list[list[Difference]]:
+def compared(
+    values: Sequence[Array], pairs: Sequence[tuple[int, int]], *, shares: bool = False
+) -> list[list[Difference]]:
     """Every pair of runs in every column: (image, k) a run -> for each column one entry a pair, Holm over the pairs."""
-    by_pair = [differences(values[a], values[b], seed=seed) for a, b in pairs]
+    by_pair = [differences(values[a], values[b], shares=shares) for a, b in pairs]
     columns: list[list[Difference]] = []
     for column in zip(*by_pair, strict=True):
         corrected = holm([difference.p for difference in column])
@@ -132,6 +131,8 @@ def compared(values: Sequence[Array], pairs: Sequence[tuple[int, int]], *, seed:
                     "low": d.estimate.low,
                     "high": d.estimate.high,
                     "n": d.estimate.n,
+                    "above": d.above,
+                    "below": d.below,
                     "p": d.p,
                     "p_holm": q,
                     "distinguishable": distinguishable(d.estimate, q),

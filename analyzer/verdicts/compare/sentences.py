@@ -14,8 +14,8 @@ def ordered(overall: Entry, more_robust: str | None = None) -> list[str]:
 
 
 def winner(pair: Pair, more_robust: str) -> str:
-    """The more robust of two runs whose difference is not 0."""
-    return pair["first"] if (pair["difference"] > 0) != (more_robust == HIGHER) else pair["second"]
+    """The more robust of two runs on more images than the other."""
+    return pair["first"] if (pair["above"] > pair["below"]) != (more_robust == HIGHER) else pair["second"]
 
 
 def sentence(title: str, overall: Entry, more_robust: str | None) -> str:
@@ -44,12 +44,14 @@ def sentence(title: str, overall: Entry, more_robust: str | None) -> str:
 
 def _of_two(pair: Pair, more_robust: str | None) -> str:
     numbers = f"{pair['second']} minus {pair['first']}: {_number(pair['difference'])}{_interval(pair)}"
-    numbers += f", p = {pair['p_holm']:.2g}, {pair['n']} images"
+    numbers += f"; above 0 on {pair['above']} of {pair['n']} images, below on {pair['below']}; p = {pair['p_holm']:.2g}"
     if pair["reason"]:
         return f"no verdict, {pair['reason']} ({numbers})."
     if not pair["distinguishable"]:
         return f"not distinguishable ({numbers})."
-    verdict = f"{winner(pair, more_robust)} is more robust" if more_robust else "they differ, which is no ranking"
+    verdict = "they differ on more images one way than the other, which is no ranking"
+    if more_robust:
+        verdict = f"{winner(pair, more_robust)} is more robust on more images"
     return f"{verdict} ({numbers})."
 
 

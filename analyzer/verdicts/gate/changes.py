@@ -8,19 +8,22 @@ from numpy.typing import NDArray
 
 from analyzer.errors import IncompleteError
 from analyzer.measures import NUMBERS, REGISTRY, Number
-from analyzer.measures.quantities import contributions
+from analyzer.measures.quantities import VALUE, contributions
 from analyzer.statistics import (
     FEW_IMAGES,
     LEVEL,
+    POOLED_IMAGES,
     QUANTILES,
     Estimate,
-    quantile_grid,
+    mean_over_images,
+    quantile_over_images,
     resample_counts,
-    resampled_quantiles,
 )
 from analyzer.summary import parts
 from analyzer.verdicts.gate.conditions import Change, Condition
 from analyzer.verdicts.pairing import OTHER_RANGES, Array, OpenRun, paired_layers, same_calibration
+
+_GRID = 1024
 
 
 def paired_number(name: str) -> Number | None:
@@ -39,7 +42,7 @@ def change(
     """Run minus baseline of a REGRESSION condition.
 
     runs, whole: the run and the baseline, and what their summaries say; places: the common images on their axes.
-    Value and interval (percentile bootstrap, both resampled alike) are those on the common images. Where the number
+    Value and interval are those on the common images. Where the number
     is not one that images contribute to singly, or the runs share no image, the summaries' values stand, without an
     interval.
     """
@@ -82,15 +85,48 @@ def _paired(condition: Condition, number: Number, first: Array, second: Array, c
         note = "; ".join(filter(None, ("the baseline is 0: allow an absolute number, not a percentage", note)))
     estimate = _unbounded(_difference(*values, condition.relative), n)
     if number.statistic == "share" and np.ptp(first - second) == 0:
-        # As a share of 0 or 1 has no bootstrap interval: no image tells how much the others may differ.
+        # No image tells how much the others may differ.
         return Change(estimate, *values, "; ".join(filter(None, ("all paired differences are equal", note))))
-    if n >= FEW_IMAGES and math.isfinite(estimate.value):
-        one, other = (_resampled(points, quantile) for points in (first, second))
-        resampled = _difference(one, other, condition.relative)
-        if np.isfinite(resampled).all():
-            low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            estimate = estimate._replace(low=float(low), high=float(high))
+    if math.isfinite(estimate.value):
+        low, high = (
+            _of_means(condition, number, first[:, 0], second[:, 0])
+            if quantile is None
+            else _of_quantiles(condition, first, second, quantile)
+        )
+        estimate = estimate._replace(low=low, high=high)
     return Change(estimate, *values, note)
+
+
+def _of_means(condition: Condition, number: Number, first: Array, second: Array) -> tuple[float, float]:
+    """Interval of a change of means, that of `mean_over_images` of what each image adds to it: (image,) twice.
+
+    To first order that is first - second, relative to the baseline (first - second * mean ratio) / |mean of second|.
+    """
+    run, baseline = float(first.mean()), float(second.mean())
+    added = first - second
+    if condition.relative and baseline:
+        added = (first - run / baseline * second) / abs(baseline)
+    change = float(_difference(run, baseline, condition.relative))
+    if number.quantity.kind == VALUE and len(added) >= FEW_IMAGES and np.ptp(added) == 0:
+        return change, change  # as for a median: a continuous quantity that changes alike everywhere
+    around = mean_over_images(added, near_normal=number.quantity.near_normal)
+    return change + (around.low - around.value), change + (around.high - around.value)
+
+
+def _of_quantiles(condition: Condition, first: Array, second: Array, quantile: float) -> tuple[float, float]:
+    """Percentile bootstrap over images, both resampled alike; NaN where that quantile itself has no interval.
+
+    That is below 100 images where points are pooled.
+    """
+    pooled = first.shape[1] > 1 or second.shape[1] > 1
+    if len(first) < POOLED_IMAGES if pooled else math.isnan(quantile_over_images(first[:, 0], quantile).low):
+        return math.nan, math.nan
+    one, other = (_resampled(points, quantile) for points in (first, second))
+    resampled = _difference(one, other, condition.relative)
+    if not np.isfinite(resampled).all():
+        return math.nan, math.nan
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _points(run: OpenRun, number: Number, name: str, layer: int) -> Array:
@@ -116,14 +152,34 @@ def _statistic(points: Array, quantile: float | None) -> float:
     return float(np.quantile(defined, quantile, method="linear" if points.shape[1] == 1 else "inverted_cdf"))
 
 
-def _resampled(points: Array, quantile: float | None) -> Array:
-    """The statistic of each bootstrap resample of the images, the same resamples for equal numbers of images."""
-    defined = np.isfinite(points)
-    if quantile is None:
-        total, sums = defined.sum(axis=1), np.where(defined, points, 0.0).sum(axis=1)
-        return np.concatenate([weights @ sums / (weights @ total) for weights in resample_counts(len(points))])
-    grid = quantile_grid(np.sort(points[defined])).astype(np.float64)
-    return np.asarray(resampled_quantiles(points, grid, (quantile,))[0])
+def _resampled(points: Array, quantile: float) -> Array:
+    """The quantile of each bootstrap resample of the images, the same resamples for equal numbers of images."""
+    grid = _quantile_grid(np.sort(points[np.isfinite(points)])).astype(np.float64)
+    return np.asarray(_resampled_quantiles(points, grid, (quantile,))[0])
+
+
+def _quantile_grid(pool: NDArray[Any]) -> NDArray[Any]:
+    """Up to 1,024 order statistics of sorted points, at which a resampled quantile is read off: (n,) -> (g,)."""
+    return np.unique(pool[np.linspace(0, pool.size - 1, _GRID).round().astype(int)])
+
+
+def _resampled_quantiles(
+    values: NDArray[Any], grid: NDArray[Any], quantiles: tuple[float, ...], *, seed: int = 0
+) -> NDArray[Any]:
+    """Pooled quantiles of each bootstrap resample of the images, read off the grid: (image, point) -> (quantile, 1000).
+
+    NaN is left out.
+    """
+    finite = np.isfinite(values)
+    counts = np.empty((len(values), len(grid)))
+    for count, row, row_finite in zip(counts, values, finite, strict=True):
+        count[:] = np.searchsorted(np.sort(row[row_finite]), grid, side="right")
+    total = finite.sum(axis=1)
+    reached = []
+    for weights in resample_counts(len(values), seed=seed):
+        below, totals = weights @ counts, weights @ total
+        reached.append([(below >= q * totals[:, None] - 1e-9).argmax(axis=1) for q in quantiles])
+    return np.asarray(grid[np.concatenate(reached, axis=1)])
 
 
 def _difference(value: Array | float, baseline: Array | float, relative: bool) -> Array:

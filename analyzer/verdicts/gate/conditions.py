@@ -25,7 +25,7 @@ class Condition(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As a person writes it: ``lipschitz_q95 <= 1``."""
+        """As a person writes it: ``lipschitz_image_q95_median <= 1``."""
         if self.kind == REGRESSION:
             way = {1: "rises", -1: "falls", 0: "changes"}[worse(self.name)]
             bound = f"{self.bound:.12g}" if not self.relative else f"{100 * self.bound:.12g}%"
@@ -71,7 +71,7 @@ def parse(kind: str, text: str) -> Condition:
     except ValueError:
         value = math.nan
     if not name or not math.isfinite(value):
-        example = "isotropy_range_median@1=10%" if kind == REGRESSION else "lipschitz_q95=1.0"
+        example = "isotropy_range_median@1=10%" if kind == REGRESSION else "lipschitz_image_q95_median=1.0"
         raise UsageError(f"`{_parameter(kind)}` {text}: expected NAME=VALUE with a finite number, as {example}")
     if kind == REGRESSION and value < 0:
         raise UsageError(f"`{_parameter(kind)}` {text}: a regression allowed is 0 or more")
