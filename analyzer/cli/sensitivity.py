@@ -118,7 +118,7 @@ def _table(title: str, columns: tuple[tuple[str, str], ...], document: "Sensitiv
         table.add_row(*map(tables.cell, (row["id"], *cells)))
     table.add_section()
     medians: Mapping[str, Any] = document
-    cells = (_median(medians.get(f"{name}_median"), found=name not in _SEARCHED) for _, name in columns)
+    cells = (_median(medians.get(f"{name}_median"), searched=name in _SEARCHED) for _, name in columns)
     table.add_row(*map(tables.cell, ("median", *cells)))
     return table
 
@@ -131,10 +131,10 @@ def _absent(figures: Mapping[str, Any], name: str) -> str:
     return "none" if name in _SEARCHED and name in figures else "undefined"
 
 
-def _median(median: "Median | None", *, found: bool) -> str:
+def _median(median: "Median | None", *, searched: bool) -> str:
     if median is None:
         return "undefined"
-    absent = "undefined" if found else "none"
+    absent = "none" if searched else "undefined"
     return _number(median["value"], beyond=median.get("lower_bound", False), absent=absent)
 
 

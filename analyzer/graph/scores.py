@@ -58,31 +58,37 @@ def find_scores(
     """
     _check_class_shape(index, output, path)
     _refuse_choices(index, output, path)
-    name, width, exact = output, 0.0, True
+    name, step, is_known = output, 0.0, True
     while (node := index.producer.get(name)) is not None:
         if node.op_type in _SOFTMAX | _SIGMOID:
             break
         if node.input[0] not in index.live or not _keeps_order(index, node):
             break
         if node.op_type in quantised.QUANTISING:
-            width, exact = max(width, quantised.step(node, constant) or 0.0), exact and _is_known(node, constant)
-        width = max(width, _COARSE.get(index.elem_type(name), 0.0))
+            step, is_known = (
+                max(step, quantised.step(node, constant) or 0.0),
+                is_known and _has_constant_step(node, constant),
+            )
+        step = max(step, _COARSE.get(index.elem_type(name), 0.0))
         name = node.input[0]
     if node is None or node.op_type not in _SOFTMAX | _SIGMOID or node.input[0] not in index.live:
-        return Scores(output, "probabilities", output=output, step=width if exact else float("inf"))
+        return Scores(output, "probabilities", output=output, step=step if is_known else float("inf"))
     if node.op_type.startswith("QLinear"):
-        width, exact = max(width, quantised.step(node, constant) or 0.0), exact and _is_known(node, constant)
-    width = max(width, _COARSE.get(index.elem_type(name), 0.0)) if exact else float("inf")
+        step, is_known = (
+            max(step, quantised.step(node, constant) or 0.0),
+            is_known and _has_constant_step(node, constant),
+        )
+    step = max(step, _COARSE.get(index.elem_type(name), 0.0)) if is_known else float("inf")
     final = node.op_type.removeprefix("QLinear")
     logits = node.input[0]
     note = f"Logits found before the final {final}: {logits}."
     if final == "Sigmoid":
-        return Scores(logits, "sigmoid_logits", (note,), output, final, width)
+        return Scores(logits, "sigmoid_logits", (note,), output, final, step)
     _check_axis(index, node, opset, path)
-    return Scores(logits, "logits", (note,), output, final, width)
+    return Scores(logits, "logits", (note,), output, final, step)
 
 
-def _is_known(node: NodeProto, constant: Callable[[str], NDArray[Any] | None]) -> bool:
+def _has_constant_step(node: NodeProto, constant: Callable[[str], NDArray[Any] | None]) -> bool:
     return quantised.step(node, constant) is not None
 
 
@@ -137,10 +143,10 @@ def _refuse_choices(index: Index, output: str, path: Path) -> None:
 def seems(shape: tuple[int | None, ...]) -> str:
     """What an output of this shape, batch first, seems to be where it is no (N, classes); "" where it is one."""
     wide = sum(size is None or size > 1 for size in shape[1:])
-    known = sum(size is not None and size > 1 for size in shape[1:])
+    certainly_wide = sum(size is not None and size > 1 for size in shape[1:])
     if len(shape) < 2:
         return "one number for an image, such as the index of a class"
-    if known <= 1 or wide <= 1:
+    if certainly_wide <= 1 or wide <= 1:
         return ""
     return "a map, as of a segmentation" if len(shape) == 4 else "a list, as of boxes or of sequences"
 

@@ -11,23 +11,26 @@ from analyzer.store.documents import Calibration
 from analyzer.summary.names import radius_text
 
 _RATIO_OF_RATIOS = "lipschitz_growth"
+_IMAGES_AT_ONCE = 16
 
 
 def unreached(measured: Any) -> list[float]:
     """The radii at which something was added to the pixels, and no score and no feature of any image moved."""
     moved = np.zeros(measured.sizes["radius"], bool)
-    seen = False
-    for measure in REGISTRY.values():
-        name = measure.scores.log_odds if measure.scores else "feature_distance"
-        if name not in measured:
-            continue
-        values = measured[name].values
-        if measure.scores:
-            values = values - measured["clean_log_odds"].values[:, None, None]
-        seen = True
-        moved |= (values != 0).reshape(*values.shape[:2], -1).any(axis=(0, 2))  # NaN counts as moved: nothing is known
-    if not seen or not measured.sizes["image"]:
+    responses = {measure.scores.log_odds if measure.scores else "feature_distance" for measure in REGISTRY.values()}
+    responses = {name for name in responses if name in measured}
+    if not responses or not measured.sizes["image"]:
         return []
+    for start in range(0, measured.sizes["image"], _IMAGES_AT_ONCE):
+        block = measured.isel(image=slice(start, start + _IMAGES_AT_ONCE))
+        for name in responses:
+            values = block[name].values
+            if name != "feature_distance":
+                values = values - block["clean_log_odds"].values[:, None, None]
+            # NaN counts as moved: nothing is known of it.
+            moved |= (values != 0).reshape(*values.shape[:2], -1).any(axis=(0, 2))
+        if moved.all():
+            return []
     if "input_distance_l2" in measured:
         moved |= (measured["input_distance_l2"].values == 0).all(axis=(0, 2))  # nothing was added: said elsewhere
     return [float(radius) for radius in measured["radius"].values[~moved]]
@@ -39,18 +42,18 @@ def warnings(measured: Any, calibration: Calibration) -> Iterator[str]:
     radii = [float(radius) for radius in measured["radius"].values]
     below = [] if grid is None else [radius for radius in radii if radius < grid["step"] and radius not in still]
     if still:
-        said = f"Noise of radius {', '.join(map(radius_text, still))}"
+        noise = f"Noise of radius {', '.join(map(radius_text, still))}"
         reaching = [radius for radius in radii if radius > max(still)]
         if grid is not None and grid["reach"] is not None and grid["reach"] >= max(still):
             yield (
-                f"{said} does not reach the network: its input is quantised in steps of {_grey_levels(grid['step'])},"
+                f"{noise} does not reach the network: its input is quantised in steps of {_grey_levels(grid['step'])},"
                 f" and the smallest radius that changes a pixel's step in these images is {grid['reach']:.3g}."
             )
         elif reaching:
             smallest = radius_text(reaching[0])
-            yield f"{said} moves no score and no feature; the smallest radius here that does is {smallest}."
+            yield f"{noise} moves no score and no feature; the smallest radius here that does is {smallest}."
         else:
-            yield f"{said} moves no score and no feature: the network works in larger steps, or does not vary at all."
+            yield f"{noise} moves no score and no feature: the network works in larger steps, or does not vary at all."
     if below and grid is not None:
         yield (
             f"Radius {', '.join(map(radius_text, below))}: smaller than the steps of {_grey_levels(grid['step'])} in "
