@@ -46,7 +46,7 @@ ON_ARRAYS = [
     lipschitz.fit,
     lipschitz.ratio,
     scores.true_class,
-    statistics.over_images,
+    statistics.mean_over_images,
     statistics.pooled_quantiles,
     statistics.quantile_over_images,
     statistics.share,
