@@ -24,7 +24,7 @@ def warnings(
     if asked is not None and selected < asked:
         yield f"{selected} images count, {asked} were asked for; none is used twice."
     if n == 1:
-        yield "One image: no intervals over images."
+        yield "One image: no intervals but those of shares."
     yield from _left_out(calibration)
     if identity["trials"] < 10:
         yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
