@@ -80,6 +80,15 @@ class Store:
         """One image's arrays as `write_unit` took them; None when absent or damaged."""
         return units.read_if_whole(self.path, key, self.manifest["coordinates"])
 
+    def record(self, context: Mapping[str, Any]) -> None:
+        """Take over what the run has turned out to run on, and note in its history what that changes.
+
+        Raises IncompleteError when manifest.json cannot be written.
+        """
+        wanted = {**self.manifest, "context": json.loads(files.to_json(context))}
+        self.manifest = manifests.continued(self.manifest, wanted, self.path, _now())
+        files.write(self.path / MANIFEST, _text(self.manifest))
+
     def finish(self, summarise: Callable[["xarray.Dataset"], Mapping[str, Any]]) -> dict[str, Any]:
         """Write results.nc from the units, a few at a time, and summary.json from what `summarise` makes of it.
 
@@ -163,7 +172,7 @@ def open_store(
 
 def _enter(path: Path, wanted: dict[str, Any]) -> tuple[Manifest, bool]:
     """The manifest, made or continued, and whether it was there before. The lock is held."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = _now()
     # A run that stopped before its first image was selected holds nothing: other settings may take it over.
     resumed = (path / MANIFEST).exists() and ((path / CALIBRATION).exists() or any((path / "units").glob("*.npz")))
     old = manifests.read_manifest(path) if resumed else None
@@ -188,6 +197,10 @@ def _enter(path: Path, wanted: dict[str, Any]) -> tuple[Manifest, bool]:
     if manifest != old and not has_results(path):
         files.write(path / MANIFEST, _text(manifest))
     return manifest, resumed
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def temporaries(path: Path) -> list[Path]:

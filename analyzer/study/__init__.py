@@ -104,10 +104,14 @@ def run(
         model, card=the_card, protocol=protocol, provider=provider, threads=threads, batch_size=batch_size
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
+    context = functools.partial(
+        provenance.context, opened, protocol, file=model, folder=images, card=card_path, threads=threads
+    )
+    noted = len(opened.session.notes)
     with store.open_store(
         out,
         identity=provenance.identity(opened, model, labels, protocol),
-        context=provenance.context(opened, protocol, file=model, folder=images, card=card_path, threads=threads),
+        context=context(),
         coordinates=provenance.coordinates(protocol, opened.layers),
     ) as writer:
         _refuse_other_images(writer, candidates, images, out)
@@ -115,6 +119,8 @@ def run(
             return finished
         calibration = _selection(writer, candidates, opened, protocol, images, progress)
         _measure_all(writer, opened, calibration, candidates, protocol, threads, progress)
+        if len(opened.session.notes) > noted:  # as of a batch that had to become smaller
+            writer.record(context())
         return writer.finish(summarise)
 
 
