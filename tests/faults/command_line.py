@@ -1,8 +1,10 @@
 """The command line as a fault meets it: in this process where that is enough, in one of its own where it is not."""
 
 import contextlib
+import copy
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +90,13 @@ class Case:
     def measured(self) -> "Case":
         worked(self.run())
         return self
+
+    def copied(self, folder: Path) -> "Case":
+        """The same model and images, and a copy of the run in `folder`."""
+        other = copy.copy(self)
+        other.folder, other.out = folder, folder / "out"
+        shutil.copytree(self.out, other.out)
+        return other
 
     def contents(self) -> dict[str, bytes]:
         """Every file of the run but its lock, by its name."""

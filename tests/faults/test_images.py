@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import runs
 from command_line import SMALL, Case, apart, environment, refused, worked
-from PIL import Image
 from pictures import encoded, png_by_hand
+from PIL import Image
 
 from analyzer import open_run
 from analyzer.store import Run
