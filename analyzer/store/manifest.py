@@ -1,6 +1,7 @@
 """What a run says about itself: manifest.json (what decides a number, what it ran on) and calibration.json."""
 
 import dataclasses
+import datetime
 import json
 import math
 from collections.abc import Mapping
@@ -159,6 +160,11 @@ def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: st
         return manifest
     entry = {"time": now, "changes": changes}
     return cast(Manifest, {**manifest, **wanted, "history": [*manifest["history"], entry]})
+
+
+def now() -> str:
+    """The time as a manifest holds it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _short(value: object) -> str:

@@ -1,6 +1,5 @@
 """Opening a run directory for its one writer: made, continued, or refused."""
 
-import datetime
 import errno
 import json
 import os
@@ -97,7 +96,7 @@ def open_store(
 
 def _enter(path: Path, wanted: dict[str, Any]) -> tuple[Manifest, bool]:
     """The manifest, made or continued, and whether it was there before. The lock is held."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = manifests.now()
     # A run that stopped before its first image was selected holds nothing: other settings may take it over.
     resumed = (path / MANIFEST).exists() and ((path / CALIBRATION).exists() or any((path / "units").glob("*.npz")))
     old = manifests.read_manifest(path) if resumed else None

@@ -77,6 +77,15 @@ class Store:
         """One image's arrays as `write_unit` took them; None when absent or damaged."""
         return units.read_if_whole(self.path, key, self.manifest["coordinates"])
 
+    def record(self, context: Mapping[str, Any]) -> None:
+        """Take over what the run has turned out to run on, and note in its history what that changes.
+
+        Raises IncompleteError when manifest.json cannot be written.
+        """
+        wanted = {**self.manifest, "context": json.loads(files.to_json(context))}
+        self.manifest = manifests.continued(self.manifest, wanted, self.path, manifests.now())
+        files.write(self.path / MANIFEST, text_of(self.manifest))
+
     def finish(self, summarise: Callable[["xarray.Dataset"], Mapping[str, Any]]) -> dict[str, Any]:
         """Write results.nc from the units, a few at a time, and summary.json from what `summarise` makes of it.
 

@@ -116,10 +116,14 @@ def run(
         examples=list(_examples(candidates, the_card)),
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
+    context = functools.partial(
+        provenance.context, opened, protocol, file=model, folder=images, card=card_path, threads=threads
+    )
+    noted = len(opened.session.notes)
     with store.open_store(
         out,
         identity=provenance.identity(opened, model, labels, protocol),
-        context=provenance.context(opened, protocol, file=model, folder=images, card=card_path, threads=threads),
+        context=context(),
         coordinates=provenance.coordinates(protocol, opened.layers),
     ) as writer:
         _refuse_other_images(writer, candidates, images, out)
@@ -127,6 +131,8 @@ def run(
             return finished
         calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
         _measure_all(writer, opened, calibration, candidates, protocol, threads, progress)
+        if len(opened.session.notes) > noted:  # as of a batch that had to become smaller
+            writer.record(context())
         return writer.finish(summarise)
 
 
