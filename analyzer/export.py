@@ -27,7 +27,7 @@ import numpy as np
 
 from analyzer import summary
 from analyzer.errors import IncompleteError, UsageError
-from analyzer.store import Run
+from analyzer.store import DERIVED, Run
 from analyzer.store.derived import with_derived
 from analyzer.store.results import BLOCK, brief, open_results
 
@@ -111,7 +111,11 @@ def blocks(run: Run, dataset: Any) -> Iterator[Any]:
             block = dataset.isel(image=slice(start, start + BLOCK)).load()
         except Exception as e:  # a damaged HDF5 file raises anything
             raise IncompleteError(f"{run.path}: damaged: {brief(e)}; see `analyzer verify`") from e
-        yield with_derived(block)
+        with_derived(block)
+        for variable in DERIVED:  # its ranges are in the calibration, and NaN is no JSON
+            if variable.name in block:
+                block[variable.name].attrs = variable.attributes
+        yield block
 
 
 def _netcdf(run: Run, dataset: Any, target: Path) -> None:

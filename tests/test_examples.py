@@ -18,6 +18,7 @@ MODULES = [
     "analyses.frequency",
     "analyses.landscape",
     "card",
+    "document",
     "images.folder",
     "images.pixels",
     "measures.geometry",
@@ -34,6 +35,7 @@ MODULES = [
     "summary",
     "verdicts.claims",
     "verdicts.compare",
+    "verdicts.compare.paired",
     "verdicts.gate",
 ]
 ON_ARRAYS = [

@@ -37,7 +37,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             signal.signal(number, _stop)
         _leave_on_second_signal()
         code = _outcome(arguments, debug=debug)
-        _settled()
         sys.stdout.flush()
         if code == 0 and stdout is not None and stdout.error is not None and stdout.error.errno != errno.EPIPE:
             _print_error(f"error: stdout cannot be written: {stdout.error.strerror}")
@@ -50,7 +49,9 @@ def _outcome(arguments: list[str], *, debug: bool) -> int:
     try:
         from analyzer.cli.commands import call
 
-        return call(arguments)
+        code = call(arguments)
+        _settled()
+        return _stopped(arguments, 128 + _received[0]) if _received else code
     except BaseException as e:
         _settled()
         if isinstance(e, Stopped) or _received:
@@ -118,6 +119,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _settled() -> None:
     """From here on one more signal changes nothing, and the next ends the process: what is left is to be said."""
+    signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm during the interpreter's end would kill it
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
 

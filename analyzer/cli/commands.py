@@ -56,9 +56,7 @@ def run(
     clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
     whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Another seed: other perturbations, other images.")] = 0,
-    measures: Annotated[
-        str, typer.Option("--measures", help="Comma-separated; all if not given.", show_default=False)
-    ] = "",
+    measures: Annotated[str | None, typer.Option("--measures", help="Comma-separated; all if not given.")] = None,
     layers: Layers = None,
     permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
@@ -81,7 +79,7 @@ def run(
         clip=clip,
         round=whole,
         seed=seed,
-        **({"measures": study.parse_names(measures)} if measures else {}),
+        **({} if measures is None else {"measures": study.parse_names(measures)}),
         layers=tuple(layers or ()),
         permutations=permutations,
     )

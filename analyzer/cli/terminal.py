@@ -49,7 +49,7 @@ def say(text: object, *, style: str | None = None) -> None:
 
 def say_partial(state: "State") -> None:
     """How many images of a run are finished, where that is not all."""
-    if not state.written and state.finished < state.selected:
+    if not state.written:
         say(f"partial: {state.finished} of {state.selected} images", style="bold yellow")
 
 

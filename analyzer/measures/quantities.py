@@ -92,6 +92,12 @@ class Number:
     glance: str = ""
     block: int = 0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.statistic, str) and self.statistic not in (*QUANTILES, "mean", "share"):
+            raise ValueError(f"{self.name}: statistic {self.statistic!r} is no mean, share or known quantile")
+        if self.quantity.points and self.quantity.within is None and self.statistic in ("mean", "share"):
+            raise ValueError(f"{self.name}: give its quantity a `within`: an image's points have to become one number")
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -142,8 +148,6 @@ def per_image(dataset: Any, quantities: Sequence[Quantity], scales: Scales) -> l
             for reads, reduce, uses_scales in made
         )
 
-    if not dataset.sizes["image"]:
-        return [np.empty((0,)) for _ in quantities]
     values = by_image(dataset, names, reduced)
     return [values[made[q.reads, q.reduce, q.uses_scales]] for q in quantities]
 

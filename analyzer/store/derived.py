@@ -30,10 +30,10 @@ def scales_of(dataset: "xarray.Dataset") -> Scales:
 
 def with_derived(dataset: "xarray.Dataset") -> "xarray.Dataset":
     """The data set with its derived variables; their attributes hold the ranges, NaN where they are 0 or unknown."""
-    measured_by = scales_of(dataset)
     for variable in schema.DERIVED:
         derived = variable.derived
         if derived is not None and set(derived.reads) <= dataset.keys():
+            measured_by = scales_of(dataset)
             values = derived.compute(*(dataset[name].values for name in derived.reads), measured_by)
             used = {"input_range": measured_by.h, "feature_range": measured_by.g}
             # In place: a copy would no longer close the file.

@@ -60,11 +60,11 @@ class _Pass:
 
     def __init__(self, model: Model, protocol: Protocol, earlier: Calibration | None) -> None:
         self.model, self.protocol = model, protocol
-        self.candidates: list[Candidate] = list(earlier["candidates"]) if earlier else []
-        self.calibrated = earlier["calibration_images"] if earlier else 0
-        self.unlabelled = earlier["unlabelled"] if earlier else 0
+        self.candidates: list[Candidate] = list(earlier.get("candidates", [])) if earlier else []
+        self.calibrated = earlier.get("calibration_images", 0) if earlier else 0
+        self.unlabelled = earlier.get("unlabelled", 0) if earlier else 0
         names = ["input", *model.layers]
-        low, high = (earlier["minimum"], earlier["maximum"]) if earlier else ({}, {})
+        low, high = (earlier.get("minimum", {}), earlier.get("maximum", {})) if earlier else ({}, {})
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
         grid = earlier.get("input_grid") if earlier else None

@@ -116,7 +116,8 @@ def _normalised(measures: Sequence[str], calibration: Calibration) -> Iterator[s
 def _undefined(measures: Sequence[str], measured: Any) -> Iterator[str]:
     """Where a measure's own status says that something is undefined."""
     for variable in (v for name in measures for v in REGISTRY[name].variables if v.status):
-        undefined = measured[variable.name].values != 0
+        defined = next(iter(variable.status or ()))  # the first of a status says that all is well
+        undefined = measured[variable.name].values != defined
         if undefined.any():
             what = variable.long_name.removeprefix("why ").removesuffix(" is undefined")
             yield (

@@ -64,7 +64,7 @@ def sentences(
 
 def _steps(method: Method) -> bool:
     """Whether the differences are hardly larger than the steps in which the network quantises its input."""
-    return method["step"] < 2 * method.get("input_step", 0.0)
+    return "input_step" in method and method["step"] < 2 * method["input_step"]
 
 
 def _boundary(of: Callable[[str], float], rows: Sequence[ImageRow], images: str, largest: float) -> str:

@@ -52,10 +52,10 @@ def change(
         return _of_summaries(condition, whole, OTHER_RANGES)
     layers = paired_layers(runs)
     suffix = parts(condition.name).suffix
+    if number is not None and not len(places[0]):
+        return _of_summaries(condition, whole, "no image is shared")
     if number is None or suffix not in layers:
         return _of_summaries(condition, whole, "no paired interval for this number")
-    if not len(places[0]):
-        return _of_summaries(condition, whole, "no image is shared")
     first, second = (
         _points(run, number, condition.name, layer)[where]
         for run, layer, where in zip(runs, layers[suffix], places, strict=True)
