@@ -74,7 +74,7 @@ def test_the_sign_test_counts_every_pattern():
 
 @pytest.mark.parametrize("images", [10, 12, 40])
 def test_skewed_differences_without_a_direction_are_rarely_told_apart(rng, images):
-    """Half of the differences are above 0, and their mean is not 0: a test of the mean errs in up to a third."""
+    """Half of the differences are above 0, although their mean is not 0."""
     values = rng.lognormal(0, 1.5, (images, 2000)) - 1.0
     told = [paired.distinguishable(d.estimate, d.p) for d in paired.differences(np.zeros_like(values), values)]
     assert np.mean(told) < 0.06
