@@ -77,7 +77,7 @@ class Card:
 
 def beside(model: Path) -> Path:
     """Where the card of `model` is looked for: the same name with the suffix .json."""
-    return model.with_suffix(".json")
+    return model.parent / f"{model.stem}.json"  # `with_suffix` refuses a path without a name
 
 
 def locate(model: Path, card: Path | None) -> Path:

@@ -3,8 +3,9 @@
     python tests/fuzz/campaign.py --minutes 25 --out findings
 
 Each target runs in a process of its own, which is started again after a crash. Structure-aware inputs come from
-`hypothesis` (targets.py), inputs led by the coverage of the code from `atheris` (coverage_guided.py). Every distinct finding
-is kept in OUT/findings.json with the input that shows it: `--again NAME FILE` feeds one again. Exit code 1 with findings.
+`hypothesis` (targets.py), inputs led by the coverage of the code from `atheris` (coverage_guided.py). Every distinct
+finding is kept in OUT/findings.json with the input that shows it; `--again findings.json` feeds them once more. The
+exit code is 1 where something was found.
 """
 
 import argparse

@@ -6,6 +6,7 @@ Without atheris (the extra `fuzz`) the same inputs are changed at random, and th
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -118,7 +119,7 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=INSTRUMENTED[asked.kind]):
-        harness = Harness(asked.kind, asked.seconds, asked.out, f"atheris {atheris.__version__}")
+        harness = Harness(asked.kind, asked.seconds, asked.out, f"atheris {importlib.metadata.version('atheris')}")
 
     def once(data: bytes) -> None:
         harness.feed(data)

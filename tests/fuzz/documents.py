@@ -43,7 +43,7 @@ def places(document: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(document: Any, place: tuple[Any, ...], how: str, value: Any) -> Any:
-    """A copy of `document` in which what is at `place` is replaced, removed, wrapped, doubled, or has a new neighbour."""
+    """A copy of `document` in which what is at `place` is replaced, removed, wrapped, doubled or renamed."""
     document = json.loads(json.dumps(document))
     if not place:
         return value
@@ -100,7 +100,7 @@ CELL = (
 
 @st.composite
 def table(draw: Any, header: list[str], delimiter: str) -> bytes:
-    """A table of labels: a good header more often than not, cells that are right, quoted, wrong, missing or too many."""
+    """A table of labels: a good header more often than not, cells that are right, quoted, wrong or missing."""
     head = header if draw(st.integers(0, 3)) else draw(st.lists(CELL, max_size=len(header) + 1))
     rows = [head]
     for _ in range(draw(st.integers(0, 4))):

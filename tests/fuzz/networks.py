@@ -14,7 +14,7 @@ OPERATORS: dict[str, tuple[int, dict[str, list[Any]]]] = {
         {"pads": [[1, 1, 1, 1], [0, 0], [-1, 0, 0, 0]], "strides": [[1, 1], [0, 0], [2**40, 1]], "group": [1, 0, 3]},
     ),
     "ConvTranspose": (2, {"strides": [[2, 2]], "output_padding": [[1, 1]]}),
-    "MaxPool": (1, {"kernel_shape": [[2, 2], [], [0, 0], [9999, 9999]], "strides": [[2, 2]], "ceil_mode": [1, 7]}),
+    "MaxPool": (1, {"kernel_shape": [[2, 2], [2], [0, 0], [9999, 9999]], "strides": [[2, 2]], "ceil_mode": [1, 7]}),
     "AveragePool": (1, {"kernel_shape": [[2, 2], [1]], "count_include_pad": [1]}),
     "GlobalAveragePool": (1, {}),
     "Relu": (1, {}),
@@ -125,11 +125,8 @@ def graph(draw: Any, depth: int = 0) -> Any:
     if depth == 0 and draw(st.integers(0, 9)) == 0:
         inner, more, last = draw(graph(depth=1))
         body = helper.make_graph(inner, "branch", [], [helper.make_tensor_value_info(last[-1], 1, None)], more)
-        nodes.append(
-            helper.make_node(
-                "If", [draw(st.sampled_from(names + constants))], ["branched"], then_branch=body, else_branch=body
-            )
-        )
+        condition = draw(st.sampled_from(names + constants))
+        nodes.append(helper.make_node("If", [condition], ["branched"], then_branch=body, else_branch=body))
         names.append("branched")
     return nodes, weights, names
 
