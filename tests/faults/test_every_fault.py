@@ -9,7 +9,7 @@ PAGE = HERE.parents[1] / "docs" / "reliability.md"
 FAULTS = range(1, 61)
 
 
-def tests():
+def numbered():
     """{number: names of its tests}."""
     found: dict[int, list[str]] = {}
     for file in sorted(HERE.glob("test_*.py")):
@@ -20,7 +20,7 @@ def tests():
 
 
 def test_every_fault_has_a_test():
-    assert sorted(tests()) == list(FAULTS)
+    assert sorted(numbered()) == list(FAULTS)
 
 
 def test_every_fault_has_a_line_in_the_page():

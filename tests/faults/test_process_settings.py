@@ -47,7 +47,6 @@ def test_53_a_complete_run_is_left_alone(case):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.xfail(strict=True, reason="a complete run that cannot be written is refused by run")
 def test_53_a_complete_run_that_is_read_only(case, monkeypatch):
     """By a system that refuses, since the tests may run as one who can write anywhere."""
     before = case.contents()
@@ -83,7 +82,9 @@ def test_54_another_batch_size_or_number_of_threads(case, tmp_path, changed):
 @pytest.mark.parametrize(("schema", "said"), [(0, "older version"), (99, "newer version")])
 def test_55_another_schema(case, schema, said):
     file = case.out / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": schema}))
+    document = json.loads(file.read_text())
+    del document["checksum"]  # as that version would have written it, for all that is known
+    file.write_text(json.dumps({**document, "schema": schema}))
     for command in (["summary", case.out], case.command(), ["report", case.out]):
         refused(call(*command), 4, file, said)
 
@@ -123,7 +124,6 @@ def test_57_a_closed_pipe_is_quiet(case):
     assert closed("--help") == (0, "")
 
 
-@pytest.mark.xfail(strict=True, reason="the code of a closed pipe takes the place of the verdict's")
 @pytest.mark.parametrize(("command", "code"), [("gate", 3), ("verify", 5)])
 def test_57_a_closed_pipe_changes_no_verdict(case, command, code):
     if command == "verify":
@@ -132,7 +132,6 @@ def test_57_a_closed_pipe_changes_no_verdict(case, command, code):
     assert closed(command, case.out, *conditions)[0] == code
 
 
-@pytest.mark.xfail(strict=True, reason="an error that stderr cannot take becomes exit code 1")
 def test_57_a_full_stderr_changes_no_code(case):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(

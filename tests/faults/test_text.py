@@ -129,7 +129,6 @@ def test_36_what_commands_a_terminal_is_replaced(said, hostile, tmp_path):
     assert harmless(done.err)
 
 
-@pytest.mark.xfail(strict=True, reason="a control character in a number of GTSRB's table ends in a ValueError")
 def test_36_a_control_character_in_a_cell_of_gtsrbs_table(tmp_path):
     case = Case(tmp_path)
     table = case.images / "GT-final.csv"
@@ -213,7 +212,6 @@ def test_40_no_cell_is_a_formula(said, run, tmp_path):
     assert all(map(harmless, found))
 
 
-@pytest.mark.xfail(strict=True, reason="a cell that begins with a space or a full-width sign is not quoted")
 @pytest.mark.parametrize("name", [" =1+1.png", "\uff1d1+1.png"])
 def test_40_nor_after_a_space_or_in_full_width(said, run, tmp_path, name):
     assert name not in set(cells(run, tmp_path))
