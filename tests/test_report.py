@@ -520,7 +520,7 @@ def test_damage_that_shows_late_is_said(folder, capsys, monkeypatch, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
     flip(tmp_path / "run", "isotropy_score")
     code, _, err = call(capsys, "report", tmp_path / "run", "--out", tmp_path / "out")
-    assert code == 5 and "results.nc: damaged" in err and "analyzer verify" in err
+    assert code == 5 and "results.nc: damaged" in err and "verify with --mend" in err
 
 
 def test_labels_tell_runs_apart():

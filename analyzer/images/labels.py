@@ -178,9 +178,10 @@ def _rows(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, list[
 
 
 def _integer(cell: str, name: str, where: str) -> int:
-    if not _INDEX.fullmatch(cell.strip()):
+    number = cell.strip(" \t")  # no more: all white space would take the control characters U+001C to U+001F along
+    if not _INDEX.fullmatch(number):
         raise InputError(f"{where}: {name} must be an integer from 0, not {cell!r:.80}")
-    return int(cell.strip())  # `int` by itself leaves the separators U+001C to U+001F
+    return int(number)
 
 
 def _escaped(name: str) -> str:

@@ -44,7 +44,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = Path(path) / MANIFEST
     in_results = (Path(path) / RESULTS).is_file()
-    again = f"`analyzer verify {path} --mend` rebuilds it from {RESULTS}"
+    again = f"verify with `mend` rebuilds it from {RESULTS}"
     try:
         manifest = files.read_json(file)
     except FileNotFoundError:

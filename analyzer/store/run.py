@@ -176,7 +176,7 @@ class Run:
         if fault := results.results_fault(self.path):
             raise IncompleteError(
                 f"{self.path / RESULTS}: damaged: {fault}\n"
-                f"run the same command again, or `analyzer verify {self.path} --mend`: it is written anew"
+                "run the same command again, or verify with `mend`: it is written anew"
             )
 
     def _damaged(self, fault: str) -> IncompleteError:
