@@ -10,10 +10,23 @@ import xarray as xr
 
 from analyzer import store
 from analyzer.store import schema
+from analyzer.store.status import Outcome
 
 COORDINATES = {"radius": [0.5, 1.0], "trial": 3, "layer": ["fc2", "/pool/ü"]}
-IDENTITY = {"model": "ab" * 32, "seed": 0, "norm": "linf", "limit": 4, "images": {"rule": "all"}}
-CONTEXT = {"model": "net.onnx", "provider": "cpu", "precision": "float32", "threads": 2}
+IDENTITY = {
+    "model": "ab" * 32, "card": "cd" * 32, "labels": None, "radii": [0.5, 1.0], "trials": 3, "limit": 4,
+    "min_confidence": 0.99, "norm": "linf", "clip": False, "round": False, "seed": 0, "measures": ["isotropy"],
+    "layers": ["fc2", "/pool/ü"], "permutations": 19,
+}  # fmt: skip
+CONTEXT = {
+    "model": "net.onnx", "images": "images", "card": "net.toml", "provider": "cpu", "device": "CPU",
+    "precision": "float32", "batch_size": 8, "feature": "fc2", "threads": 2, "classes": 3, "pixel_shape": [3, 4, 4],
+    "notes": [], "versions": {}, "platform": "Linux",
+}  # fmt: skip
+IMAGES = {"asked": 4, "bad_images": []} | dict.fromkeys(
+    ["found", "read", "bad", "wrong", "below_confidence", "non_finite", "duplicate", "eligible", "selected", "finished",
+     "measured", "unreadable", "unlabelled", "calibration"], 0,
+)  # fmt: skip
 IDS = ["a.png", "../../x.png", "ü/\u202etxt.png", "é" * 150, "CON", "=1+1", "[/b]<script>", "d\\udcff.png"]
 
 
@@ -22,7 +35,12 @@ def summarise(dataset: xr.Dataset) -> dict:
     value = {"value": float("nan"), "low": np.float64(0.5), "high": float("inf"), "n": dataset.sizes["image"]}
     manifest = json.loads(dataset.attrs["manifest"])
     protocol = {key: value for key, value in manifest["identity"].items() if key not in ("model", "card")}
-    run = {"model": manifest["context"]["model"], "images": {}, "protocol": protocol, "context": manifest["context"]}
+    run = {
+        "model": manifest["context"]["model"],
+        "images": IMAGES,
+        "protocol": protocol,
+        "context": manifest["context"],
+    }
     return {"schema": 1, "run": run, "sentences": [], "warnings": [], "isotropy_range_median@1": value}
 
 
@@ -39,7 +57,11 @@ def entries(count: int) -> list[dict]:
 
 def calibration(count: int = 4, **more: object) -> dict:
     ranges = {"input_range": 255.0, "feature_range": {"fc2": 10.0, "/pool/ü": 4.0}}
-    return {**ranges, "limit": count, "selected": entries(count), **more}
+    seen = {"minimum": {}, "maximum": {}, "calibration_images": count, "found": count, "unlabelled": 0}
+    counts = dict.fromkeys(Outcome, 0) | {Outcome.GOOD: count}
+    candidates = [{"id": entry["id"], "outcome": Outcome.GOOD} for entry in entries(count)]
+    chosen = {"counts": counts, "candidates": candidates, "limit": count, "selected": entries(count)}
+    return {**ranges, **seen, **chosen, **more}
 
 
 def arrays(number: int, coordinates: dict = COORDINATES) -> dict[str, np.ndarray]:

@@ -138,11 +138,18 @@ def test_the_summary_has_null_for_nan(tmp_path: Path) -> None:
     ("change", "said"),
     [
         *((lambda d, key=key: d["run"].pop(key), f"run.{key} is missing") for key in ("model", "images", "context")),
-        (lambda d: d["run"].update(protocol=[]), "run.protocol is missing"),
-        (lambda d: d.pop("warnings"), "sentences or warnings are missing"),
-        (lambda d: d["isotropy_range_median@1"].update(value="1"), "'isotropy_range_median@1' is no estimate"),
-        (lambda d: d["isotropy_range_median@1"].update(low=True), "'isotropy_range_median@1' is no estimate"),
-        (lambda d: d["isotropy_range_median@1"].pop("n"), "'isotropy_range_median@1' is no estimate"),
+        (lambda d: d["run"].update(protocol=[]), "run.protocol must be a JSON object, not"),
+        (lambda d: d.pop("warnings"), "warnings is missing"),
+        (
+            lambda d: d["isotropy_range_median@1"].update(value="1"),
+            "median@1.value must be a finite number or null, not '1'",
+        ),
+        (
+            lambda d: d["isotropy_range_median@1"].update(low=True),
+            "median@1.low must be a finite number or null",
+        ),
+        (lambda d: d["isotropy_range_median@1"].pop("n"), "isotropy_range_median@1.n is missing"),
+        (lambda d: d["run"]["images"].pop("read"), "run.images.read is missing"),
         (lambda d: d["run"].update(model="other.onnx"), "of another model or protocol"),
         (lambda d: d["run"]["protocol"].update(seed=1), "of another model or protocol"),
     ],

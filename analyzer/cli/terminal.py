@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from analyzer.measures import Number
     from analyzer.measures import Table as Declared
     from analyzer.store import State
+    from analyzer.store.documents import ImageCounts
     from analyzer.study import Progress
-    from analyzer.summary import ImageCounts
 
 LINE_EVERY = 30.0
 SHOWN = 5  # unreadable images named on the screen

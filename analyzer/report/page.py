@@ -11,7 +11,7 @@ from analyzer.report.caveats import caveats
 from analyzer.report.html import Html, items, joined, tag
 from analyzer.report.load import Loaded
 from analyzer.report.style import CSS
-from analyzer.summary import ImageCounts
+from analyzer.store.documents import ImageCounts
 from analyzer.verdicts.claims import Claim
 
 SENTENCES = 12  # shown of a run; with many layers there are two for each

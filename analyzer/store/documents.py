@@ -1,6 +1,6 @@
 """The JSON documents of a run, by their keys."""
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Coordinates(TypedDict):
@@ -119,3 +119,58 @@ class Calibration(TypedDict):
     notes: NotRequired[list[str]]
     input_grid: NotRequired[InputGrid]
     scores_in_unit_range: NotRequired[bool]
+
+
+class BadImage(TypedDict):
+    """An image that could not be read."""
+
+    id: str
+    reason: str
+
+
+class ImageCounts(TypedDict):
+    """How many images were found, read, left out and why, measured."""
+
+    asked: int | None
+    found: int
+    read: int
+    bad: int
+    bad_images: list[BadImage]
+    wrong: int
+    below_confidence: int
+    non_finite: int
+    duplicate: int
+    eligible: int
+    selected: int
+    finished: int
+    measured: int
+    unreadable: int
+    unlabelled: int
+    calibration: int
+
+
+class About(TypedDict):
+    """What a summary is of: its key "run"."""
+
+    model: str
+    images: ImageCounts
+    protocol: dict[str, Any]
+    context: Context
+
+
+class Summary(TypedDict):
+    """What summary.json has beside the numbers, each of which is an `Entry` under its own name."""
+
+    schema: int
+    run: About
+    sentences: list[str]
+    warnings: list[str]
+
+
+class Entry(TypedDict):
+    """A number of summary.json: a statistic over n images with its 95 % interval; null where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int

@@ -11,47 +11,38 @@ _LARGEST = sys.float_info.max
 _MOST = 2**64  # what any integer of a run stays below
 
 
-def fault(value: object, kind: Any, name: str = "", *, partial: bool = False) -> str:
-    """What is wrong with a JSON value where `kind` is declared, naming the key as in radii[0]; empty if nothing.
-
-    partial: whether keys of `value` itself, though not of what is in it, may be missing.
-    """
-    return next(_faults(value, kind, name, partial), "")
+def fault(value: object, kind: Any, name: str = "") -> str:
+    """What is wrong with a JSON value where `kind` is declared, naming the key as in radii[0]; empty if nothing."""
+    return next(_faults(value, kind, name), "")
 
 
-def missing(document: dict[str, Any], kind: Any, name: str = "") -> str:
-    """The first key that a TypedDict requires and `document` lacks, as `fault` writes it; empty where there is none."""
-    lacks = sorted(kind.__required_keys__ - document.keys())
-    return f"{_dotted(name, lacks[0])} is missing" if lacks else ""
-
-
-def _faults(value: object, kind: Any, name: str, partial: bool) -> Iterator[str]:
+def _faults(value: object, kind: Any, name: str) -> Iterator[str]:
     if is_typeddict(kind):
         if not isinstance(value, dict):
             yield f"{name or 'the document'} must be a JSON object, not {value!r:.60}"
             return
         for key, inner in _hints(kind).items():
             if key in value:
-                yield from _faults(value[key], inner, _dotted(name, key), False)
-        if not partial and (lacking := missing(value, kind, name)):
-            yield lacking
+                yield from _faults(value[key], inner, _dotted(name, key))
+        if lacks := sorted(kind.__required_keys__ - value.keys()):
+            yield f"{_dotted(name, lacks[0])} is missing"
         return
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        if not any(next(_faults(value, option, name, False), "") == "" for option in inside):
+        if not any(next(_faults(value, option, name), "") == "" for option in inside):
             yield f"{name} must be {' or '.join(_NAMES.get(option, 'a list') for option in inside)}, not {value!r:.60}"
     elif origin is list:
         if not isinstance(value, list):
             yield f"{name} must be a list, not {value!r:.60}"
             return
         for number, item in enumerate(value):
-            yield from _faults(item, inside[0], f"{name}[{number}]", False)
+            yield from _faults(item, inside[0], f"{name}[{number}]")
     elif origin is dict:
         if not isinstance(value, dict):
             yield f"{name} must be a JSON object, not {value!r:.60}"
             return
         for key, item in value.items():
-            yield from _faults(item, inside[1], f"{name}.{key:.80}", False)
+            yield from _faults(item, inside[1], f"{name}.{key:.80}")
     elif kind in _NAMES and not _is(value, kind):
         yield f"{name} must be {_NAMES[kind]}, not {value!r:.60}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.store import checksums, files, kinds, schema
+from analyzer.store import checksums, files, schema
 from analyzer.store.documents import Calibration, Coordinates, Manifest
 from analyzer.store.validation import check_calibration, manifest_fault
 
@@ -80,8 +80,6 @@ def read_calibration(path: Path, coordinates: Coordinates) -> Calibration | None
     try:
         calibration = files.read_json(file)
         check_calibration(calibration, coordinates)
-        if fault := ("" if checksums.is_sealed(calibration) else kinds.missing(calibration, Calibration)):
-            raise ValueError(fault)
     except FileNotFoundError:
         return None
     except ValueError as e:
@@ -112,8 +110,7 @@ def has_results(path: Path) -> bool:
 
 def covers_limit(calibration: Calibration, manifest: Manifest) -> bool:
     """Whether the selection was made under the run's present limit, which may have grown since."""
-    limit = manifest["identity"].get("limit")
-    return bool(calibration.get("limit", limit) == limit)
+    return calibration["limit"] == manifest["identity"]["limit"]
 
 
 def differences(old: object, new: object, name: str = "") -> dict[str, list[Any]]:

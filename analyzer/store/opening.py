@@ -13,6 +13,7 @@ from analyzer.store import manifest as manifests
 from analyzer.store.documents import Manifest
 from analyzer.store.manifest import CALIBRATION, LOCK, MANIFEST, RESULTS, SUMMARY, has_results
 from analyzer.store.run import Run
+from analyzer.store.validation import settings_fault
 from analyzer.store.writer import Store, text_of
 
 
@@ -76,7 +77,7 @@ def open_store(
     path = Path(path)
     check_writable(path)
     wanted = json.loads(files.to_json({"identity": identity, "context": context, "coordinates": coordinates}))
-    if fault := schema.coordinate_fault(wanted["coordinates"]):
+    if fault := settings_fault(wanted):
         raise UsageError(f"{path}: {fault}")
     try:
         path.mkdir(parents=True, exist_ok=True)

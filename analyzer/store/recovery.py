@@ -36,10 +36,8 @@ def documents_within(run: Path) -> Within:
     nothing = Within(None, None, False)
     if not (run / RESULTS).is_file():
         return nothing
-    import h5netcdf
-
     try:
-        with h5netcdf.File(run / RESULTS, "r", decode_vlen_strings=True) as stored:
+        with results.opened(run / RESULTS) as stored:
             manifest, calibration = (json.loads(stored.attrs[name]) for name in ("manifest", "calibration"))
     except Exception:  # a damaged HDF5 file raises anything
         return nothing
@@ -106,9 +104,7 @@ def restore_units(run: Path, manifest: Manifest, calibration: Calibration) -> No
     lost = [n for n, image in enumerate(images) if units.read_if_whole(run, image.key, coordinates) is None]
     if not lost or not (run / RESULTS).is_file() or results.results_fault(run):
         return
-    import h5netcdf
-
-    with h5netcdf.File(run / RESULTS, "r", decode_vlen_strings=True) as stored:
+    with results.opened(run / RESULTS) as stored:
         if documents_within(run).calibration == calibration and list(stored.variables["image"][...]) == _ids(images):
             for number in lost:
                 key = images[number].key

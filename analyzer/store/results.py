@@ -174,6 +174,7 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
     """
     import xarray
 
+    quiet_when_half_open()
     try:
         dataset = xarray.open_dataset(file, engine="h5netcdf", cache=derive, driver_kwds=_UNCACHED)
         if not derive:
@@ -187,6 +188,25 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
         raise IncompleteError(
             f"{file}: damaged: {brief(e)}\nrun the same command again: it is written anew from the units"
         ) from e
+
+
+def opened(file: Path) -> Any:
+    """The file itself, as h5netcdf gives it; close it, or use it with `with`. A damaged file raises anything."""
+    import h5netcdf
+
+    quiet_when_half_open()
+    return h5netcdf.File(file, "r", decode_vlen_strings=True)
+
+
+def quiet_when_half_open() -> None:
+    """Keep a file that could not be opened from a traceback on stderr when it is collected.
+
+    h5netcdf's `close`, which is also its `__del__`, asks for what `__init__` sets after the reading that can fail.
+    """
+    import h5netcdf
+
+    if not hasattr(h5netcdf.File, "_writable"):
+        h5netcdf.File._writable = False
 
 
 def brief(error: Exception) -> str:

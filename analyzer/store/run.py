@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analyzer import card as cards
 from analyzer.errors import AnalyzerError, IncompleteError, InputError
@@ -77,19 +77,13 @@ class Run:
 
     @property
     def identity(self) -> documents.Identity:
-        """What decides its numbers. Raises InputError naming a key that it lacks."""
-        return cast(documents.Identity, self._with_all_keys("identity", documents.Identity))
+        """What decides its numbers."""
+        return self.manifest["identity"]
 
     @property
     def context(self) -> documents.Context:
-        """What it ran on. Raises InputError naming a key that it lacks."""
-        return cast(documents.Context, self._with_all_keys("context", documents.Context))
-
-    def _with_all_keys(self, part: str, kind: Any) -> dict[str, Any]:
-        document: dict[str, Any] = self.manifest[part]  # type: ignore[literal-required]
-        if lacking := kinds.missing(document, kind, part):
-            raise InputError(f"{self.path / manifest.MANIFEST}: damaged: {lacking}\nbring it back from a copy")
-        return document
+        """What it ran on."""
+        return self.manifest["context"]
 
     @property
     def coordinates(self) -> documents.Coordinates:
@@ -237,24 +231,15 @@ class Run:
 
 def _summary_fault(document: Mapping[str, Any], of: documents.Manifest) -> str:
     """What is wrong with a summary of the run that the manifest `of` describes; empty where nothing is."""
-    run = document.get("run")
-    if not isinstance(run, dict) or document.get("schema") != SCHEMA:
+    if document.get("schema") != SCHEMA:
         return "it is no summary of this version"
-    kinds = {"model": str, "images": dict, "protocol": dict, "context": dict}
-    if missing := [key for key, kind in kinds.items() if not isinstance(run.get(key), kind)]:
-        return f"run.{missing[0]} is missing"
-    if not all(isinstance(document.get(key), list) for key in ("sentences", "warnings")):
-        return "sentences or warnings are missing"
-    identity = {key: value for key, value in of["identity"].items() if key not in ("model", "card")}
-    if run["model"] != of["context"].get("model") or run["protocol"] != identity:
-        return "it is of another model or protocol than manifest.json"
+    if fault := kinds.fault(document, documents.Summary):
+        return fault
     for name, entry in document.items():
-        if name not in ("schema", "run", "sentences", "warnings") and not _is_estimate(entry):
-            return f"{name[:80]!a} is no estimate"
+        if name not in documents.Summary.__annotations__ and (fault := kinds.fault(entry, documents.Entry, name[:80])):
+            return fault
+    run: documents.About = document["run"]
+    identity = {key: value for key, value in of["identity"].items() if key not in ("model", "card")}
+    if run["model"] != of["context"]["model"] or run["protocol"] != identity:
+        return "it is of another model or protocol than manifest.json"
     return ""
-
-
-def _is_estimate(entry: object) -> bool:
-    if not isinstance(entry, dict) or entry.keys() != {"value", "low", "high", "n"} or type(entry["n"]) is not int:
-        return False
-    return all(entry[key] is None or type(entry[key]) in (int, float) for key in ("value", "low", "high"))

@@ -137,10 +137,8 @@ def _units(
 def _results(path: Path, manifest: Manifest, calibration: Calibration, fault: str) -> Iterator[Problem]:
     """What is wrong with results.nc; `fault`: what its checksum says."""
     file = path / RESULTS
-    import h5netcdf
-
     try:
-        with h5netcdf.File(file, "r", decode_vlen_strings=True) as stored:
+        with results.opened(file) as stored:
             what = _difference(stored, path, manifest, calibration)
     except Exception as e:  # a damaged HDF5 file raises anything
         what = f"damaged: {results.brief(e)}"

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from analyzer.errors import IncompleteError
 from analyzer.measures import NUMBERS, tables_of
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
-from analyzer.store.documents import Calibration, Context
+from analyzer.store.documents import About, Calibration, ImageCounts
 from analyzer.store.files import plain
 from analyzer.summary import reach
 from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_labels, radius_text
@@ -28,7 +28,6 @@ from analyzer.summary.warnings import warnings
 
 __all__ = [
     "SCHEMA",
-    "ImageCounts",
     "by_radius",
     "estimates",
     "layer_suffix",
@@ -45,43 +44,6 @@ __all__ = [
 ]
 
 SCHEMA = 1
-
-
-class BadImage(TypedDict):
-    """An image that could not be read."""
-
-    id: str
-    reason: str
-
-
-class ImageCounts(TypedDict):
-    """How many images were found, read, left out and why, measured."""
-
-    asked: int | None
-    found: int
-    read: int
-    bad: int
-    bad_images: list[BadImage]
-    wrong: int
-    below_confidence: int
-    non_finite: int
-    duplicate: int
-    eligible: int
-    selected: int
-    finished: int
-    measured: int
-    unreadable: int
-    unlabelled: int
-    calibration: int
-
-
-class About(TypedDict):
-    """What a summary is of: its key "run"."""
-
-    model: str
-    images: ImageCounts
-    protocol: dict[str, Any]
-    context: Context
 
 
 def summarise(dataset: Any) -> dict[str, Any]:

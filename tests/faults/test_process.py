@@ -1,16 +1,20 @@
 """Faults 45 to 51: processes that end, disks that are full or lie, two writers. One test a fault, by its number."""
 
 import errno
+import gc
+import json
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 from command_line import Case, apart, call, environment, flip, refused, words, worked
 
 from analyzer import study
+from analyzer.store import checksums, verify
 
 
 @pytest.fixture
@@ -180,6 +184,41 @@ def test_50_a_changed_digit_in_the_calibration_is_found_where_it_is(measured):
     assert f"{measured.out / 'results.nc'}: " not in done.out
     assert call(*measured.command()).code == 0
     assert measured.contents() == before
+
+
+def test_50_results_that_cannot_be_opened_leave_no_traceback(measured, monkeypatch):
+    """Not even that of a file object that was made by half, which complains when it is collected."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    file, whole = measured.out / "results.nc", (measured.out / "results.nc").read_bytes()
+    for place in range(0, 2000, 125):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        verify(measured.out)
+        gc.collect()
+    assert ignored == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("manifest.json", "identity", {}),
+        ("manifest.json", "context", {}),
+        ("calibration.json", "counts", {}),
+        ("calibration.json", "candidates", [5]),
+        ("calibration.json", "calibration_images", "x"),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_50_a_document_with_values_of_wrong_types(measured, name, key, value, sealed):
+    """Of a run without results, whose summary is made from these; `sealed`: with a checksum that agrees."""
+    file = measured.out / name
+    document = {**json.loads(file.read_text()), key: value}
+    file.write_text(json.dumps(checksums.sealed(document) if sealed else document))
+    for gone in ("results.nc", "summary.json"):
+        (measured.out / gone).unlink()
+    done = call("summary", measured.out)
+    assert done.code in (4, 5), done
+    assert str(file) in done.err
 
 
 DAMAGES = ("empty", "zeroed", "halved", "digit")

@@ -33,6 +33,7 @@ from analyzer.card import Resize  # noqa: E402
 from analyzer.errors import AnalyzerError, InputError  # noqa: E402
 from analyzer.graph import child  # noqa: E402
 from analyzer.session import Session  # noqa: E402
+from analyzer.store import checksums  # noqa: E402
 from analyzer.verdicts import gate  # noqa: E402
 
 SECONDS = 20
@@ -102,24 +103,39 @@ def measured() -> Path:
 
 
 def run_files() -> "st.SearchStrategy[Any]":
-    """(name of a file of a run, its new content)."""
+    """(name of a file of a run, its new content, whether results and summary are gone, so that documents are used)."""
     import json
 
     whole = {name: json.loads((measured() / "out" / name).read_text()) for name in RUN_FILES}
     changed = [st.tuples(st.just(name), documents.mutated(whole[name])) for name in RUN_FILES]
+    forged = [st.tuples(st.just(name), documents.mutated(whole[name]).map(resealed)) for name in RUN_FILES]
     binary = ["results.nc", *(f"units/{path.name}" for path in sorted((measured() / "out" / "units").iterdir()))]
     damaged = st.sampled_from(binary).flatmap(
         lambda name: st.tuples(st.just(name), documents.damaged((measured() / "out" / name).read_bytes()))
     )
-    return st.one_of(*changed, damaged)
+    return st.tuples(st.one_of(*changed, *forged, damaged), st.booleans()).map(lambda pair: (*pair[0], pair[1]))
 
 
-def run(given: tuple[str, bytes], folder: Path) -> None:
+def resealed(text: bytes) -> bytes:
+    """A document with a checksum that agrees with what it has become, so that what is behind the checksum is read."""
+    import json
+
+    try:
+        return json.dumps(checksums.sealed(json.loads(text))).encode("utf-8", "surrogatepass")
+    except (ValueError, TypeError, UnicodeError):
+        return text
+
+
+def run(given: tuple[str, bytes, bool], folder: Path) -> None:
     """A run with one strange file, under everything that reads one."""
+    name, data, alone = given
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(measured() / "out", out)
-    (out / given[0]).write_bytes(given[1])
+    if alone:
+        for file in ("results.nc", "summary.json"):
+            (out / file).unlink()
+    (out / name).write_bytes(data)
 
     def read() -> None:
         with store.open_run(out) as dataset:
