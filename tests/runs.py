@@ -7,6 +7,11 @@ import numpy as np
 from PIL import Image
 
 from analyzer import open_run, study
+from analyzer.cli import main
+
+SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
+SMALL += ["--provider", "cpu", "--batch-size", "8"]
+"""Options of `analyzer run` for a small protocol that takes every image."""
 
 
 def write_images(folder: Path, count: int, size: int | tuple[int, int] = 16, seed: int = 0) -> list[Path]:
@@ -45,3 +50,13 @@ def flip(run: Path, variable: str) -> None:
     data = bytearray(file.read_bytes())
     data[chunk.byte_offset + chunk.size // 2] ^= 4
     file.write_bytes(data)
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout, stderr of one command, in this process; the code is None where it does not exit."""
+    code = None
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    return code, *capsys.readouterr()

@@ -12,22 +12,12 @@ import jsonschema
 import pytest
 import runs
 from rich.console import Console
+from runs import SMALL, call
 
 from analyzer import card as cards
-from analyzer.cli import main, terminal
+from analyzer.cli import terminal
 from analyzer.store import checksums
 from analyzer.study import Progress
-
-SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
-SMALL += ["--provider", "cpu", "--batch-size", "8"]
-
-
-def call(capsys, *arguments):
-    """Exit code, stdout, stderr of one command, in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import graphs
 import numpy as np
 import pytest
 import runs
+from runs import call
 
 import analyzer.cli.deciding  # noqa: F401
 from analyzer import card as cards
 from analyzer import store, study
 from analyzer.card import Resize
-from analyzer.cli import main
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures import NUMBERS, REGISTRY
 from analyzer.statistics import Estimate
@@ -25,14 +25,6 @@ from analyzer.verdicts.compare.sentences import sentence
 from analyzer.verdicts.pairing import OTHER_RANGES, opened
 
 IMAGES = 12
-
-
-def call(capsys, *arguments):
-    """Exit code, stdout, stderr of one command, in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 @pytest.fixture(scope="module")

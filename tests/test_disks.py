@@ -9,22 +9,12 @@ import disks
 import graphs
 import pytest
 import runs
+import stores
+from runs import SMALL, call
 
 import analyzer
-from analyzer import store
-from analyzer.cli import main
 from analyzer.errors import IncompleteError, UsageError
 from analyzer.store import lock, opening
-
-SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
-SMALL += ["--provider", "cpu", "--batch-size", "8"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 @pytest.fixture
@@ -70,15 +60,11 @@ def test_a_full_disk_is_resumable_wherever_it_shows(tmp_path, monkeypatch, code,
             raise OSError(code, os.strerror(code))
         real(self, *given, **more)
 
-    def opened():
-        coordinates = {"radius": [1.0], "trial": 3, "layer": ["fc"]}
-        return store.open_store(tmp_path / "run", identity={}, context={}, coordinates=coordinates)
-
     monkeypatch.setattr(Path, what, full)
     with pytest.raises(IncompleteError, match="free some space, then run the same command again"):
-        opened()
+        stores.opened(tmp_path / "run")
     monkeypatch.undo()
-    opened().close()
+    stores.opened(tmp_path / "run").close()
 
 
 def test_what_only_looks_like_a_begun_run_is_left_alone(tmp_path):

@@ -7,12 +7,12 @@ import json
 import graphs
 import numpy as np
 import pytest
+from runs import call
 
 import analyzer.cli.drawing  # noqa: F401
 from analyzer import graph
 from analyzer.analyses import frequency
 from analyzer.analyses.frequency import energy
-from analyzer.cli import main
 from analyzer.errors import InputError, UsageError
 from analyzer.graph.kernel import Convolution, first_convolution
 from analyzer.plots import frequency as drawing
@@ -323,16 +323,9 @@ def test_a_network_without_convolution_is_refused(tmp_path):
         first_convolution(path, card=card)
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main(["frequency", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return stopped.value.code or 0, out, err
-
-
 def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
     path, _ = graphs.convnet(tmp_path, layout="NHWC")
-    code, out, _ = call(capsys, path, "--trials", "8", "--out", tmp_path / "f.png")
+    code, out, _ = call(capsys, "frequency", path, "--trials", "8", "--out", tmp_path / "f.png")
     assert code == 0
     assert "node_conv1: 8 filters of 3 x 3, 256 positions" in out
     assert "Folded into its weights: node_nchw" in out
@@ -344,18 +337,18 @@ def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
 def test_without_out_the_picture_is_named_after_the_model(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, _ = graphs.convnet(tmp_path / "model", name="some net")
-    code, out, err = call(capsys, path, "--trials", "4")
+    code, out, err = call(capsys, "frequency", path, "--trials", "4")
     assert code == 0, err
     assert "Wrote some_net_frequency.png and some_net_frequency.svg" in out
     assert {p.name for p in tmp_path.glob("*_frequency.*")} == {"some_net_frequency.png", "some_net_frequency.svg"}
     (tmp_path / "some_net_frequency.png").unlink()
-    assert call(capsys, path, "--trials", "4", "--json")[0] == 0
+    assert call(capsys, "frequency", path, "--trials", "4", "--json")[0] == 0
     assert not (tmp_path / "some_net_frequency.png").exists()
 
 
 def test_the_command_as_json(capsys, tmp_path):
     path, card = graphs.convnet(tmp_path)
-    code, out, _ = call(capsys, path, "--trials", "8", "--seed", "5", "--json")
+    code, out, _ = call(capsys, "frequency", path, "--trials", "8", "--seed", "5", "--json")
     document = json.loads(out)
     responses = frequency.analyse(first_convolution(path, card=card), trials=8, seed=5)
     assert code == 0
@@ -376,7 +369,7 @@ def test_the_command_as_json(capsys, tmp_path):
 def test_bad_requests(capsys, tmp_path, monkeypatch, extra, code, words):
     monkeypatch.chdir(tmp_path)
     path, _ = graphs.convnet(tmp_path)
-    exit_code, out, err = call(capsys, path, *extra)
+    exit_code, out, err = call(capsys, "frequency", path, *extra)
     assert (exit_code, out) == (code, "")
     assert words in err
 

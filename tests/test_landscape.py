@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import runs
+from runs import call
 
 import analyzer.cli.drawing  # noqa: F401
 from analyzer import card as cards
 from analyzer import images
 from analyzer.analyses import landscape
-from analyzer.cli import main
 from analyzer.errors import InputError, UsageError
 from analyzer.measures import lipschitz
 from analyzer.perturbations import deltas
@@ -225,16 +225,11 @@ def test_sizes_out_of_range(tmp_path, image, size):
         landscape.landscape(path, image, provider="cpu", size=size)
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main(["landscape", *map(str, arguments), "--provider", "cpu"])
-    out, err = capsys.readouterr()
-    return stopped.value.code or 0, out, err
-
-
 def test_the_command_draws_and_says_what_it_drew(capsys, tmp_path, image):
     path, _ = boundary_at(tmp_path, image, 0.525)
-    code, out, _ = call(capsys, path, image, "--size", "11", "--out", tmp_path / "l.png")
+    code, out, _ = call(
+        capsys, "landscape", path, image, "--size", "11", "--out", tmp_path / "l.png", "--provider", "cpu"
+    )
     assert code == 0
     assert "image + u" in out and "(1, 0)" in out
     assert "Another class is predicted on" in out
@@ -246,7 +241,7 @@ def test_the_command_draws_and_says_what_it_drew(capsys, tmp_path, image):
 def test_without_out_the_picture_is_named_after_the_image(capsys, tmp_path, image, monkeypatch, name, drawn):
     path, _ = graphs.pixel_mean(tmp_path)
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(capsys, path, image.rename(tmp_path / name), "--size", "3")
+    code, out, err = call(capsys, "landscape", path, image.rename(tmp_path / name), "--size", "3", "--provider", "cpu")
     assert code == 0, err
     assert f"Wrote {drawn}_landscape.png and {drawn}_landscape.svg" in out
     assert Path(f"{drawn}_landscape.png").read_bytes().startswith(b"\x89PNG")
@@ -259,10 +254,10 @@ def test_without_matplotlib_only_json(capsys, tmp_path, image, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with monkeypatch.context() as patched:
         patched.setattr(landscape, "landscape", lambda *_, **__: pytest.fail("computed before the refusal"))
-        code, out, err = call(capsys, path, image)
+        code, out, err = call(capsys, "landscape", path, image, "--provider", "cpu")
     assert (code, out) == (2, "")
     assert "[report]" in err and "--json" in err
-    code, out, err = call(capsys, path, image, "--size", "3", "--json")
+    code, out, err = call(capsys, "landscape", path, image, "--size", "3", "--json", "--provider", "cpu")
     assert code == 0, err
     assert json.loads(out)["size"] == 3
     assert not list(tmp_path.glob("*_landscape.*"))
@@ -273,7 +268,7 @@ def test_the_command_as_json(capsys, tmp_path, image):
     named = tmp_path / "named.json"
     cards.write(graphs.make_card((8, 8), mean=127.5, std=64.0, labels=tuple("abcde")), named)
     arguments = ("--size", "5", "--radius", "3", "--label", "2", "--card", named, "--json")
-    code, out, _ = call(capsys, path, image, *arguments)
+    code, out, _ = call(capsys, "landscape", path, image, *arguments, "--provider", "cpu")
     document = json.loads(out)
     plane = landscape.landscape(path, image, provider="cpu", size=5, radius=3, label=2)
     assert code == 0
@@ -294,7 +289,7 @@ def test_bad_files_are_named(capsys, tmp_path, image):
         ((path, image, "--norm", "l7"), 2, "--norm l7"),
         ((path, image, "--out", tmp_path), 2, ".png"),
     ):
-        exit_code, out, err = call(capsys, *arguments)
+        exit_code, out, err = call(capsys, "landscape", *arguments, "--provider", "cpu")
         assert (exit_code, out) == (code, ""), err
         assert words in err
 

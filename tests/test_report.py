@@ -14,10 +14,10 @@ import graphs
 import numpy as np
 import pytest
 from PIL import Image
-from runs import flip, measure, write_images
+from runs import call, flip, measure, write_images
 
 from analyzer import open_run, perturbations, plots, report, store
-from analyzer.cli import main, reporting, terminal
+from analyzer.cli import reporting, terminal
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.report import caveats, load, tables, worst
 from analyzer.report.html import Html, escaped, items, printable, tag
@@ -527,13 +527,6 @@ def test_labels_tell_runs_apart():
     assert load._labels([("a", "x"), ("b", "x")]) == ["a", "b"]
     assert load._labels([("a", "x"), ("a", "y"), ("b", "x")]) == ["a (x)", "a (y)", "b"]
     assert load._labels([("a", "x"), ("a", "x")]) == ["a (x) 1", "a (x) 2"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 def test_the_command(copied, quick, capsys, tmp_path):

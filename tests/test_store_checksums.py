@@ -9,10 +9,10 @@ from pathlib import Path
 import graphs
 import pytest
 import runs
+from runs import call
 
 import analyzer
 from analyzer import store, study, summary
-from analyzer.cli import main
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.store import checksums, lock
 
@@ -311,13 +311,6 @@ def test_a_folder_in_the_place_of_a_file(run, made, capsys):
 
 
 # the command ----------------------------------------------------------------------------------------------------------
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 def test_verify_mend_says_what_it_did(run, capsys):

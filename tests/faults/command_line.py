@@ -17,8 +17,7 @@ import runs
 from analyzer.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--radii", "1,4", "--trials", "5", "--min-confidence", "0", "--permutations", "19"]
-SMALL += ["--provider", "cpu", "--batch-size", "8", "--threads", "1"]
+SMALL = [*runs.SMALL, "--threads", "1"]
 
 
 class Done(NamedTuple):
