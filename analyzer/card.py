@@ -20,6 +20,7 @@ from analyzer.document import (
     Keys,
     OutputDocument,
     is_finite,
+    refuse_beyond,
     refuse_repeated_keys,
     refuse_unit_range,
 )
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
+_RANGE = (1e-6, 1e6)
+"""Sizes of mean and std, grey levels: beyond, float32 pixels overflow or vanish."""
 KINDS = ("logits", "probabilities", "sigmoid")
 
 
@@ -180,6 +183,8 @@ def parse(document: object, *, where: str = "card") -> Card:
     resize = resizing.parse(Keys(pixels.take("resize", dict), where, "input.resize."), channels=CHANNELS[channels])
     mean = pixels.numbers("mean", CHANNELS[channels])
     std = pixels.numbers("std", CHANNELS[channels], above=0)
+    for key, values in (("input.mean", mean), ("input.std", std)):
+        refuse_beyond(where, key, values, *_RANGE)
     refuse_unit_range(where, mean, std)
     input_name = pixels.take("name", str, None)
     pixels.finish()

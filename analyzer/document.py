@@ -137,19 +137,28 @@ class Keys:
 
 
 def refuse_unit_range(where: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise InputError where mean and std are those of pixels in 0..1: pixels are 0..255 here.
+    """Raise InputError where mean or std are those of pixels in 0..1: pixels are 0..255 here.
 
-    Whole numbers such as 0 and 1 (for pixels as they are) stand for themselves.
+    Whole numbers such as 0 and 1 (for pixels as they are) stand for themselves, and so does a mean of 0 beside a std
+    above 1.
     """
-    if not all(0 <= m <= 1 for m in mean) or not all(s <= 1 for s in std):
+    of_units = all(0 <= m <= 1 for m in mean), all(s <= 1 for s in std)
+    fraction = any(0 < m < 1 for m in mean), any(s < 1 for s in std)
+    if not (of_units[0] and (fraction[0] or fraction[1])) and not (of_units[1] and fraction[1]):
         return
-    if all(m in (0, 1) for m in mean) and all(s == 1 for s in std):
-        return
-    times = [[round(255 * value, 6) for value in values] for values in (mean, std)]
+    given = [list(mean), list(std)]
+    wanted = [[round(255 * v, 6) for v in each] if unit else each for each, unit in zip(given, of_units, strict=True)]
     raise InputError(
-        f"{where}: input.mean {list(mean)} and input.std {list(std)} look like those of pixels in 0..1, but pixels are "
-        f"0..255 here\nset input.mean to {times[0]} and input.std to {times[1]}"
+        f"{where}: input.mean {given[0]} and input.std {given[1]} look like those of pixels in 0..1, but pixels are "
+        f"0..255 here\nset input.mean to {wanted[0]} and input.std to {wanted[1]}"
     )
+
+
+def refuse_beyond(where: str, name: str, values: Sequence[float], low: float, high: float) -> None:
+    """Raise InputError where the size of a value that is not 0 lies outside low..high."""
+    for value in values:
+        if value and not low <= abs(value) <= high:
+            raise InputError(f"{where}: {name} {value:g} is out of range; expected a size of {low:g} to {high:g}")
 
 
 def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -336,6 +336,8 @@ def test_beside(tmp_path):
         ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "input.mean to [127.5, 127.5, 127.5] and input.std to [127.5"),
         ([0, 0, 0], [0.5, 0.5, 0.5], "input.std to [127.5"),
         ([0.485, 0.456, 0.406], [1, 1, 1], "input.mean to [123.675"),
+        ([0.485] * 3, [58.4] * 3, "input.mean to [123.675, 123.675, 123.675] and input.std to [58.4"),
+        ([127.5] * 3, [0.5] * 3, "input.mean to [127.5, 127.5, 127.5] and input.std to [127.5"),
     ],
 )
 def test_mean_and_std_of_pixels_in_0_to_1_are_refused_with_the_right_numbers(mean, std, says):
@@ -348,12 +350,22 @@ def test_mean_and_std_of_pixels_in_0_to_1_are_refused_with_the_right_numbers(mea
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"), [([0, 0, 0], [1, 1, 1]), ([0, 0, 0], [255, 255, 255]), ([1, 0, 1], [2, 1, 1])]
+    ("mean", "std"),
+    [([0, 0, 0], [1, 1, 1]), ([0, 0, 0], [255, 255, 255]), ([1, 0, 1], [2, 1, 1]), ([104, 117, 123], [1] * 3)],
 )
 def test_mean_and_std_of_grey_levels_stay(mean, std):
     document = changed("input.mean", mean)
     document["input"]["std"] = std
     assert cards.parse(document).std == tuple(std)
+
+
+@pytest.mark.parametrize(("key", "value"), [("mean", 1e300), ("mean", -1e7), ("std", 1e-45), ("std", 1e300)])
+def test_mean_and_std_beyond_float32_pixels_are_refused(key, value):
+    document = changed("input.mean", [100.0] * 3)
+    document["input"]["std"] = [50.0] * 3
+    document["input"][key] = [50.0, value, 50.0]
+    with pytest.raises(InputError, match=rf"input\.{key} .* is out of range"):
+        cards.parse(document)
 
 
 def test_a_sigmoid_is_a_kind():
@@ -377,15 +389,15 @@ def valid_cards(draw):
     share = draw(st.floats(0, 1, exclude_min=True)) if kind == "crop_pct" else None
     interpolation = draw(st.sampled_from(cards.INTERPOLATIONS))
     antialias = kind == "none" or interpolation != "bilinear" or draw(st.booleans())
-    others = {"min_size": count - 1, "max_size": count - 1}  # one std above 1: not of pixels in 0..1
-    positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+    # As of grey levels: not of pixels in 0..1, and not beyond what float32 pixels resolve.
+    levels = st.just(0.0) | st.floats(1.5, 1e6) | st.floats(-1e6, -1e-6)
     return cards.Card(
         layout=draw(st.sampled_from(["NCHW", "NHWC"])),
         size=draw(st.tuples(st.integers(1, 2000), st.integers(1, 2000))),
         channels=channels,
         resize=cards.Resize(kind, side, interpolation, pad, share, antialias),
-        mean=tuple(draw(st.lists(finite, min_size=count, max_size=count))),
-        std=(draw(st.floats(min_value=1.5, allow_infinity=False)), *draw(st.lists(positive, **others))),
+        mean=tuple(draw(st.lists(levels, min_size=count, max_size=count))),
+        std=tuple(draw(st.lists(st.floats(1.5, 1e6), min_size=count, max_size=count))),
         kind=draw(st.sampled_from(cards.KINDS)),
         input_name=draw(st.none() | text),
         output_name=draw(st.none() | text),

@@ -152,6 +152,60 @@ def test_normalisation_in_training_mode_runs_in_inference_form(tmp_path, images,
     assert any("training mode" in note for note in shown.notes)
 
 
+def dropping(folder, mode, *, mask=""):
+    """The head with a Dropout of its logits; mode: the third input, "" where there is none."""
+    constants = {"ratio": np.float32(0.5), "yes": np.bool_(True), "no": np.bool_(False)}
+    nodes = [node("Dropout", f"l ratio {mode}".strip(), f"dropped {mask}".strip()), node("Identity", "dropped", "y")]
+    return quantised.head(folder, f"drop_{mode}", nodes, constants, 5, kind="logits")
+
+
+@pytest.mark.parametrize("mode", ["yes", "no", ""])
+def test_dropout_in_training_mode_runs_in_inference_form(tmp_path, images, mode):
+    plain = quantised.head(tmp_path / "plain", "plain", [node("Identity", "l", "y")], {}, 5, kind="logits")[0]
+    model, card = dropping(tmp_path, mode)
+    found = [runs.measure(m, images, tmp_path / name, layers=("f",)) for m, name in ((plain, "a"), (model, "b"))]
+    np.testing.assert_array_equal(*(each.isotropy_log_odds.values for each in found))
+    notes = graph.prepare(model, card=card).notes
+    assert any("1 Dropout (dropped) in training mode" in note for note in notes) == (mode == "yes")
+
+
+def test_a_dropout_whose_mask_is_read_is_refused(tmp_path):
+    model, card = dropping(tmp_path, "yes", mask="mask")
+
+    def change(proto):
+        del proto.graph.node[-1]
+        proto.graph.node.append(node("Where", "mask dropped dropped", "y"))
+
+    graphs.edit(model, change)
+    with pytest.raises(InputError, match=r"Dropout 'dropped' is in training mode and its mask 'mask' is read"):
+        graph.prepare(model, card=card)
+
+
+def test_a_class_that_is_ruled_out_by_minus_infinity(tmp_path, images):
+    """Its probability is 0, and the others are what they are without it."""
+    never = np.array([0, 0, -np.inf, 0, 0], np.float32)
+    nodes = [node("Add", "l never", "m"), node("Softmax", "m", "y", axis=1)]
+    model, _ = quantised.head(tmp_path, "masked", nodes, {"never": never}, 5, kind="probabilities")
+    keep = np.array([0, 1, 3, 4])
+    rest, _ = quantised.head(
+        tmp_path, "rest", [node("Gather", "l keep", "y", axis=1)], {"keep": keep}, 4, kind="logits"
+    )
+    # The matrix has a column a class: that of the masked class is taken out of `rest`.
+    graphs.edit(rest, lambda proto: _five_columns(proto, model))
+    masked = runs.measure(model, images, tmp_path / "a", layers=("f",))
+    without = runs.measure(rest, images, tmp_path / "b", layers=("f",))
+    np.testing.assert_allclose(masked.isotropy_log_odds, without.isotropy_log_odds, atol=1e-5)
+    np.testing.assert_array_equal(masked.clean_predicted, keep[without.clean_predicted])
+
+
+def _five_columns(proto, model):
+    """Give `proto` the matrix of another head."""
+    import onnx
+
+    (matrix,) = (t for t in onnx.load(model).graph.initializer if t.name == "W")
+    next(t for t in proto.graph.initializer if t.name == "W").CopyFrom(matrix)
+
+
 def test_batch_statistics_that_are_read_are_refused(tmp_path):
     model, card = normalising(tmp_path, opset=17, training=True)
 

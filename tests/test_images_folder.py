@@ -193,6 +193,46 @@ def test_csv_names_indices_and_images_left_out(folder):
     assert from_csv(folder, text) == [("a.png", 2), ("b.png", 3), ("e.png", 4), ("sub/c.png", 0)]
 
 
+NUMBERED = card(labels=("1", "2", "3", "4", "5"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [
+        (["0", "1", "4"], [0, 1, 4]),  # "0" is no name, so all are indices
+        (["1", "2", "5"], [0, 1, 4]),  # class 5 is out of range, so all are names
+        (["5", "5", "5"], [4, 4, 4]),
+    ],
+)
+def test_csv_of_numbers_where_the_card_names_classes_by_numbers_is_read_in_one_way(folder, cells, classes):
+    put(folder, "a.png", "b.png", "c.png")
+    rows = "".join(f"{name}.png,{cell}\n" for name, cell in zip("abc", cells, strict=True))
+    found = from_csv(folder, f"file,label\n{rows}", card=NUMBERED)
+    assert found == [(f"{name}.png", label) for name, label in zip("abc", classes, strict=True)]
+
+
+@pytest.mark.parametrize("cells", [["1", "2", "3"], ["0", "5", "1"]])
+def test_csv_of_numbers_that_can_be_read_in_two_ways_is_refused(folder, cells):
+    put(folder, "a.png", "b.png", "c.png")
+    rows = "".join(f"{name}.png,{cell}\n" for name, cell in zip("abc", cells, strict=True))
+    with pytest.raises(InputError, match=r"label '1' is both the index of class 1 and the card's name of class 0"):
+        from_csv(folder, f"file,label\n{rows}", card=NUMBERED)
+
+
+def test_csv_of_numbers_that_mean_the_same_as_names_and_as_indices(folder):
+    put(folder, "a.png", "b.png")
+    numbered = card(labels=("0", "1", "2"))
+    assert from_csv(folder, "file,label\na.png,2\nb.png,1\n", card=numbered) == [("a.png", 2), ("b.png", 1)]
+
+
+def test_a_run_among_the_images_is_left_out_and_counted(folder):
+    put(folder, "a.png", "out/figures/fig1.png", "out/units/x.png", "b/units/c.png", "b/manifest.png")
+    (folder / "out" / "manifest.json").write_text("{}")
+    found = images.find_set(folder, card=CARD)
+    assert [image.id for image in found.images] == ["a.png", "b/manifest.png", "b/units/c.png"]
+    assert "1 run directory left out: out." in found.notes
+
+
 def test_csv_without_labels_in_the_card(folder):
     put(folder, "a.png")
     assert from_csv(folder, "file,label\na.png,41\n", card=CARD) == [("a.png", 41)]

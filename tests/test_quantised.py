@@ -99,6 +99,15 @@ def test_quantised_probabilities_are_taken_within_their_steps(tmp_path, images):
     runs.measure(model, images, tmp_path / "b", **SMALL)
 
 
+@pytest.mark.parametrize("factor", [100.0, -1.0])
+def test_probabilities_in_other_units_are_no_logits(tmp_path, images, factor):
+    """As percentages: their softmax would be measured without a word."""
+    nodes = [graphs.node("Softmax", "l", "p", axis=1), graphs.node("Mul", "p c", "y")]
+    model, _ = quantised.head(tmp_path, "percent", nodes, {"c": np.float32(factor)}, 5, kind="logits")
+    with pytest.raises(InputError, match=rf"the scores of every image add up to {factor:g} and have one sign"):
+        runs.measure(model, images, tmp_path / "run", **SMALL)
+
+
 def _behind_a_clip(model):
     model.graph.node[-1].output[0] = model.graph.node[-1].name = "before"
     model.graph.node.append(graphs.node("Clip", "before", "y"))

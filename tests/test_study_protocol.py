@@ -26,6 +26,7 @@ def test_default_protocol_is_the_papers():
         {"permutations": -1},
         {"permutations": 18},
         {"radii": (1e-5,)},
+        {"radii": (1.0, 1e7)},
         {"seed": -1},
         {"measures": ("isotropi",)},
         {"measures": ()},

@@ -8,6 +8,7 @@ import literal
 import numpy as np
 import pytest
 import runs
+from graphs import node, tensor, value
 from PIL import Image
 from scipy.special import softmax
 
@@ -228,8 +229,8 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
         x, y = (added / calibration["input_range"]).ravel(), (moved / calibration["feature_range"][layer]).ravel()
         for degree, name in ((1, "linear"), (2, "quadratic")):
             fitted = np.polynomial.polynomial.polyfit(x, y, degree)
-            for term, value in zip(("intercept", "slope", "curvature"), fitted, strict=False):
-                expected[f"lipschitz_{name}_{term}/{layer}"] = value
+            for term, number in zip(("intercept", "slope", "curvature"), fitted, strict=False):
+                expected[f"lipschitz_{name}_{term}/{layer}"] = number
     numbers = {
         name: e["value"]
         for name, e in store.Run(tmp_path / "run").read_summary().items()
@@ -266,3 +267,40 @@ def test_probabilities_without_logits(tmp_path, images):
     assert np.isnan(found.isotropy_log_odds).all()
     assert found.log_odds_status.item() == 1
     assert any("round" in w for w in store.Run(tmp_path / "run").read_summary()["warnings"])
+
+
+def test_a_range_within_the_noise_floor_is_called_no_response(tmp_path):
+    """Of a network whose answer is drawn at random, which no rounding explains."""
+    nodes = [
+        node("Flatten", "x", "flat"),
+        node("ReduceMean", "flat", "feature", axes=[1], keepdims=1),
+        node("Gemm", "feature weights", "exact"),
+        node("RandomNormalLike", "exact", "random", scale=0.3),
+        node("Add", "exact random", "logits"),
+    ]
+    ends = [value("x", ["N", 3, 8, 8])], [value("logits", ["N", 2])]
+    weights = [tensor("weights", [[0.001, -0.001]])]
+    model, _ = graphs.save(tmp_path, "random", nodes, *ends, weights, graphs.make_card(feature="feature"))
+    runs.write_images(tmp_path / "images", 6, size=8)
+    runs.measure(model, tmp_path / "images", tmp_path / "run", permutations=0)
+    summary = store.Run(tmp_path / "run").read_summary()
+    assert not any("rounding" in text for text in summary["warnings"])
+    assert any("no response to the noise" in text for text in summary["warnings"])
+    assert "within the noise floor" in next(s for s in summary["sentences"] if s.startswith("Isotropy"))
+
+
+def test_symmetry_of_a_network_that_does_not_answer(tmp_path):
+    model, _ = graphs.constant(tmp_path)
+    runs.write_images(tmp_path / "images", 12, size=8)
+    runs.measure(model, tmp_path / "images", tmp_path / "run", measures=("isotropy", "symmetry"))
+    said = store.Run(tmp_path / "run").read_summary()["sentences"]
+    assert any("fresh noise does not move it either" in sentence for sentence in said)
+
+
+def test_a_radius_beyond_the_range_of_a_pixel_is_said(tmp_path):
+    model, _ = graphs.pixel_mean(tmp_path)
+    runs.write_images(tmp_path / "images", 2, size=8)
+    for norm, said in (("linf", True), ("l2", False)):
+        runs.measure(model, tmp_path / "images", tmp_path / norm, radii=(5.0, 300.0), norm=norm, permutations=0)
+        warned = [w for w in store.Run(tmp_path / norm).read_summary()["warnings"] if w.startswith("Radius 300: more")]
+        assert bool(warned) == said

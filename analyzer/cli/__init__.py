@@ -73,7 +73,9 @@ def _failed(error: Exception, *, debug: bool) -> int:
         traceback.print_exc()
     match error:
         case MemoryError():
-            _print_error(f"error: not enough memory: {error}\nuse fewer --trials, --radii or --layers")
+            _print_error(
+                f"error: not enough memory: {error}\nuse fewer --trials, --radii or --layers, or a smaller --batch-size"
+            )
             return 2
         case AnalyzerError():
             from analyzer.cli.flags import flags

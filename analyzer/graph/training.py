@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from analyzer.errors import InputError
 from analyzer.graph import walk
@@ -11,13 +11,58 @@ _HAS_MODE = 14  # the opset since which an attribute says it; before, more than 
 
 
 def to_inference(model: ModelProto, path: Path) -> tuple[str, ...]:
-    """Bring every BatchNormalization of `model` (local functions inlined) to inference form, in place; returns notes.
+    """Bring every BatchNormalization and Dropout of `model` (local functions inlined) to inference form, in place.
 
-    It then uses the mean and variance that are stored. Raises InputError where something reads the batch's own.
+    The one then uses the mean and variance that are stored, the other leaves out nothing. Returns notes. Raises
+    InputError where something reads the batch's statistics, or what was left out.
     """
-    version = walk.opset(model)
+    return (*_normalisation(model, path), *_dropout(model, path))
+
+
+def _dropout(model: ModelProto, path: Path) -> tuple[str, ...]:
+    """Every Dropout that drops becomes one that does not."""
+    read = _read(model)
+    dropping = [node for node in walk.nodes(model) if node.op_type == "Dropout" and len(node.input) > 2]
+    wanted = {node.input[2] for node in dropping}
+    switches = {t.name: t for t in model.graph.initializer if t.name in wanted}
+    switches |= {
+        node.output[0]: node.attribute[0].t
+        for node in walk.nodes(model)
+        if node.op_type == "Constant" and node.output[0] in wanted and node.attribute[0].name == "value"
+    }
+    changed = []
+    for node in dropping:
+        switch = switches.get(node.input[2])
+        known = switch is not None and switch.data_location != TensorProto.EXTERNAL
+        if not node.input[2] or (known and not numpy_helper.to_array(switch).any()):
+            continue
+        if len(node.output) > 1 and node.output[1] in read:
+            raise InputError(
+                f"{path}: Dropout {node.output[0]!r:.80} is in training mode and its mask {node.output[1]!r:.80} is "
+                "read; export the network in evaluation mode"
+            )
+        del node.input[1:]
+        changed.append(node.output[0])
+    if not changed:
+        return ()
+    return (
+        f"{_few(changed, 'Dropout')} in training mode, where every pass draws at random what is left out: run in "
+        "inference form, which leaves out nothing. Export the network in evaluation mode.",
+    )
+
+
+def _read(model: ModelProto) -> set[str]:
+    """Names of the tensors that something reads."""
     readers = {name for node in walk.nodes(model) for name in walk.reads(node)}
-    readers.update(output.name for output in model.graph.output)
+    return readers | {output.name for output in model.graph.output}
+
+
+def _few(changed: list[str], operator: str) -> str:
+    return f"{len(changed)} {operator} ({', '.join(changed[:3])}{', ...' * (len(changed) > 3)})"
+
+
+def _normalisation(model: ModelProto, path: Path) -> tuple[str, ...]:
+    version, readers = walk.opset(model), _read(model)
     changed = []
     for node in walk.nodes(model):
         if node.op_type != "BatchNormalization" or not _is_training(node, version):
@@ -36,9 +81,8 @@ def to_inference(model: ModelProto, path: Path) -> tuple[str, ...]:
     if not changed:
         return ()
     return (
-        f"{len(changed)} BatchNormalization in training mode ({', '.join(changed[:3])}{', ...' * (len(changed) > 3)}), "
-        "where one image's answer depends on its batch: run in inference form, with the mean and variance that are "
-        "stored. Export the network in evaluation mode.",
+        f"{_few(changed, 'BatchNormalization')} in training mode, where one image's answer depends on its batch: run "
+        "in inference form, with the mean and variance that are stored. Export the network in evaluation mode.",
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from analyzer.card import Card
@@ -40,7 +40,9 @@ def from_csv(path: Path, images: Collection[str], *, card: Card) -> dict[str, in
     places = [columns.index(name) for name in _COLUMNS]
     names = _names(card)
     labels: dict[str, int] = {}
-    for line, cells in rows:
+    listing = list(rows)
+    indices = _are_indices({cells[places[1]] for _, cells in listing if len(cells) == len(columns)}, names, path)
+    for line, cells in listing:
         where = f"{path}, line {line}"
         if len(cells) != len(columns):
             raise InputError(
@@ -49,10 +51,32 @@ def from_csv(path: Path, images: Collection[str], *, card: Card) -> dict[str, in
             )
         file, label_cell = (cells[place] for place in places)
         key = _listed(file, "", images, where)
-        label = _class(_escaped(label_cell), names, card=card, where=where, indices=True)
+        known = {} if indices else names
+        label = _class(_escaped(label_cell), known, card=card, where=where, indices=indices is not False)
         if labels.setdefault(key, label) != label:
             raise InputError(f"{where}: {key!r:.200} has class {label} here and class {labels[key]} above")
     return labels
+
+
+def _are_indices(cells: Collection[str], names: Mapping[str, list[int]], path: Path) -> bool | None:
+    """Whether the labels of a table are class indices (True) or names (False), where a name of the card is a number.
+
+    None where no cell can be both, so that each says by itself what it is. Raises InputError where all can be both, and
+    mean other classes as the one than as the other.
+    """
+    count = sum(map(len, names.values()))
+    read = [(names.get(_folded(_escaped(cell.strip())), []), cell.strip()) for cell in sorted(cells)]
+    indices = [int(cell) if _INDEX.fullmatch(cell) and int(cell) < count else None for _, cell in read]
+    both = [cell for (found, cell), index in zip(read, indices, strict=True) if found and index not in (None, *found)]
+    if not both:
+        return None
+    as_indices, as_names = None not in indices, all(found for found, _ in read)
+    if as_indices == as_names:
+        raise InputError(
+            f"{path}: label {both[0]!r:.80} is both the index of class {int(both[0])} and the card's name of class "
+            f"{names[_folded(both[0])][0]}\nmake the names in the card's output.labels other than bare numbers"
+        )
+    return as_indices
 
 
 def from_gtsrb(
@@ -120,7 +144,7 @@ def _names(card: Card) -> dict[str, list[int]]:
     return names
 
 
-def _class(name: str, names: dict[str, list[int]], *, card: Card, where: str, indices: bool) -> int:
+def _class(name: str, names: Mapping[str, list[int]], *, card: Card, where: str, indices: bool) -> int:
     """Class index of a name as `_names` writes names, or where `indices` allows it, of an index in digits."""
     hits = names.get(_folded(name)) or names.get(_folded(name.strip()), [])
     if len(hits) == 1:

@@ -14,6 +14,8 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 _TABLES = ".csv"
+_RUN = {"manifest.json", "units"}
+"""What a run directory has; the pictures in one are those of its report."""
 _NAMED = 3  # of those that a note counts
 
 
@@ -21,10 +23,12 @@ _NAMED = 3  # of those that a note counts
 class LeftOut:
     """What a walk passed by, as ids; CSV tables are not counted, they stand beside images of right.
 
-    hidden_folders, linked_folders: neither was looked into. hidden_images: hidden files with an image's suffix.
-    irregular: devices, FIFOs, links that lead nowhere, with an image's suffix. others: files of another suffix.
+    runs, hidden_folders, linked_folders: run directories and such, none was looked into. hidden_images: hidden files
+    with an image's suffix. irregular: devices, FIFOs, links that lead nowhere, with an image's suffix. others: files of
+    another suffix.
     """
 
+    runs: list[str] = field(default_factory=list)
     hidden_folders: list[str] = field(default_factory=list)
     hidden_images: list[str] = field(default_factory=list)
     linked_folders: list[str] = field(default_factory=list)
@@ -41,6 +45,7 @@ class LeftOut:
             more = " and others" if len(suffixes) > _NAMED else ""
             yield f"{counted(len(self.others), 'file')} left out: not images by their suffix ({kinds}{more})"
         for names, what in (
+            (self.runs, "run directory"),
             (self.hidden_folders, "hidden folder"),
             (self.linked_folders, "linked folder"),
             (self.hidden_images, "hidden image"),
@@ -74,7 +79,11 @@ def walk(folder: Path) -> Walk:
     while left:
         prefix, here = left.pop()
         try:
-            with os.scandir(here) as entries:
+            with os.scandir(here) as listing:
+                entries = list(listing)
+                if prefix and {entry.name for entry in entries} >= _RUN:
+                    seen.left_out.runs.append(prefix[:-1])
+                    continue
                 for entry in entries:
                     if _sort(entry, prefix, here / entry.name, seen):
                         left.append((f"{prefix}{identifier(entry.name)}/", here / entry.name))
@@ -109,8 +118,10 @@ def _sort(entry: "os.DirEntry[str]", prefix: str, path: Path, seen: Walk) -> boo
 
 
 def counted(count: int, what: str) -> str:
-    """ "1 file", "2 files"."""
-    return f"{count} {what}{'s' * (count != 1)}"
+    """ "1 file", "2 files", "2 directories"."""
+    if count == 1:
+        return f"1 {what}"
+    return f"{count} {what.removesuffix('y')}ies" if what.endswith("y") else f"{count} {what}s"
 
 
 def listed(names: Collection[str]) -> str:

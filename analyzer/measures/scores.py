@@ -46,8 +46,9 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
 
     Returns:
         Three arrays of shape (...): probability, log-odds in nat, class index. Rows with an entry that is not finite
-        are NaN, NaN, -1. Log-odds are NaN with K = 1, and of probabilities where p or the sum of the others is not
-        above 0 (with a sigmoid: 1 - p instead of that sum).
+        are NaN, NaN, -1; of logits, minus infinity is the logit of a class that is ruled out, and passes. Log-odds are
+        NaN with K = 1, where all other classes or the true one are ruled out, and of probabilities where p or the sum
+        of the others is not above 0 (with a sigmoid: 1 - p instead of that sum).
 
     Raises:
         IndexError: There is no class `label`.
@@ -57,12 +58,19 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
     '0.750 1.099 1'
     """
     values = np.asarray(scores, dtype=np.float64)
-    finite = np.asarray(np.isfinite(values).all(axis=-1))
+    usable = np.isfinite(values)
+    if kind == "logits":  # minus infinity: a class that is masked
+        usable = np.where(usable.any(axis=-1, keepdims=True), usable | np.isneginf(values), False)
+    finite = np.asarray(usable.all(axis=-1))
     safe = np.where(finite[..., None], values, 0.0)
     others = np.delete(safe, label, axis=-1)
     if kind == "logits":
         score = softmax(safe, axis=-1)[..., label]
-        log_odds = safe[..., label] - logsumexp(others, axis=-1) if others.shape[-1] else np.full(score.shape, np.nan)
+        log_odds = np.full(score.shape, np.nan)
+        if others.shape[-1]:
+            with np.errstate(invalid="ignore"):
+                log_odds = safe[..., label] - logsumexp(others, axis=-1)
+            log_odds = np.where(np.isfinite(log_odds), log_odds, np.nan)
     elif kind == "sigmoid_logits":
         score, log_odds = expit(safe[..., label]), safe[..., label].copy()
     else:

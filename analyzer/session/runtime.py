@@ -73,7 +73,10 @@ def load_error(error: Exception, source: str, *, on_cpu: bool) -> AnalyzerError:
         )
     if is_out_of_memory(error):
         return UsageError(f"{source}: not enough memory to load it: {brief(error)}; {more_memory(on_cpu=on_cpu)}")
-    return InputError(f"{source}: onnxruntime {version} cannot load it: {brief(error)}; export it again")
+    mend = "export it again"
+    if "Could not find an implementation for" in text:
+        mend = "it has none for the operator's version or element type there; export in float32, or at another opset"
+    return InputError(f"{source}: onnxruntime {version} cannot load it: {brief(error)}; {mend}")
 
 
 def more_memory(*, on_cpu: bool) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analyzer.store import files
+
 CHECKSUM, RESULTS = "checksum", "results"
 """Keys of a document: SHA-256 of the rest of it; in summary.json, that of results.nc."""
 
@@ -22,6 +24,7 @@ def of_document(document: Mapping[str, Any]) -> str:
 def of_file(path: Path) -> str:
     """SHA-256 of a file, a block at a time. Raises OSError."""
     digest = hashlib.sha256()
+    files.refuse_irregular(path)
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK):
             digest.update(block)

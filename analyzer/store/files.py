@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -123,10 +124,24 @@ def plain(value: Any) -> Any:
     return value
 
 
+def refuse_irregular(path: Path) -> None:
+    """Raise OSError where something is there that is no regular file: a FIFO or device would be waited on for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        folder = stat.S_ISDIR(status.st_mode)
+        raise OSError(errno.EISDIR if folder else errno.EINVAL, "Is a directory" if folder else "not a regular file")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError."""
+    refuse_irregular(path)
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises FileNotFoundError, or ValueError saying why it is none."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (FileNotFoundError, NotADirectoryError):

@@ -176,6 +176,7 @@ def open_results(file: Path, *, derive: bool = True) -> "xarray.Dataset":
 
     quiet_when_half_open()
     try:
+        files.refuse_irregular(file)
         dataset = xarray.open_dataset(file, engine="h5netcdf", cache=derive, driver_kwds=_UNCACHED)
         if not derive:
             return dataset
@@ -195,6 +196,7 @@ def opened(file: Path) -> Any:
     import h5netcdf
 
     quiet_when_half_open()
+    files.refuse_irregular(file)
     return h5netcdf.File(file, "r", decode_vlen_strings=True)
 
 

@@ -194,6 +194,11 @@ class Run:
 
     def nothing_finished(self) -> IncompleteError:
         """The error for a run in which no image is finished."""
+        if self.calibration is None:
+            return IncompleteError(
+                f"{self.path}: no image is selected yet: `run` was stopped before, or ended with an error\n"
+                "run the same command again: it continues, or says why it cannot"
+            )
         return IncompleteError(f"{self.path}: no image is finished yet; run the same command again to continue")
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.errors import InputError
-from analyzer.store import schema
+from analyzer.store import files, schema
 from analyzer.store.documents import Coordinates
 
 _DIGEST = 64
@@ -58,7 +58,7 @@ def read(run: Path, key: str, coordinates: Coordinates) -> dict[str, schema.Arra
     """The arrays of a stored unit. Raises ValueError when it is damaged, FileNotFoundError when there is none."""
     path = unit_path(run, key)
     try:
-        data = path.read_bytes()
+        data = files.read_bytes(path)
     except FileNotFoundError:
         raise
     except OSError as e:

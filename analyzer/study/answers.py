@@ -55,7 +55,8 @@ class Answers:
             else:
                 # The difference of two float32 logits moves in such steps.
                 if self.model.prepared.kind in ("logits", "sigmoid_logits"):
-                    self.resolution = 2 * float(np.spacing(np.abs(scores[rows]).max().astype(np.float32)))
+                    largest = np.abs(scores[rows][np.isfinite(scores[rows])]).max(initial=0.0)
+                    self.resolution = 2 * float(np.spacing(np.float32(largest)))
                 self._clean(piece, kept)
 
     def _clean(self, seen: TrueClass, features: list[NDArray[np.float32]]) -> None:

@@ -10,6 +10,7 @@ from analyzer.perturbations import NORMS
 
 DEFAULT_RADII = (0.5, *map(float, range(1, 21)))
 SMALLEST_RADIUS = 1e-3
+LARGEST_RADIUS = 1e6
 MOST_RADII = 1000
 MOST_DISTANCES = 2 * 10**8  # radii x trials^2: what one image's distance matrices take, 1.6 GB in float64
 
@@ -41,6 +42,8 @@ class Protocol:
             raise UsageError("`radii`: every radius must be a finite number of grey levels above 0")
         if self.radii[0] < SMALLEST_RADIUS:
             raise UsageError(f"`radii`: {self.radii[0]:g} is below {SMALLEST_RADIUS:g}, what float32 pixels resolve")
+        if self.radii[-1] > LARGEST_RADIUS:
+            raise UsageError(f"`radii`: {self.radii[-1]:g} is above {LARGEST_RADIUS:g}; grey levels are 0..255")
         if any(a >= b for a, b in zip(self.radii, self.radii[1:], strict=False)):
             raise UsageError("`radii`: must be ascending and distinct")
         if self.trials < 3:

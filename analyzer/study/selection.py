@@ -19,6 +19,8 @@ from analyzer.study.protocol import Protocol
 from analyzer.summary.warnings import CARD_FIELDS
 
 CALIBRATION_IMAGES = 2000
+_SUM = 1e-3  # relative: what rounding leaves of a sum that is always the same
+_FEWEST = 3  # images, before something is said of their sums
 
 
 def select(
@@ -71,6 +73,7 @@ class _Pass:
         self.step = grid["step"] if grid else 0.0
         self.reach = np.inf if grid is None or grid["reach"] is None else grid["reach"]
         self.other_kind = self.inside = self.judged = 0
+        self.sums = _Sums()
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
 
@@ -112,7 +115,7 @@ class _Pass:
         label = image.label
         if label is None:
             self.unlabelled += 1
-            label = int(np.argmax(scores)) if np.isfinite(scores).all() else 0
+            label = max(int(self.model.true_class(scores, label=0).predicted), 0)
         seen = self.model.true_class(scores, label=label)
         confidence = float(seen.score)
         if seen.predicted == -1:
@@ -152,6 +155,7 @@ class _Pass:
         # Each of K quantised probabilities errs by half a step.
         adds_up = abs(total - 1) <= 1e-2 + scores.size * prepared.step / 2
         self.judged += 1
+        self.sums.add(scores)
         self.inside += inside
         self.other_kind += inside and adds_up
         if prepared.kind in ("probabilities", "sigmoid") and not inside:
@@ -177,6 +181,12 @@ class _Pass:
             raise InputError(
                 "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
                 "set output.kind to probabilities"
+            )
+        if self.model.card.kind == "logits" and (total := self.sums.constant):
+            raise InputError(
+                f"the card says logits, but the scores of every image add up to {total:.6g} and have one sign, as "
+                "probabilities in other units do; name the tensor of the logits, or of the probabilities in 0..1, in "
+                "output.name"
             )
         if counts[Outcome.BAD] * 2 > len(self.candidates):
             first = next(c for c in self.candidates if c["outcome"] == Outcome.BAD)
@@ -209,6 +219,12 @@ class _Pass:
         return document
 
     def _none_counts(self, counts: dict[str, int]) -> str:
+        if counts[Outcome.NON_FINITE] and not any(counts[o] for o in (Outcome.WRONG, Outcome.BELOW_CONFIDENCE)):
+            first = next(c for c in self.candidates if c["outcome"] == Outcome.NON_FINITE)
+            return (
+                f"no image counts: the scores of {counts[Outcome.NON_FINITE]} images are not finite, first "
+                f"{first['id']}; the weights are not finite, or overflow; run the file by itself to see"
+            )
         sure = sorted(
             (c for c in self.candidates if c["outcome"] == Outcome.BELOW_CONFIDENCE),
             key=lambda c: c["confidence"] or 0.0,
@@ -224,6 +240,31 @@ class _Pass:
             f"no image counts: {counts[Outcome.WRONG]} classified wrongly, {counts[Outcome.NON_FINITE]} with outputs "
             f"that are not finite. Check the labels and in the card, in this order: {CARD_FIELDS}"
         )
+
+
+class _Sums:
+    """Whether the scores of all images have one sum and one sign though they vary: probabilities, times something."""
+
+    def __init__(self) -> None:
+        self.totals: list[float] = []
+        self.signs: set[float] = set()
+        self.first: NDArray[np.floating] | None = None
+        self.varies = False
+
+    def add(self, scores: NDArray[np.floating]) -> None:
+        """The finite scores of an image, (K,)."""
+        values = scores.astype(np.float64)
+        self.totals.append(float(values.sum()))
+        self.signs |= set(np.sign(values[values != 0]).tolist())
+        self.first = values if self.first is None else self.first
+        self.varies = self.varies or float(np.abs(values - self.first).max()) > _SUM * float(np.abs(values).max())
+
+    @property
+    def constant(self) -> float:
+        """That sum; 0 where there is none."""
+        low, high = min(self.totals, default=0.0), max(self.totals, default=0.0)
+        one = len(self.totals) >= _FEWEST and len(self.signs) == 1 and self.varies
+        return high if one and high - low <= _SUM * abs(high) else 0.0
 
 
 def _selected(candidate: Candidate) -> SelectedImage:

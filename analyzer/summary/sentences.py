@@ -56,6 +56,9 @@ def _symmetry(rows: Rows, suffix: str) -> str:
     start = f"Symmetry: reordering one noise vector, {_spread(rows, 'symmetry')}"
     relative = rows.get("symmetry_relative_excess_mean")
     if relative is None or relative.n == 0:
+        fresh = by_radius(rows, "isotropy_log_odds_range_median").values()
+        if fresh and all(estimate.value == 0 for estimate in fresh):
+            return f"{start}; fresh noise does not move it either, so there is nothing to compare."
         return f"{start}; isotropy was not measured, or has no log-odds, to compare it with fresh noise."
     if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
         return f"{start}; {relative.n} image(s) are too few, or too skewed, to compare it with fresh noise."
@@ -73,7 +76,12 @@ def _spread(rows: Rows, prefix: str) -> str:
     ):
         ranges = {radius: e for radius, e in by_radius(rows, f"{prefix}_{name}").items() if np.isfinite(e.value)}
         if ranges:
-            each = [f"{ranges[r].value:.2g}{unit} at radius {r:g}" for r in sorted({min(ranges), max(ranges)})]
+            faint = by_radius(rows, f"{prefix}_below_noise_floor_share")
+            within = {r for r in ranges if r in faint and faint[r].value >= 0.5}
+            each = [
+                f"{ranges[r].value:.2g}{unit} at radius {r:g}{', within the noise floor' * (r in within)}"
+                for r in sorted({min(ranges), max(ranges)})
+            ]
             return f"the {what} over {' and '.join(each)} (median of {ranges[max(ranges)].n} images)"
     return "the range is undefined"
 

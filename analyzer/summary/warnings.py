@@ -28,6 +28,9 @@ def warnings(
     yield from _left_out(calibration)
     if identity["trials"] < 10:
         yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
+    beyond = [radius_text(radius) for radius in identity["radii"] if radius > 255 and identity["norm"] == "linf"]
+    if beyond:
+        yield f"Radius {', '.join(beyond)}: more than a pixel's whole range, 0..255 grey levels."
     if n and "input_distance_l2" in measured:
         lost = (measured["input_distance_l2"].values == 0).mean(axis=(0, 2))
         gone = [f"{radius_text(r)} ({s:.0%})" for r, s in zip(measured["radius"].values, lost, strict=True) if s > 0]
@@ -137,6 +140,6 @@ def _rounding(rows: Mapping[str, Estimate]) -> Iterator[str]:
     radii = [radius_text(radius) for radius, estimate in below.items() if estimate.value >= 0.5]
     if radii:
         yield (
-            f"Not above what rounding may do over as many trials: log-odds ranges at radius {', '.join(radii)}, for "
-            "half of the images or more; they are rounding, not response."
+            f"Not above what repeats of the clean image span over as many trials: log-odds ranges at radius "
+            f"{', '.join(radii)}, for half of the images or more; they are no response to the noise."
         )

@@ -250,6 +250,33 @@ def test_50_damaged_results_are_found_and_written_anew(measured, name, damage):
     assert measured.contents() == before
 
 
+@pytest.mark.parametrize("what", ["fifo", "device", "folder"])
+@pytest.mark.parametrize("name", ["manifest.json", "calibration.json", "results.nc", "summary.json", "unit"])
+def test_50_a_special_file_in_a_run_is_not_waited_on(measured, name, what):
+    """As in a run directory that came from elsewhere; each command by itself, for at most two minutes."""
+    file = next((measured.out / "units").iterdir()) if name == "unit" else measured.out / name
+    file.unlink()
+    if what == "fifo":
+        os.mkfifo(file)
+    elif what == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.mkdir()
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    for command in ("summary", "verify", "claims"):
+        signal.alarm(20)
+        done = call(command, measured.out)
+        signal.alarm(0)
+        # The results are there, and the claims are not judged by the summary.
+        whole = (command, name) in (("summary", "unit"), ("claims", "unit"), ("claims", "summary.json"))
+        assert done.code in ((0,) if whole else (4, 5)), (command, done)
+        assert whole or str(file) in done.out + done.err
+    signal.alarm(30)
+    done = measured.run()
+    signal.alarm(0)
+    assert done.code in (0, 4, 5), done
+
+
 def test_51_two_writers(measured):
     for name in ("results.nc", "summary.json"):  # a complete run needs no writer
         (measured.out / name).unlink()
