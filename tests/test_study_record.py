@@ -237,8 +237,8 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
         if isinstance(e, dict) and "value" in e
     }
     assert numbers.keys() == expected.keys()
-    for name, value in expected.items():
-        assert numbers[name] == pytest.approx(value, rel=2e-5, abs=1e-9), name
+    for name, number in expected.items():
+        assert numbers[name] == pytest.approx(number, rel=2e-5, abs=1e-9), name
 
 
 def all_ranges(dataset):

@@ -32,9 +32,7 @@ def _dropout(model: ModelProto, path: Path) -> tuple[str, ...]:
     }
     changed = []
     for node in dropping:
-        switch = switches.get(node.input[2])
-        known = switch is not None and switch.data_location != TensorProto.EXTERNAL
-        if not node.input[2] or (known and not numpy_helper.to_array(switch).any()):
+        if not node.input[2] or _is_false(switches.get(node.input[2])):
             continue
         if len(node.output) > 1 and node.output[1] in read:
             raise InputError(
@@ -49,6 +47,13 @@ def _dropout(model: ModelProto, path: Path) -> tuple[str, ...]:
         f"{_few(changed, 'Dropout')} in training mode, where every pass draws at random what is left out: run in "
         "inference form, which leaves out nothing. Export the network in evaluation mode.",
     )
+
+
+def _is_false(switch: TensorProto | None) -> bool:
+    """Whether a switch is known, and off."""
+    if switch is None or switch.data_location == TensorProto.EXTERNAL:
+        return False
+    return not numpy_helper.to_array(switch).any()
 
 
 def _read(model: ModelProto) -> set[str]:
