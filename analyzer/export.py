@@ -6,7 +6,8 @@ csv       a folder of long tables, UTF-8, one row a measurement: one table for e
           image_radius_trial.csv, and summary.csv (name, value, low, high, n) and variables.csv (units, meanings)
 parquet   the same tables, with manifest and calibration in their metadata
 
-Tables begin with a column an axis and go on with the variables on exactly those axes; `lipschitz` is among them. An
+Tables begin with a column an axis and go on with the variables on exactly those axes; `lipschitz` is among them, and
+sketches, which mean something only beside those of another run, are not. An
 undefined value is an empty cell (in Parquet null), or -1 for integers. In CSV, control characters in text are
 backslash-escaped, and text that a spreadsheet would take for a formula, beginning with = + - or @ after any
 blanks, follows an apostrophe; numbers keep their minus.
@@ -150,8 +151,8 @@ def _zarr(run: Run, dataset: Any, target: Path) -> None:
 
 
 def tables(dataset: Any) -> dict[str, tuple[str, ...]]:
-    """{name of a table: its axes} of a data set: one for each set of axes that a variable has."""
-    axes = {tuple(map(str, variable.dims)) for variable in dataset.data_vars.values()}
+    """{name of a table: its axes} of a data set: one for each set of axes that a variable has, but for sketches."""
+    axes = {tuple(map(str, variable.dims)) for variable in dataset.data_vars.values() if "bucket" not in variable.dims}
     return {"_".join(dims): dims for dims in sorted(axes)}
 
 

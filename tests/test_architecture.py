@@ -23,7 +23,7 @@ PLACES = {
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "text", "system", "document", "resize"]
-ORDER += ["card", "graph", "session", "images", "perturbations", "statistics", "measures", "store", "summary"]
+ORDER += ["card", "graph", "session", "images", "perturbations", "sketch", "statistics", "measures", "store", "summary"]
 ORDER += ["study", "analyses", "bundled", "demo", "doctor"]
 ORDER += ["verdicts", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))

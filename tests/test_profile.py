@@ -115,10 +115,10 @@ def test_reduced_features_give_what_features_give(tmp_path, options, changed):
     protocol = runs.protocol(**changed)
     size = reduced_batch(protocol)
     assert size == 1 + max(protocol.trials, FLOOR_COPIES)
-    found = {}
-    for name, made, batch in (("plain", prepared, 8), ("reduced", graph.reduced(prepared), size)):
-        session = Session(made, pixel_shape=PIXELS.shape, provider="cpu", threads=1, batch_size=batch)
-        found[name] = observe(Model(made, session, card), LabelledImage(PIXELS, "ab" * 32, 0), protocol)
+    plain = Model(prepared, Session(prepared, pixel_shape=PIXELS.shape, provider="cpu", threads=1, batch_size=8), card)
+    image = LabelledImage(PIXELS, "ab" * 32, 0)
+    found = {"plain": observe(plain, image, protocol)}
+    found["reduced"] = observe(plain.reduced(protocol, threads=1), image, protocol)
     assert found["reduced"].keys() == found["plain"].keys()
     loose = {"log_odds_noise_floor", "feature_noise_floor", "mantel_p"}
     for name, values in found["plain"].items():
@@ -126,6 +126,7 @@ def test_reduced_features_give_what_features_give(tmp_path, options, changed):
             continue
         np.testing.assert_allclose(found["reduced"][name], values, rtol=2e-3, atol=1e-4, err_msg=name)
     assert found["reduced"]["feature_distance"].shape == (2, protocol.trials, 3)
+    assert found["reduced"]["feature_sketch"].shape == (2, protocol.trials, 3, 31)
 
 
 def test_a_run_reduces_when_the_features_would_take_too_much(tmp_path, monkeypatch):

@@ -73,7 +73,14 @@ def test_a_run_without_any_unit_opens_empty(tmp_path: Path) -> None:
     with opened(tmp_path / "run") as writer:
         for _ in range(2):
             with store.open_run(writer.path) as data:
-                assert dict(data.sizes) == {"image": 0, "radius": 2, "trial": 3, "layer": 2}
+                assert dict(data.sizes) == {
+                    "image": 0,
+                    "radius": 2,
+                    "trial": 3,
+                    "layer": 2,
+                    "sketched": 3,
+                    "bucket": 31,
+                }
                 assert data.lipschitz.dims == ("image", "radius", "trial", "layer")
             writer.write_calibration(calibration(2))
         with pytest.raises(IncompleteError):

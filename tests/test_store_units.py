@@ -13,11 +13,12 @@ from analyzer.measures import REGISTRY
 
 def test_the_table_is_consistent() -> None:
     assert len({v.name for v in store.VARIABLES}) == len(store.VARIABLES)
-    order = ["image", "radius", "trial", "layer"]
+    order = ["image", "radius", "trial", "sketched", "layer", "bucket"]
     for v in store.VARIABLES:
         assert v.dims[0] == "image"
         assert sorted(v.dims, key=order.index) == list(v.dims)
-        assert v.dtype == ("int8" if v.name.endswith("_status") else "int32" if "index" in v.long_name else "float64")
+        real = "float32" if v.name.endswith("_sketch") else "float64"
+        assert v.dtype == ("int8" if v.name.endswith("_status") else "int32" if "index" in v.long_name else real)
         assert bool(v.flags) == v.name.endswith("_status")
         assert not any(" " in flag for flag in v.flags)
     named = {v.name: v for v in store.VARIABLES}

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import runs
 
-from analyzer import open_run
+from analyzer import open_run, study
 from analyzer.errors import UsageError
+from analyzer.store import schema
 
 
 def same(a, b):
@@ -132,3 +133,22 @@ def test_an_image_that_comes_back_is_measured_after_all(tmp_path, images):
     runs.measure(model, images, tmp_path / "run", progress=remove)
     (images / gone[0]).write_bytes(paths[gone[0]])
     assert (runs.measure(model, images, tmp_path / "run").image_status == 0).all()
+
+
+def test_a_run_of_a_version_without_sketches_goes_on_without_them(tmp_path, monkeypatch):
+    """And its numbers are those of a run with sketches."""
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(tmp_path / "images", 4)
+    known = study.provenance.variable_names
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            study.provenance, "variable_names", lambda protocol: [n for n in known(protocol) if n not in schema.LATER]
+        )
+        runs.measure(model, tmp_path / "images", tmp_path / "run", limit=2)
+    runs.measure(model, tmp_path / "images", tmp_path / "new", limit=4)
+    whole = runs.measure(model, tmp_path / "images", tmp_path / "run", limit=4)
+    assert whole.sizes["image"] == 4 and not set(schema.LATER) & set(whole)
+    with open_run(tmp_path / "new") as new:
+        assert set(new) - set(whole) == set(schema.LATER)
+        same(whole, new)

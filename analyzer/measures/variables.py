@@ -42,8 +42,8 @@ class Variable(NamedTuple):
 
     dims: its axes in the order of the data contract, the first always "image". unit: CF attribute text. status: the
     meanings of its numbers, where it says why something is undefined. integer: class indices, -1 where undefined.
-    needs: the perturbation family, or "features", without which a run does not hold it. derived: computed when a run
-    is opened, never stored.
+    single: kept in float32. needs: the perturbation family, or "features", without which a run does not hold it.
+    derived: computed when a run is opened, never stored.
     """
 
     name: str
@@ -52,13 +52,21 @@ class Variable(NamedTuple):
     long_name: str
     status: type[IntEnum] | None = None
     integer: bool = False
+    single: bool = False
     needs: str | None = None
     derived: Derived | None = None
 
     @property
     def dtype(self) -> str:
-        """float64 (NaN = undefined), int32 (-1 = undefined), or int8 for flags (-1 = not determined)."""
-        return "int8" if self.status else "int32" if self.integer else "float64"
+        """float64 or float32 (NaN = undefined), int32 (-1 = undefined), or int8 for flags (-1 = not determined)."""
+        if self.status:
+            return "int8"
+        return "int32" if self.integer else "float32" if self.single else "float64"
+
+    @property
+    def real(self) -> bool:
+        """Whether it holds real numbers, NaN where undefined."""
+        return self.dtype.startswith("float")
 
     @property
     def flags(self) -> tuple[str, ...]:

@@ -69,7 +69,10 @@ class Manifest(TypedDict):
 
 
 class Candidate(TypedDict):
-    """An image that the selection pass looked at; `outcome` says which of the other keys it has."""
+    """An image that the selection pass looked at; `outcome` says which of the other keys it has.
+
+    confidence, log_odds: of the label, on the clean image; null where not finite. Earlier versions kept no log-odds.
+    """
 
     id: str
     outcome: str
@@ -77,6 +80,7 @@ class Candidate(TypedDict):
     label: NotRequired[int | None]
     predicted: NotRequired[int]
     confidence: NotRequired[float | None]
+    log_odds: NotRequired[float | None]
     notes: NotRequired[list[str]]
     reason: NotRequired[str]
 

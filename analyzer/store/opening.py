@@ -10,7 +10,7 @@ from typing import Any, cast
 from analyzer.errors import AnalyzerError, IncompleteError, UsageError
 from analyzer.store import files, lock, recovery, schema
 from analyzer.store import manifest as manifests
-from analyzer.store.documents import Manifest
+from analyzer.store.documents import Coordinates, Manifest
 from analyzer.store.manifest import CALIBRATION, LOCK, MANIFEST, RESULTS, SUMMARY, has_results
 from analyzer.store.run import Run
 from analyzer.store.validation import settings_fault
@@ -95,12 +95,21 @@ def open_store(
     return Store(path, manifest, resumed=resumed, handles=handles)
 
 
+def _leave_out_later(wanted: dict[str, Any], old: Coordinates) -> None:
+    """Of the variables that are wanted, leave out what the version that began the run did not know."""
+    if "variables" in wanted and "variables" in old:
+        unknown = set(schema.LATER) - set(old["variables"])
+        wanted["variables"] = [name for name in wanted["variables"] if name not in unknown]
+
+
 def _enter(path: Path, wanted: dict[str, Any]) -> tuple[Manifest, bool]:
     """The manifest, made or continued, and whether it was there before. The lock is held."""
     now = manifests.now()
     # A run that stopped before its first image was selected holds nothing: other settings may take it over.
     resumed = (path / MANIFEST).exists() and ((path / CALIBRATION).exists() or any((path / "units").glob("*.npz")))
     old = manifests.read_manifest(path) if resumed else None
+    if old is not None:
+        _leave_out_later(wanted["coordinates"], old["coordinates"])
     manifest = (
         manifests.continued(old, wanted, path, now)
         if old is not None

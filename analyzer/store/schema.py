@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyzer import measures
+from analyzer import measures, sketch
 from analyzer.measures.variables import Variable
 from analyzer.store.documents import Coordinates
 from analyzer.store.status import ImageStatus, LogOddsStatus
@@ -41,8 +41,28 @@ COMMON: tuple[Variable, ...] = (
         "largest L2 distance of the clean features over repeats",
         needs="features",
     ),
+    Variable("clean_feature_norm", ("image", "layer"), _FEATURE, "L2 norm of the clean features", needs="features"),
+    Variable(
+        "clean_sketch",
+        ("image", "layer", "bucket"),
+        _FEATURE,
+        "sketch of the clean features",
+        single=True,
+        needs="features",
+    ),
+    Variable(
+        "feature_sketch",
+        ("image", "radius", "sketched", "layer", "bucket"),
+        _FEATURE,
+        "sketch of the features under fresh noise minus the clean ones, first trials",
+        single=True,
+        needs="features",
+    ),
 )
 """The variables that belong to no measure."""
+
+LATER = ("clean_feature_norm", "clean_sketch", "feature_sketch")
+"""Variables that a run begun by an earlier version does without, to its end."""
 
 _DECLARED = [variable for measure in measures.REGISTRY.values() for variable in measure.variables]
 VARIABLES: tuple[Variable, ...] = (*COMMON, *(variable for variable in _DECLARED if variable.derived is None))
@@ -94,12 +114,12 @@ def variables(coordinates: Coordinates) -> tuple[Variable, ...]:
 
 
 def sizes(coordinates: Coordinates) -> dict[str, int]:
-    """Length of every axis but "image"."""
-    return {
-        "radius": len(coordinates["radius"]),
-        "trial": coordinates["trial"],
-        "layer": len(coordinates["layer"]),
-    }
+    """Length of every axis but "image"; those of sketches only where the run holds some."""
+    trial = coordinates["trial"]
+    lengths = {"radius": len(coordinates["radius"]), "trial": trial, "layer": len(coordinates["layer"])}
+    used = {dim for variable in variables(coordinates) for dim in variable.dims}
+    sketched = {"sketched": min(trial, sketch.TRIALS), "bucket": sketch.BUCKETS}
+    return lengths | {dim: length for dim, length in sketched.items() if dim in used}
 
 
 def checked(arrays: Mapping[str, Any], coordinates: Coordinates) -> dict[str, Array]:
@@ -120,7 +140,7 @@ def undefined_unit(coordinates: Coordinates, **values: Any) -> dict[str, Array]:
     """The arrays of an image that could not be measured: NaN, or -1 for integers and flags, but for `values`."""
     length = sizes(coordinates)
     arrays = {
-        v.name: np.full([length[d] for d in v.dims[1:]], np.nan if v.dtype == "float64" else -1, dtype=v.dtype)
+        v.name: np.full([length[d] for d in v.dims[1:]], np.nan if v.real else -1, dtype=v.dtype)
         for v in variables(coordinates)
     }
     return checked({**arrays, **values}, coordinates)
@@ -129,9 +149,9 @@ def undefined_unit(coordinates: Coordinates, **values: Any) -> dict[str, Array]:
 def _checked(variable: Variable, array: Array, shape: Sequence[int]) -> Array:
     if array.shape != tuple(shape):
         raise ValueError(f"{variable.name} must have the shape {tuple(shape)}, not {array.shape}")
-    if array.dtype.kind not in ("fiu" if variable.dtype == "float64" else "iu"):
+    if array.dtype.kind not in ("fiu" if variable.real else "iu"):
         raise ValueError(f"{variable.name} must be {variable.dtype}, not {array.dtype}")
-    if variable.dtype != "float64" and array.size:
+    if not variable.real and array.size:
         high = len(variable.flags) - 1 if variable.flags else np.iinfo("int32").max
         if array.min() < -1 or array.max() > high:
             raise ValueError(f"{variable.name} must lie in -1..{high}")

@@ -63,13 +63,15 @@ class Store:
         return self.read_unit(key) is not None
 
     def write_unit(self, key: str, arrays: Mapping[str, Any]) -> None:
-        """Write one image's arrays: every variable of the run, without its image axis.
+        """Write one image's arrays: every variable of the run, without its image axis; see also `schema.LATER`.
 
         After this returns they survive SIGKILL and loss of power; before, nothing of them is there. Results of the
         whole run that were there are removed as stale. Raises ValueError when a variable does not fit the schema,
         IncompleteError when the unit cannot be written.
         """
-        data = units.pack(key, schema.checked(arrays, self.manifest["coordinates"]))
+        held = {variable.name for variable in schema.variables(self.manifest["coordinates"])}
+        kept = {name: array for name, array in arrays.items() if name in held or name not in schema.LATER}
+        data = units.pack(key, schema.checked(kept, self.manifest["coordinates"]))
         self._drop_results()
         files.write(units.unit_path(self.path, key), data)
 

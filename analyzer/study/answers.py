@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer import sketch
 from analyzer.measures import REGISTRY, Observation, geometry
 from analyzer.measures.scores import TrueClass
 from analyzer.perturbations import derived_key
 from analyzer.store import ImageStatus, LogOddsStatus
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Perturbed, Piece
+from analyzer.study.rows import Perturbed, Piece, Source
 
 
 class LabelledImage(NamedTuple):
@@ -38,6 +39,10 @@ class Answers:
         self.rows: list[NDArray[np.float32]] = []
         self.feature_gram = np.full((shape[0], self.layers, shape[1], shape[1]), np.nan)
         self.feature_distance = np.full((*shape, self.layers), np.nan)
+        self.sketched = min(protocol.trials, sketch.TRIALS)
+        self.clean_norm = np.full(self.layers, np.nan)
+        self.clean_sketch = np.full((self.layers, sketch.BUCKETS), np.nan, np.float32)
+        self.feature_sketch = np.full((shape[0], self.sketched, *self.clean_sketch.shape), np.nan, np.float32)
         self.input_gram = np.full((*shape, shape[1]), np.nan)
         self.input_l2, self.input_linf = np.full(shape, np.nan), np.full(shape, np.nan)
 
@@ -50,6 +55,8 @@ class Answers:
             start = rows.stop
             piece = seen.at(rows)
             kept = [f[rows, rows] if self.reduced else f[rows] for f in features[: self.layers]]
+            if self.reduced:
+                self._sketched(source, rows, [f[:, len(f) :] for f in features[: self.layers]])
             if isinstance(source, Perturbed):
                 self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
             else:
@@ -63,6 +70,10 @@ class Answers:
         self.clean_scores.append(seen)
         if not self.clean_features:
             self.clean_features = [f[0].copy() for f in features]
+            if not self.reduced:
+                for k, row in enumerate(self.clean_features):
+                    self.clean_norm[k] = geometry.distance_from(row[None], np.zeros_like(row))[0]
+                    self.clean_sketch[k] = sketch.sketch(row[None], seed=self.protocol.seed)[0]
         for k, (rows, first) in enumerate(zip(features, self.clean_features, strict=True)):
             distance = geometry.lengths(rows) if self.reduced else geometry.distance_from(rows, first)
             self.feature_floor[k] = max(self.feature_floor[k], distance.max())
@@ -96,6 +107,18 @@ class Answers:
         for layer, (rows, clean) in enumerate(zip(self.rows, self.clean_features, strict=True)):
             self.feature_gram[k, layer] = geometry.centred_gram(rows)
             self.feature_distance[k, :, layer] = geometry.distance_from(rows, clean)
+            with np.errstate(invalid="ignore"):
+                moved = rows[: self.sketched] - clean
+            self.feature_sketch[k, :, layer] = sketch.sketch(moved, seed=self.protocol.seed)
+
+    def _sketched(self, source: Source, rows: slice, columns: list[NDArray[np.float32]]) -> None:
+        """The columns behind the Gram matrices of a reduced graph: sketches, and a squared length in the first row."""
+        for layer, values in enumerate(columns):
+            if rows.start == 0:
+                self.clean_sketch[layer] = values[0, :-1]
+                self.clean_norm[layer] = np.sqrt(float(values[0, -1]))
+            elif isinstance(source, Perturbed) and source.family == "noise":
+                self.feature_sketch[source.radius, :, layer] = values[1 : 1 + self.sketched, :-1]
 
     def variables(self) -> dict[str, NDArray[Any]]:
         """Everything a run stores about the image, by variable name, once every batch was taken."""
@@ -112,7 +135,12 @@ class Answers:
             "log_odds_status": np.int8(log_odds_status),
         }
         if self.layers:
-            result["feature_noise_floor"] = self.feature_floor
+            result |= {
+                "feature_noise_floor": self.feature_floor,
+                "clean_feature_norm": self.clean_norm,
+                "clean_sketch": self.clean_sketch,
+                "feature_sketch": self.feature_sketch,
+            }
         if "noise" in self.protocol.families:
             result |= {"input_distance_l2": self.input_l2, "input_distance_linf": self.input_linf}
         around = self._observation()

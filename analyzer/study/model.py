@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer import graph
+from analyzer import graph, sketch
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.measures.scores import TrueClass, true_class
@@ -54,9 +54,11 @@ class Model:
 
     def reduced(self, protocol: Protocol, *, threads: int | None = None) -> "Model":
         """The same network with its layers reduced inside the graph; the session it had is closed first."""
-        prepared, provider = graph.reduced(self.prepared), self.session.provider
+        size, provider = reduced_batch(protocol), self.session.provider
+        signs = [sketch.signs(protocol.seed, features) for features in self.session.feature_sizes]
+        rows = min(protocol.trials, sketch.TRIALS)
+        prepared = graph.reduced(self.prepared, signs, buckets=sketch.BUCKETS, rows=rows, batch=size)
         self.session.close()
-        size = reduced_batch(protocol)
         session = Session(prepared, pixel_shape=self.shape, provider=provider, threads=threads, batch_size=size)
         return Model(prepared, session, self.card, True)
 

@@ -117,7 +117,7 @@ class _Pass:
             self.unlabelled += 1
             label = max(int(self.model.true_class(scores, label=0).predicted), 0)
         seen = self.model.true_class(scores, label=label)
-        confidence = float(seen.score)
+        confidence, log_odds = float(seen.score), float(seen.log_odds)
         if seen.predicted == -1:
             outcome = Outcome.NON_FINITE
         elif seen.predicted != label:
@@ -135,6 +135,7 @@ class _Pass:
                 "label": label,
                 "predicted": int(seen.predicted),
                 "confidence": confidence if np.isfinite(confidence) else None,
+                "log_odds": log_odds if np.isfinite(log_odds) else None,
                 "outcome": outcome,
             }
         )
