@@ -32,7 +32,10 @@ class Identity(TypedDict):
 
 
 class Context(TypedDict):
-    """What a run ran on: names and paths as given, device, versions. `feature`: the layer before the classification."""
+    """What a run ran on: names and paths as given, device, versions.
+
+    feature: the layer before the classification. feature_sizes: numbers of each layer; earlier versions kept none.
+    """
 
     model: str
     images: str
@@ -42,6 +45,7 @@ class Context(TypedDict):
     precision: str
     batch_size: int
     feature: str | None
+    feature_sizes: NotRequired[dict[str, int]]
     threads: int | None
     classes: int
     pixel_shape: list[int]

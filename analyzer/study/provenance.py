@@ -66,6 +66,7 @@ def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card:
         "precision": session.precision,
         "batch_size": reduced_batch(protocol) if model.reduces else session.batch_size,
         "feature": prepared.feature,
+        "feature_sizes": dict(zip(model.layers, session.feature_sizes, strict=True)),
         "threads": threads,
         "classes": session.classes,
         "pixel_shape": list(session.pixel_shape),

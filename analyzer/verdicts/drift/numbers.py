@@ -1,0 +1,88 @@
+"""Numbers of a drift: estimates over images, some of which lie outside what was measured."""
+
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.statistics import Estimate, quantile_over_images
+
+Array = NDArray[np.float64]
+
+BELOW, ABOVE = "below", "above"
+"""Where a radius lies that is outside the radii of the run: below the smallest, above the largest."""
+
+
+class Number(TypedDict):
+    """A statistic over n images with its 95 % interval, NaN where undefined; censored: where the value lies instead."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    censored: NotRequired[str]
+
+
+def number(estimate: Estimate) -> Number:
+    """An estimate as a number of the document."""
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+def median(values: Array) -> Number:
+    """Median over images with its order-statistic interval; NaN leaves an image out."""
+    return number(quantile_over_images(values, 0.5))
+
+
+def within_image(values: Array, quantile: float) -> Array:
+    """A quantile over the trials of each image, (image, ..., trial) -> (image, ...), NaN left out."""
+    known = np.isfinite(values)
+    result = np.full(values.shape[:-1], np.nan)
+    some = known.any(axis=-1)
+    if some.any():
+        result[some] = np.nanquantile(np.where(known, values, np.nan)[some], quantile, axis=-1)
+    return result
+
+
+def largest(values: Array) -> Number:
+    """The largest value of all images, without an interval; n counts the images that have any."""
+    known = np.isfinite(values).reshape(len(values), -1).any(axis=1)
+    value = float(np.nanmax(values)) if known.any() else np.nan
+    return {"value": value, "low": np.nan, "high": np.nan, "n": int(known.sum())}
+
+
+def censored_median(radii: Array, measured: Sequence[float]) -> Number:
+    """Median over images of radii of which some are known to lie outside the measured ones only.
+
+    Args:
+        radii: (image,), -inf for below the smallest, inf for above the largest, NaN for unknown.
+        measured: The radii of the run.
+
+    Returns:
+        The median of those that are known, with its order-statistic interval, which need ranks only; an end or a value
+        outside the measured radii is NaN, and `censored` says on which side the value lies.
+    """
+    outside = {-np.inf: min(measured) / 2, np.inf: max(measured) * 2}
+    known = radii[~np.isnan(radii)]
+    placed = np.array([outside.get(radius, radius) for radius in known], dtype=np.float64)
+    estimate = number(quantile_over_images(placed, 0.5))
+    value = estimate["value"]
+    if not np.isfinite(value):
+        return estimate
+    # The mean of the two middle ones is a radius only where both are.
+    middle = np.sort(known)[[(known.size - 1) // 2, known.size // 2]]
+    if not np.isfinite(middle).all():
+        estimate["censored"] = BELOW if middle[0] == -np.inf else ABOVE
+        estimate["value"] = np.nan
+    for end in ("low", "high"):
+        if not min(measured) <= estimate[end] <= max(measured):
+            estimate[end] = np.nan
+    return estimate
+
+
+UNKNOWN: Number = {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+
+
+def upper(radius: Number) -> float:
+    """A censored median radius as a number: 0 for below the smallest, infinite for above the largest, NaN unknown."""
+    return {BELOW: 0.0, ABOVE: np.inf}.get(radius.get("censored", ""), radius["value"])

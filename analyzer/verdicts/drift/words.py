@@ -1,0 +1,138 @@
+"""What a drift means, in words: a verdict of one line, and sentences with the figures behind it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from analyzer.statistics import FEW_IMAGES
+from analyzer.summary import name_of, parts, radius_text
+from analyzer.verdicts.drift.numbers import ABOVE, BELOW, Number
+
+_JUMP = 3.0
+"""A layer whose relative error is so many times that of the layer before it is where the drift comes in."""
+
+
+class Found(NamedTuple):
+    """What there is to speak of. numbers: by name. images: that both runs measured; clean: that both passes saw.
+
+    rows: perturbed rows that were compared. changed: how many of them have another class. equal: whether all
+    differences are rounding. layers: (name, suffix of its numbers) along the depth. labelled: whether all images are.
+    steps: whether the candidate answers small noise with rounding steps.
+    """
+
+    numbers: Mapping[str, Number]
+    reference: str
+    candidate: str
+    radii: Sequence[float]
+    images: int
+    clean: int
+    rows: int
+    changed: int
+    equal: bool
+    layers: Sequence[tuple[str, str]]
+    labelled: bool
+    steps: bool
+
+
+def verdict(found: Found) -> str:
+    """One line a candidate: what a person needs to decide."""
+    if found.equal:
+        return f"equal up to rounding ({_images(found)})"
+    parts = [_size(found), _decisions(found), _resolved(found), _first_layer(found)]
+    return "; ".join(part for part in parts if part)
+
+
+def _size(found: Found) -> str:
+    equivalent = found.numbers.get("drift_equivalent_noise_median")
+    if equivalent is None or not equivalent["n"]:
+        return "differs by an unknown amount: no log-odds are defined in both runs"
+    if equivalent.get("censored") == BELOW:
+        return f"differs by less than noise of {radius_text(min(found.radii))} grey levels"
+    if equivalent.get("censored") == ABOVE:
+        return f"differs by more than noise of {radius_text(max(found.radii))} grey levels"
+    return f"differs by as much as noise of {equivalent['value']:.2g} grey levels"
+
+
+def _decisions(found: Found) -> str:
+    clean = found.numbers.get("drift_clean_flip_share")
+    if clean is not None and clean["value"] > 0:
+        worse = found.numbers.get("drift_clean_negative_flip_share")
+        count = round(clean["value"] * clean["n"])
+        for_the_worse = f", {_percent(worse['value'])} for the worse" if worse is not None else ""
+        return f"changes {_percent(clean['value'])} of decisions ({count} of {clean['n']} images){for_the_worse}"
+    if found.changed:
+        share, radius = _worst_radius(found)
+        none = f"no decision on {clean['n']} clean images, but " if clean is not None else ""
+        return f"changes {none}{_percent(share)} of those under noise of radius {radius_text(radius)}"
+    return f"no decision changes ({_images(found)})"
+
+
+def _images(found: Found) -> str:
+    flip = found.numbers.get(name_of("drift_flip_share", radius=found.radii[0]))
+    bound = f"; below {_percent(flip['high'])} with 95 %" if flip is not None and math.isfinite(flip["high"]) else ""
+    return f"0 of {found.rows:,} rows of {found.images} images{bound}"
+
+
+def _worst_radius(found: Found) -> tuple[float, float]:
+    shares = []
+    for name, number in found.numbers.items():
+        stem, radius, _ = parts(name)
+        judged = stem.endswith(("negative_flip_share", "positive_flip_share"))
+        if stem.endswith("flip_share") and radius is not None and not judged:
+            shares.append((number["value"], radius))
+    return max(shares)
+
+
+def _resolved(found: Found) -> str:
+    resolved = found.numbers.get("drift_resolved_radius_median")
+    if resolved is None or not resolved["n"] or resolved.get("censored") == BELOW:
+        return ""
+    if resolved.get("censored") == ABOVE:
+        return f"at no radius does it answer noise as {found.reference} does"
+    how = "answers with its rounding steps" if found.steps else f"does not answer noise as {found.reference} does"
+    return f"below radius {resolved['value']:.3g} this build {how}"
+
+
+def _first_layer(found: Found) -> str:
+    errors = [
+        (name, found.numbers[key]["value"])
+        for name, suffix in found.layers
+        if (key := name_of("drift_clean_feature_relative_median", suffix=suffix)) in found.numbers
+    ]
+    errors = [(name, value) for name, value in errors if math.isfinite(value)]
+    if len(errors) < 2 or max(value for _, value in errors) == 0:
+        return ""
+    before = 0.0
+    for name, value in errors:
+        if value > _JUMP * before and value > max(v for _, v in errors) / _JUMP:
+            earlier = f", {_percent(before)} before it" if name != errors[0][0] else ""
+            return f"look first at layer {name} ({_percent(value)} off{earlier})"
+        before = max(before, value)
+    name, value = max(errors, key=lambda each: each[1])
+    return f"the layers drift little by little, most at {name} ({_percent(value)} off)"
+
+
+def sentences(found: Found) -> Iterator[str]:
+    """The figures behind the verdict, one thing a sentence."""
+    numbers = found.numbers
+    largest = numbers.get("drift_log_odds_largest")
+    if largest is not None and math.isfinite(largest["value"]):
+        yield f"The log-odds of no row are further apart than {largest['value']:.2g} nat."
+    resolved = numbers.get("drift_resolved_radius_median")
+    if resolved is not None and "value" in resolved and math.isfinite(resolved["value"]):
+        steps = ": its ranges and Lipschitz ratios there are those of its rounding steps" if found.steps else ""
+        yield (
+            f"At radii below {resolved['value']:.3g} the log-odds of {found.candidate} move otherwise than those of "
+            f"{found.reference} (correlation over the trials below 0.9){steps}."
+        )
+    if found.labelled:
+        negative, positive = (numbers.get(f"drift_clean_{name}_flip_share") for name in ("negative", "positive"))
+        if negative is not None and positive is not None and (negative["value"] or positive["value"]):
+            worse, better = (round(each["value"] * each["n"]) for each in (negative, positive))
+            yield f"On clean images {worse} right decision(s) become wrong and {better} wrong one(s) right."
+    if found.images < FEW_IMAGES:
+        yield f"{found.images} images are few: {FEW_IMAGES} or more are needed before a share means anything."
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2g} %"
