@@ -152,7 +152,8 @@ def _zarr(run: Run, dataset: Any, target: Path) -> None:
 
 def tables(dataset: Any) -> dict[str, tuple[str, ...]]:
     """{name of a table: its axes} of a data set: one for each set of axes that a variable has, but for sketches."""
-    axes = {tuple(map(str, variable.dims)) for variable in dataset.data_vars.values() if "bucket" not in variable.dims}
+    axes = {tuple(map(str, variable.dims)) for variable in dataset.data_vars.values()}
+    axes = {dims for dims in axes if dims[-1] not in ("bucket", "fine_bucket")}
     return {"_".join(dims): dims for dims in sorted(axes)}
 
 

@@ -11,7 +11,8 @@ differs from build to build. The sketch is linear, and over the signs E ||s(d)||
 variance is 2 sum_b ((sum_i d_i^2)^2 - sum_i d_i^4), both over the i of bucket b: where the squares are spread evenly
 over many features, a squared length has a relative standard error of sqrt(2 / 31) = 25 %, a length of 13 %; up to 31
 features the sketch is exact. 31 is a prime, so that channels and columns of a feature map do not gather in one bucket.
-All rows share their signs: of one and the same difference in every row, more rows tell no more.
+All rows share their signs: of one and the same difference in every row, more rows tell no more. The clean image, which
+is one row, has a finer sketch of 1,023 = 33 x 31 buckets, whose lengths err by 2 %; `coarser` makes 31 of them.
 """
 
 import functools
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from analyzer.perturbations import derived_key, random_words
 
 BUCKETS = 31
+FINE = 33 * BUCKETS
+"""Buckets of the clean image's sketch."""
 STANDARD_ERROR = (2 / BUCKETS) ** 0.5
 """Relative, of a squared length whose squares are spread evenly over many features."""
 TRIALS = 20
@@ -42,22 +45,28 @@ def signs(seed: int, size: int) -> NDArray[np.float32]:
     return drawn
 
 
-def sketch(rows: NDArray[np.floating], *, seed: int) -> NDArray[np.float32]:
+def sketch(rows: NDArray[np.floating], *, seed: int, buckets: int = BUCKETS) -> NDArray[np.float32]:
     """The sketch of each row, in its unit.
 
     Args:
         rows: (n, F), any real type.
         seed: Of the whole run; sketches of one seed and one F can be subtracted from each other.
+        buckets: B, BUCKETS or FINE.
 
     Returns:
-        (n, 31), float32. NaN where features are not finite.
+        (n, B), float32. NaN where features are not finite.
 
     >>> rows = np.eye(3, 31)
     >>> np.abs(sketch(rows, seed=0)).tolist() == rows.tolist()
     True
     """
     count, size = rows.shape
-    padded = np.zeros((count, -(-size // BUCKETS) * BUCKETS), np.float32)
+    padded = np.zeros((count, -(-size // buckets) * buckets), np.float32)
     with np.errstate(invalid="ignore"):
         np.multiply(rows, signs(seed, size), out=padded[:, :size], casting="unsafe")
-        return np.asarray(padded.reshape(count, -1, BUCKETS).sum(axis=1))
+        return np.asarray(padded.reshape(count, -1, buckets).sum(axis=1))
+
+
+def coarser(fine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sketches of FINE buckets as sketches of BUCKETS: (..., 1023) -> (..., 31)."""
+    return np.asarray(fine.reshape(*fine.shape[:-1], -1, BUCKETS).sum(axis=-2))

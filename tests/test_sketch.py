@@ -68,3 +68,11 @@ def test_features_that_are_not_finite_have_no_sketch():
     rows[1, 3] = np.inf
     found = sketch.sketch(rows, seed=0)
     assert np.isfinite(found[0]).all() and not np.isfinite(found[1, 3])
+
+
+@pytest.mark.parametrize("size", [5, 1023, 5000])
+def test_the_fine_sketch_becomes_the_coarse_one(size):
+    rows = np.random.default_rng(6).standard_normal((3, size))
+    fine = sketch.sketch(rows, seed=0, buckets=sketch.FINE)
+    assert fine.shape == (3, 1023)
+    np.testing.assert_allclose(sketch.coarser(fine), sketch.sketch(rows, seed=0), atol=1e-4)

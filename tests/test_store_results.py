@@ -80,6 +80,7 @@ def test_a_run_without_any_unit_opens_empty(tmp_path: Path) -> None:
                     "layer": 2,
                     "sketched": 3,
                     "bucket": 31,
+                    "fine_bucket": 1023,
                 }
                 assert data.lipschitz.dims == ("image", "radius", "trial", "layer")
             writer.write_calibration(calibration(2))

@@ -13,7 +13,7 @@ from analyzer.measures import REGISTRY
 
 def test_the_table_is_consistent() -> None:
     assert len({v.name for v in store.VARIABLES}) == len(store.VARIABLES)
-    order = ["image", "radius", "trial", "sketched", "layer", "bucket"]
+    order = ["image", "radius", "trial", "sketched", "layer", "bucket", "fine_bucket"]
     for v in store.VARIABLES:
         assert v.dims[0] == "image"
         assert sorted(v.dims, key=order.index) == list(v.dims)

@@ -16,28 +16,29 @@ from analyzer.graph.prepare import Prepared
 
 
 def reduced(
-    prepared: Prepared, signs: Sequence[NDArray[np.float32]], *, buckets: int, rows: int, batch: int
+    prepared: Prepared, signs: Sequence[NDArray[np.float32]], *, buckets: int, fine: int, rows: int, batch: int
 ) -> Prepared:
-    """`prepared` with each layer's output f, (n, ...), replaced by (n, n + B + 1): Gram matrix, sketches, a length.
+    """`prepared` with each layer's output f, (n, ...), replaced by (n, n + B' + 1): Gram matrix, sketches, a length.
 
     With F = flatten(f) - flatten(f)[0], columns 0..n-1 are G = F F^T. Row 0 of the batch must be the clean image. The
     features of perturbed images hardly differ from its features, so float32 products of the raw features would lose
     the differences; products of the differences keep them. The runtime frees a layer's features once their product is
     taken, so memory does not grow with layers x features.
 
-    The next B columns are sketches as `analyzer.sketch` defines them: in row 0 of the raw clean features, in rows
-    1..`rows` of F, in others 0. The last column is the squared length of the raw clean features, in row 0.
+    The next B' columns are sketches as `analyzer.sketch` defines them: in row 0 of the raw clean features, B' buckets;
+    in rows 1..`rows` of F, B buckets and zeros; in others 0. The last column is the squared length of the raw clean
+    features, in row 0.
 
     Args:
         prepared: The graph with its layers as outputs.
         signs: Of each layer, (F,) float32.
-        buckets: B.
+        buckets, fine: B, and B' of the clean row, which is not smaller.
         rows: How many rows after the clean one are sketched.
         batch: n.
     """
     model = ModelProto.FromString(prepared.model)
     scores, *layers = prepared.outputs
-    reducer = _Reducer(model, unused(model, "analyzer_grams"), buckets=buckets, rows=rows, batch=batch)
+    reducer = _Reducer(model, unused(model, "analyzer_grams"), buckets=buckets, fine=fine, rows=rows, batch=batch)
     made = [
         reducer.reduce(number, layer, drawn) for number, (layer, drawn) in enumerate(zip(layers, signs, strict=True))
     ]
@@ -52,14 +53,13 @@ def reduced(
 class _Reducer:
     """Appends the nodes of one layer after the other."""
 
-    def __init__(self, model: ModelProto, prefix: str, *, buckets: int, rows: int, batch: int) -> None:
-        self.model, self.prefix, self.buckets, self.rows, self.batch = model, prefix, buckets, rows, batch
+    def __init__(self, model: ModelProto, prefix: str, *, buckets: int, fine: int, rows: int, batch: int) -> None:
+        self.model, self.prefix, self.buckets, self.fine, self.rows = model, prefix, buckets, fine, rows
         self.number = 0
         self.first = self._constant("first", np.array([0], np.int64))
         self.sketched = self._constant("sketched", np.arange(1, 1 + rows, dtype=np.int64))
-        self.below = self._constant("below", np.zeros((batch - rows - 1, buckets + 1), np.float32))
-        self.no_length = self._constant("no_length", np.zeros((rows, 1), np.float32))
-        self.flat = self._constant("rows_and_buckets", np.array([1 + rows, buckets], np.int64))
+        self.beside = self._constant("beside", np.zeros((rows, fine - buckets + 1), np.float32))
+        self.below = self._constant("below", np.zeros((batch - rows - 1, fine + 1), np.float32))
 
     def reduce(self, number: int, layer: str, signs: NDArray[np.float32]) -> str:
         """The name of the tensor that stands for `layer`."""
@@ -72,24 +72,27 @@ class _Reducer:
         return self._node("Concat", [gram, sketches], "reduced", axis=1)
 
     def _sketches(self, clean: str, centred: str, signs: NDArray[np.float32]) -> str:
-        groups = -(-len(signs) // self.buckets)
-        some = self._node("Gather", [centred, self.sketched], "some", axis=0)
-        taken = self._node("Concat", [clean, some], "taken", axis=0)
         drawn = self._constant(f"{self.number}/signs", signs[None])
-        signed = self._node("Mul", [taken, drawn], "signed")
-        if missing := groups * self.buckets - len(signs):
-            filling = self._constant(f"{self.number}/filling", np.zeros((1 + self.rows, missing), np.float32))
-            signed = self._node("Concat", [signed, filling], "filled", axis=1)
-        shape = self._constant(f"{self.number}/shape", np.array([1 + self.rows, groups, self.buckets], np.int64))
-        grouped = self._node("Reshape", [signed, shape], "grouped")
-        ones = self._constant(f"{self.number}/ones", np.ones((1, groups), np.float32))
-        summed = self._node("MatMul", [ones, grouped], "summed")
-        sketch = self._node("Reshape", [summed, self.flat], "sketch")
-        turned = self._node("Transpose", [clean], "clean_turned", perm=[1, 0])
-        square = self._node("MatMul", [clean, turned], "square")
-        column = self._node("Concat", [square, self.no_length], "column", axis=0)
-        both = self._node("Concat", [sketch, column], "both", axis=1)
-        return self._node("Concat", [both, self.below], "sketches", axis=0)
+        square = self._node("MatMul", [clean, self._node("Transpose", [clean], "clean_turned", perm=[1, 0])], "square")
+        top = self._node("Concat", [self._sketch(clean, drawn, len(signs), 1, self.fine), square], "top", axis=1)
+        some = self._node("Gather", [centred, self.sketched], "some", axis=0)
+        coarse = self._sketch(some, drawn, len(signs), self.rows, self.buckets)
+        middle = self._node("Concat", [coarse, self.beside], "middle", axis=1)
+        return self._node("Concat", [top, middle, self.below], "sketches", axis=0)
+
+    def _sketch(self, values: str, signs: str, size: int, rows: int, buckets: int) -> str:
+        """Sketches of `rows` rows of `size` features."""
+        stem, groups = f"sketch{buckets}", -(-size // buckets)
+        signed = self._node("Mul", [values, signs], f"{stem}/signed")
+        if missing := groups * buckets - size:
+            filling = self._constant(f"{self.number}/{stem}/filling", np.zeros((rows, missing), np.float32))
+            signed = self._node("Concat", [signed, filling], f"{stem}/filled", axis=1)
+        shape = self._constant(f"{self.number}/{stem}/shape", np.array([rows, groups, buckets], np.int64))
+        grouped = self._node("Reshape", [signed, shape], f"{stem}/grouped")
+        ones = self._constant(f"{self.number}/{stem}/ones", np.ones((1, groups), np.float32))
+        summed = self._node("MatMul", [ones, grouped], f"{stem}/summed")
+        flat = self._constant(f"{self.number}/{stem}/flat", np.array([rows, buckets], np.int64))
+        return self._node("Reshape", [summed, flat], stem)
 
     def _node(self, kind: str, inputs: list[str], part: str, **attributes: Any) -> str:
         name = f"{self.prefix}/{self.number}/{part}"

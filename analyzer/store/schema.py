@@ -44,7 +44,7 @@ COMMON: tuple[Variable, ...] = (
     Variable("clean_feature_norm", ("image", "layer"), _FEATURE, "L2 norm of the clean features", needs="features"),
     Variable(
         "clean_sketch",
-        ("image", "layer", "bucket"),
+        ("image", "layer", "fine_bucket"),
         _FEATURE,
         "sketch of the clean features",
         single=True,
@@ -118,7 +118,7 @@ def sizes(coordinates: Coordinates) -> dict[str, int]:
     trial = coordinates["trial"]
     lengths = {"radius": len(coordinates["radius"]), "trial": trial, "layer": len(coordinates["layer"])}
     used = {dim for variable in variables(coordinates) for dim in variable.dims}
-    sketched = {"sketched": min(trial, sketch.TRIALS), "bucket": sketch.BUCKETS}
+    sketched = {"sketched": min(trial, sketch.TRIALS), "bucket": sketch.BUCKETS, "fine_bucket": sketch.FINE}
     return lengths | {dim: length for dim, length in sketched.items() if dim in used}
 
 

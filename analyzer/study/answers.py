@@ -41,8 +41,8 @@ class Answers:
         self.feature_distance = np.full((*shape, self.layers), np.nan)
         self.sketched = min(protocol.trials, sketch.TRIALS)
         self.clean_norm = np.full(self.layers, np.nan)
-        self.clean_sketch = np.full((self.layers, sketch.BUCKETS), np.nan, np.float32)
-        self.feature_sketch = np.full((shape[0], self.sketched, *self.clean_sketch.shape), np.nan, np.float32)
+        self.clean_sketch = np.full((self.layers, sketch.FINE), np.nan, np.float32)
+        self.feature_sketch = np.full((shape[0], self.sketched, self.layers, sketch.BUCKETS), np.nan, np.float32)
         self.input_gram = np.full((*shape, shape[1]), np.nan)
         self.input_l2, self.input_linf = np.full(shape, np.nan), np.full(shape, np.nan)
 
@@ -73,7 +73,7 @@ class Answers:
             if not self.reduced:
                 for k, row in enumerate(self.clean_features):
                     self.clean_norm[k] = geometry.distance_from(row[None], np.zeros_like(row))[0]
-                    self.clean_sketch[k] = sketch.sketch(row[None], seed=self.protocol.seed)[0]
+                    self.clean_sketch[k] = sketch.sketch(row[None], seed=self.protocol.seed, buckets=sketch.FINE)[0]
         for k, (rows, first) in enumerate(zip(features, self.clean_features, strict=True)):
             distance = geometry.lengths(rows) if self.reduced else geometry.distance_from(rows, first)
             self.feature_floor[k] = max(self.feature_floor[k], distance.max())
@@ -118,7 +118,7 @@ class Answers:
                 self.clean_sketch[layer] = values[0, :-1]
                 self.clean_norm[layer] = np.sqrt(float(values[0, -1]))
             elif isinstance(source, Perturbed) and source.family == "noise":
-                self.feature_sketch[source.radius, :, layer] = values[1 : 1 + self.sketched, :-1]
+                self.feature_sketch[source.radius, :, layer] = values[1 : 1 + self.sketched, : sketch.BUCKETS]
 
     def variables(self) -> dict[str, NDArray[Any]]:
         """Everything a run stores about the image, by variable name, once every batch was taken."""

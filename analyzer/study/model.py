@@ -57,7 +57,7 @@ class Model:
         size, provider = reduced_batch(protocol), self.session.provider
         signs = [sketch.signs(protocol.seed, features) for features in self.session.feature_sizes]
         rows = min(protocol.trials, sketch.TRIALS)
-        prepared = graph.reduced(self.prepared, signs, buckets=sketch.BUCKETS, rows=rows, batch=size)
+        prepared = graph.reduced(self.prepared, signs, buckets=sketch.BUCKETS, fine=sketch.FINE, rows=rows, batch=size)
         self.session.close()
         session = Session(prepared, pixel_shape=self.shape, provider=provider, threads=threads, batch_size=size)
         return Model(prepared, session, self.card, True)

@@ -220,7 +220,7 @@ def _scores(pair: Sequence[tuple[OpenRun, Any]], name: str | None, same: Any, ra
     largest = np.maximum(apart, np.abs(a - b).max(axis=(1, 2)))
     equal = bool(within_rounding(largest, both, trials=a.shape[-1]).all())
     resolved = numbers.get("drift_resolved_radius_median", UNKNOWN)
-    return _Scores(numbers, equal, responses.answers_in_steps(other, radii, resolved=upper(resolved)))
+    return _Scores(numbers, equal, responses.answers_in_steps(own, other, radii, resolved=upper(resolved)))
 
 
 def _has_sketches(reference: OpenRun, candidate: OpenRun, pair: layers.Match) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analyzer.errors import UsageError
+from analyzer.sketch import coarser
 from analyzer.store import Run
 from analyzer.summary import name_of
 from analyzer.verdicts.drift.numbers import Array, Number, censored_median, median, within_image
@@ -88,9 +89,9 @@ def sizes_differ(pair: Match, reference: Run, candidate: Run) -> bool:
 class Features(NamedTuple):
     """What two runs stored of one layer, of the common images: of the first without, of the second with `other_`.
 
-    clean, other_clean: (image, bucket). moved, other_moved: (image, radius, trial, bucket), f(x + nu) - f(x).
+    clean, other_clean: (image, fine bucket). moved, other_moved: (image, radius, trial, bucket), f(x + nu) - f(x).
     norm: (image,), of the reference's clean features. signal: (image, radius, trial), their response to the noise.
-    floor: (image,), of both.
+    floor: (image,), of the reference.
     """
 
     clean: Array
@@ -120,7 +121,7 @@ def read(a: Any, b: Any, pair: Match) -> Features:
         of(b, "feature_sketch", pair.candidate),
         of(a, "clean_feature_norm", pair.reference),
         signal,
-        of(a, "feature_noise_floor", pair.reference) + of(b, "feature_noise_floor", pair.candidate),
+        of(a, "feature_noise_floor", pair.reference),
     )
 
 
@@ -132,7 +133,6 @@ class Drift(NamedTuple):
     relative: Array
     to_signal: Array
     resolved: Array
-    floor: Array
 
 
 def drift(features: Features, radii: Sequence[float]) -> Drift:
@@ -141,18 +141,18 @@ def drift(features: Features, radii: Sequence[float]) -> Drift:
     Distances are those of the sketches; the norms they are held against are exact.
     """
     apart = features.clean - features.other_clean
-    rows = apart[:, None, None, :] + features.moved - features.other_moved
-    distance, whole = _length(rows), _length(features.clean[:, None, None, :] + features.moved)
+    coarse, coarse_clean = coarser(apart), coarser(features.clean)
+    rows = coarse[:, None, None, :] + features.moved - features.other_moved
+    distance, whole = _length(rows), _length(coarse_clean[:, None, None, :] + features.moved)
     with np.errstate(divide="ignore", invalid="ignore"):
         clean = _ratio(_length(apart), features.norm)
         # The length under noise from that of the clean features, so that the sketch's error in both cancels.
-        noisy = features.norm[:, None, None] * _ratio(whole, _length(features.clean)[:, None, None])
+        noisy = features.norm[:, None, None] * _ratio(whole, _length(coarse_clean)[:, None, None])
         relative = within_image(_ratio(distance, noisy), 0.5)
         to_signal = within_image(_ratio(distance, features.signal), 0.5)
-        floor = _ratio(features.floor, features.norm)
     heard = within_image(features.signal, 0.5) > 2 * features.floor[:, None]
-    resolved = resolved_radius(_cosine(features), radii, defined=heard)
-    return Drift(clean, relative, to_signal, resolved, floor)
+    resolved = resolved_radius(_correlation(features), radii, defined=heard)
+    return Drift(clean, relative, to_signal, resolved)
 
 
 def numbers(found: Drift, radii: Sequence[float], suffix: str) -> Iterator[tuple[str, Number]]:
@@ -177,9 +177,9 @@ def _ratio(a: Array, b: Array) -> Array:
     return np.where(b > 0, a / np.where(b > 0, b, 1.0), np.where(a == 0, 0.0, np.nan))
 
 
-def _cosine(features: Features) -> Array:
-    """Of the two responses over all trials of a radius: (image, radius)."""
-    inner = (features.moved * features.other_moved).sum(axis=(-2, -1))
-    size = np.sqrt(np.square(features.moved).sum(axis=(-2, -1)) * np.square(features.other_moved).sum(axis=(-2, -1)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(size > 0, inner / np.where(size > 0, size, 1.0), np.nan)
+def _correlation(features: Features) -> Array:
+    """Of the two responses over all trials of a radius, each about its mean over the trials: (image, radius)."""
+    a, b = (moved - moved.mean(axis=2, keepdims=True) for moved in (features.moved, features.other_moved))
+    size = np.sqrt(np.square(a).sum(axis=(-2, -1)) * np.square(b).sum(axis=(-2, -1)))
+    with np.errstate(invalid="ignore"):
+        return np.where(size > 0, (a * b).sum(axis=(-2, -1)) / np.where(size > 0, size, 1.0), np.nan)

@@ -89,27 +89,31 @@ def resolved_radius(agreement: Array, radii: Sequence[float], *, defined: NDArra
     return found
 
 
-def answers_in_steps(response: Array, radii: Sequence[float], *, resolved: float) -> bool:
+def answers_in_steps(reference: Array, candidate: Array, radii: Sequence[float], *, resolved: float) -> bool:
     """Whether a build answers noise below the radius `resolved` with its rounding steps.
 
-    A function shrinks its response with the radius; steps do not, or do not answer at all.
+    A function's response shrinks with the radius. Steps of size s that noise of radius r < s crosses now and then give
+    one that shrinks with its square root at most, and where it crosses none there is no response.
 
     Args:
-        response: (image, radius, trial), log-odds(x + nu) - log-odds(x), nat.
+        reference, candidate: (image, radius, trial), log-odds(x + nu) - log-odds(x) of each, nat.
         radii: Grey levels.
-        resolved: Grey levels, where it begins to answer otherwise; infinite for nowhere; NaN for unknown.
+        resolved: Grey levels, where the candidate begins to answer as the reference does; infinite for nowhere; NaN for
+            unknown.
 
     Returns:
-        Whether, in the median over images, the size of the response grows from the smallest radius to `resolved` by
-        less than the square root of their ratio, or there is none at the smallest.
+        Whether, from the smallest radius to `resolved`, the candidate's response grows by less than the reference's
+        growth to the power 3/4, or begins with none; both are medians over images of the mean size over the trials.
     """
-    size = np.abs(response).mean(axis=-1)
+    sizes = [np.abs(response).mean(axis=-1) for response in (reference, candidate)]
     at = [place for place in np.argsort(radii) if radii[place] <= resolved]
-    known = np.isfinite(size).all(axis=1)
+    known = np.isfinite(sizes[0] + sizes[1]).all(axis=1)
     if len(at) < 2 or not known.any():
         return False
-    first, last = (float(np.median(size[known, place])) for place in (at[0], at[-1]))
-    return first == 0 or last / first < np.sqrt(radii[at[-1]] / radii[at[0]])
+    own, other = ([float(np.median(size[known, place])) for place in (at[0], at[-1])] for size in sizes)
+    if own[0] == 0:
+        return False
+    return other[0] == 0 or other[1] / other[0] < (own[1] / own[0]) ** 0.75
 
 
 def of_responses(
