@@ -191,7 +191,6 @@ def test_a_quantised_input(tmp_path):
         f"below radius {found['drift_resolved_radius_median']['value']:.3g} this build answers with its rounding steps"
         in (found["verdict"])
     )
-    print(found["drift_resolved_feature_radius_median"])
     assert found["drift_resolved_feature_radius_median"]["value"] in (12.0, 13.5, 15.0)
     assert found["drift_clean_flip_share"]["n"] == 40
 
