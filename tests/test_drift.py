@@ -1,9 +1,14 @@
 """Drift: two builds of one network, row by row, against what is known in closed form or computed independently."""
 
+import dataclasses
 import itertools
+import json
 import shutil
+import types
+from pathlib import Path
 
 import graphs
+import jsonschema
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,12 +16,17 @@ import pytest
 import runs
 from graphs import node, tensor, value
 from PIL import Image
+from runs import call
 from scipy.special import logsumexp
 
-from analyzer import store
+from analyzer import card as cards
+from analyzer import store, study
+from analyzer.card import Resize
+from analyzer.errors import InputError, UsageError
 from analyzer.perturbations import deltas
 from analyzer.sketch import STANDARD_ERROR
-from analyzer.verdicts.drift import drift
+from analyzer.store import schema
+from analyzer.verdicts.drift import drift, layers, numbers, responses
 
 SIZE = 3 * 8 * 8
 
@@ -242,3 +252,184 @@ def test_an_independent_script_finds_the_same(tmp_path):
 def _labels(run):
     with store.open_run(run) as dataset:
         return list(map(str, dataset["image"].values)), list(dataset["label"].values)
+
+
+# bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs `a` and `b` of two builds, 6 images each."""
+    folder = tmp_path_factory.mktemp("drift")
+    runs.write_images(folder / "images", 6)
+    for name, seed in (("a", 0), ("b", 1)):
+        model, _ = graphs.convnet(folder / f"{name} model", seed=seed)
+        runs.measure(model, folder / "images", folder / name, permutations=0)
+    return folder
+
+
+def test_other_protocols_and_shapes_are_refused_with_what_differs(folder, tmp_path):
+    model, _ = graphs.convnet(tmp_path / "model")
+    runs.measure(model, folder / "images", tmp_path / "seed", seed=1, permutations=0)
+    with pytest.raises(UsageError, match=r"a and seed were measured by different protocols: seed 0 and 1"):
+        drift(folder / "a", [tmp_path / "seed"])
+    large, card = graphs.convnet(tmp_path / "large", size=24)
+    cards.write(dataclasses.replace(card, resize=Resize("stretch")), cards.beside(large))
+    runs.measure(large, folder / "images", tmp_path / "shape", permutations=0)
+    with pytest.raises(UsageError, match=r"differ in pixel_shape: \[3, 16, 16\] and \[3, 24, 24\]"):
+        drift(folder / "a", [tmp_path / "shape"])
+    seven, _ = graphs.convnet(tmp_path / "seven", classes=7)
+    runs.measure(seven, folder / "images", tmp_path / "classes", permutations=0)
+    with pytest.raises(UsageError, match="differ in classes: 5 and 7"):
+        drift(folder / "a", [tmp_path / "classes"])
+
+
+def test_runs_of_other_images_or_no_candidate_are_refused(folder, tmp_path):
+    runs.write_images(tmp_path / "images", 3, seed=9)
+    model, _ = graphs.convnet(tmp_path / "model")
+    runs.measure(model, tmp_path / "images", tmp_path / "other", permutations=0)
+    with pytest.raises(InputError, match="no measured image is common"):
+        drift(folder / "a", [tmp_path / "other"])
+    for candidates in ([], [folder / "a"], [folder / "b", folder / "b"]):
+        with pytest.raises(UsageError, match="a reference and other runs"):
+            drift(folder / "a", candidates)
+    with pytest.raises(InputError, match="no run here"):
+        drift(folder / "a", [tmp_path])
+
+
+def test_without_a_common_layer_there_are_scores_only(folder, tmp_path):
+    model, _ = graphs.convnet(tmp_path / "model", seed=1)
+    runs.measure(model, folder / "images", tmp_path / "relus", permutations=0, layers=("relu1", "relu2"))
+    found = the(drift(folder / "a", [tmp_path / "relus"]))
+    assert found["layers"] == [] and not [name for name in found if "feature" in name]
+    assert "drift_log_odds_median@4" in found
+    assert any("No layer of a (fc2) is one of relus (relu1, relu2)" in sentence for sentence in found["sentences"])
+    asked = the(drift(folder / "a", [tmp_path / "relus"], match=["fc2=relu2"]))
+    assert not asked["layers"] and any("different numbers of features" in s for s in asked["sentences"])
+    with pytest.raises(UsageError, match=r"`match` 'fc2=nothing': a has the layers fc2; relus has relu1, relu2"):
+        drift(folder / "a", [tmp_path / "relus"], match=["fc2=nothing"])
+    with pytest.raises(UsageError, match="expected REFERENCE=CANDIDATE"):
+        drift(folder / "a", [tmp_path / "relus"], match=["fc2"])
+
+
+def test_a_partial_run_is_compared_on_what_is_finished(folder, tmp_path):
+    shutil.copytree(folder / "b", tmp_path / "b")
+    for name in ("results.nc", "summary.json"):
+        (tmp_path / "b" / name).unlink()
+    for unit in sorted((tmp_path / "b" / "units").iterdir())[:2]:
+        unit.unlink()
+    document = drift(folder / "a", [tmp_path / "b"])
+    assert the(document)["images"] == document["images"] == 4
+    assert the(document)["clean_images"] == 6
+    said = " ".join(document["notes"])
+    assert "b is partial: 4 of 6 images" in said and "4 images are common to a (of 6) and b (of 4)" in said
+
+
+def test_a_run_made_before_sketches_has_everything_but_layers(folder, tmp_path, monkeypatch):
+    model, _ = graphs.convnet(tmp_path / "model", seed=1)
+    known = study.provenance.variable_names
+    with monkeypatch.context() as earlier:
+        earlier.setattr(study.provenance, "variable_names", lambda p: [n for n in known(p) if n not in schema.LATER])
+        runs.measure(model, folder / "images", tmp_path / "old", permutations=0)
+    new, old = the(drift(folder / "a", [folder / "b"])), the(drift(folder / "a", [tmp_path / "old"]))
+    assert {name for name in new if name not in old} == {name for name in new if "feature" in name}
+    assert any("no sketches of its features (it was made by an earlier version)" in s for s in old["sentences"])
+
+
+def test_without_labels_nothing_is_better_or_worse(folder):
+    """And a clean image whose class differs has no log-odds to be compared: they are of two classes."""
+    document = drift(folder / "a", [folder / "b"])
+    found = the(document)
+    assert "drift_clean_negative_flip_share" not in found and "drift_negative_flip_share@4" not in found
+    assert any("nothing is said of better or worse" in note for note in document["notes"])
+    with store.open_run(folder / "a") as a, store.open_run(folder / "b") as b:
+        differ = int((a.clean_predicted.values != b.clean_predicted.values).sum())
+    assert differ > 0 and found["drift_clean_flip_share"]["value"] == pytest.approx(differ / 6)
+    assert any(note.startswith(f"{differ} common image(s) have another label in b") for note in document["notes"])
+    assert found["drift_log_odds_median@4"]["n"] == 6 - differ
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "pairs"),
+    [
+        (["a", "b"], ["a", "b"], ["a=a", "b=b"]),
+        (["conv"], ["other"], ["conv=other"]),  # the only one of each
+        (["a", "b"], ["b_DequantizeLinear_Output", "a_quantized"], ["a=a_quantized", "b=b_DequantizeLinear_Output"]),
+        (["a", "a_quantized"], ["a_dequantized"], []),  # which of the two is meant?
+        (["a", "b"], ["a_quantized", "a_dequantized"], []),
+        (["a", "b"], ["c"], []),
+        (["graph/relu"], ["x", "graph/relu_cast_to_float16"], ["graph/relu=graph/relu_cast_to_float16"]),
+    ],
+)  # fmt: skip
+def test_layers_belong_together_by_name(mine, theirs, pairs):
+    reference, candidate = (types.SimpleNamespace(layers=names, name="r") for names in (mine, theirs))
+    found = layers.matched(reference, candidate, [])
+    assert [f"{pair.name}={pair.other}" for pair in found] == pairs
+    assert [(mine[pair.reference], theirs[pair.candidate]) for pair in found] == [
+        (pair.name, pair.other) for pair in found
+    ]
+
+
+def test_asked_for_pairs_come_first_and_names_may_hold_an_equals_sign():
+    reference, candidate = (types.SimpleNamespace(layers=n, name="r") for n in (["a=b", "c"], ["c", "d=e"]))
+    found = layers.matched(reference, candidate, ["a=b=d=e"])
+    assert [(pair.name, pair.other) for pair in found] == [("a=b", "d=e"), ("c", "c")]
+
+
+# numbers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("radii", "value", "censored"),
+    [
+        ([2.0, 3.0, 5.0], 3.0, None),
+        ([-np.inf, 3.0, np.inf], 3.0, None),
+        ([-np.inf, -np.inf, 3.0], np.nan, "below"),
+        ([np.inf, np.inf, 3.0], np.nan, "above"),
+        ([np.nan, 3.0, 4.0], 3.5, None),
+        ([-np.inf, 4.0], np.nan, "below"),
+        ([4.0, np.inf], np.nan, "above"),
+        ([np.nan], np.nan, None),
+    ],
+)
+def test_medians_of_radii_that_may_lie_outside(radii, value, censored):
+    found = numbers.censored_median(np.array(radii), [1.0, 20.0])
+    assert found["value"] == pytest.approx(value, nan_ok=True)
+    assert found.get("censored") == censored
+    assert found["n"] == np.sum(~np.isnan(radii))
+
+
+def test_ends_of_an_interval_outside_the_radii_are_undefined():
+    radii = np.array([-np.inf] * 4 + [5.0] * 12 + [np.inf] * 4)
+    assert numbers.censored_median(radii, [1.0, 20.0]) == {"value": 5.0, "low": 5.0, "high": 5.0, "n": 20}
+    radii = np.array([-np.inf] * 9 + [5.0, 6.0] + [np.inf] * 9)
+    found = numbers.censored_median(radii, [1.0, 20.0])
+    assert found["value"] == 5.5 and np.isnan(found["low"]) and np.isnan(found["high"])
+
+
+def test_steps_and_slopes():
+    radii, rng = [1.0, 2.0, 4.0, 8.0], np.random.default_rng(0)
+    slope = rng.standard_normal((5, 4, 30)) * np.array(radii)[:, None]
+    flat, silent = rng.standard_normal((5, 4, 30)), slope * (np.array(radii) > 1)[:, None]
+    for candidate, steps in ((slope, False), (2 * slope, False), (flat, True), (silent, True)):
+        assert responses.answers_in_steps(slope, candidate, radii, resolved=8.0) == steps
+    assert not responses.answers_in_steps(slope, flat, radii, resolved=1.0)  # resolved everywhere
+    assert not responses.answers_in_steps(slope, flat, radii, resolved=np.nan)
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = call(capsys, "drift", folder / "a", folder / "b")
+    assert (code, err) == (0, "")
+    assert "Drift from a" in out and "b, by radius of the noise" in out and "layers from first to last" in out
+    code, out, err = call(capsys, "drift", folder / "a", folder / "b", "--json")
+    document = json.loads(out, parse_constant=pytest.fail)
+    assert (code, err) == (0, "") and the(document)["name"] == "b"
+    schema_file = Path(__file__).parent.parent / "docs" / "drift.schema.json"
+    jsonschema.validate(document, json.loads(schema_file.read_text()))
+    code, _, err = call(capsys, "drift", folder / "a", folder / "b", "--match", "fc2=nothing")
+    assert code == 2 and "--match" in err and len(err.strip().splitlines()) <= 2
+    assert call(capsys, "drift", folder / "a")[0] == 2

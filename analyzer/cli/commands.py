@@ -219,4 +219,4 @@ def call(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-from analyzer.cli import bounding, claiming, deciding, drawing, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above
+from analyzer.cli import bounding, claiming, deciding, drawing, drifting, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above

@@ -1,9 +1,9 @@
 """The names of a summary's numbers: `<quantity>_<statistic>[@radius][/layer]`."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from analyzer.statistics import Estimate
+Value = TypeVar("Value")
 
 
 class Name(NamedTuple):
@@ -46,7 +46,7 @@ def layer_suffix(layer: str, layers: int) -> str:
     return f"/{layer}" if layers > 1 else ""
 
 
-def by_radius(rows: Mapping[str, Estimate], stem: str, suffix: str = "") -> dict[float, Estimate]:
+def by_radius(rows: Mapping[str, Value], stem: str, suffix: str = "") -> dict[float, Value]:
     """The numbers `stem@radius` + suffix, by radius."""
     start = f"{stem}@"
     return {

@@ -1,0 +1,129 @@
+"""The command that holds builds of one network together: drift."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyzer.cli.app import Json, app
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from analyzer.verdicts.drift import Document
+
+
+@app.command()
+def drift(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Run of the build in use.")],
+    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="Runs of builds to replace it.")],
+    match: Annotated[
+        list[str] | None,
+        typer.Option("--match", metavar="A=B", help="A layer of the reference and the candidate's name for it."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Is a build or backend still the same function around the images? Row by row, against a reference run."""
+    from analyzer.cli import terminal
+    from analyzer.verdicts import drift as drifting
+
+    document = drifting.drift(reference, candidates, match=match or [])
+    if json:
+        terminal.print_json(document)
+        return
+    terminal.say(f"Drift from {document['reference']['name']}", style="bold")
+    for candidate in document["candidates"]:
+        terminal.say(f"{candidate['name']}: {candidate['verdict']}.")
+    terminal.console().print(_overview(document))
+    for candidate in document["candidates"]:
+        for table in (_by_radius(candidate), _layers(candidate)):
+            if table.row_count:
+                terminal.console().print(table)
+        for sentence in candidate["sentences"]:
+            terminal.say(f"• {candidate['name']}: {sentence}" if len(document["candidates"]) > 1 else f"• {sentence}")
+    for note in document["notes"]:
+        terminal.say(f"! {note}", style="yellow")
+
+
+def _overview(document: "Document") -> "Table":
+    """One line a candidate: decisions, and how much noise does as much."""
+    from analyzer.cli import tables
+
+    table = tables.titled("All candidates")
+    headings = ("candidate", "clean images flipped", "for the worse", "as much as noise of", "resolved from radius")
+    for heading in headings:
+        table.add_column(tables.cell(heading), overflow="fold", justify="left" if heading == "candidate" else "right")
+    for candidate in document["candidates"]:
+        clean = "drift_clean_flip_share", "drift_clean_negative_flip_share"
+        radii = "drift_equivalent_noise_median", "drift_resolved_radius_median"
+        cells = [_share(candidate.get(name)) for name in clean] + [_radius(candidate.get(name)) for name in radii]
+        table.add_row(*map(tables.cell, (candidate["name"], *cells)))
+    return table
+
+
+def _by_radius(candidate: dict[str, Any]) -> "Table":
+    from analyzer.cli import tables
+    from analyzer.summary import by_radius, radius_labels
+
+    table = tables.titled(f"{candidate['name']}, by radius of the noise")
+    columns: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("rows flipped", "drift_flip_share", _share),
+        ("reordered", "drift_permutation_flip_share", _share),
+        ("log-odds apart, nat", "drift_log_odds_median", _value),
+        ("95 % of rows", "drift_log_odds_q95", _value),
+    ]
+    numbers = {name: entry for name, entry in candidate.items() if isinstance(entry, dict)}
+    found = [(heading, by_radius(numbers, stem), form) for heading, stem, form in columns]
+    found = [each for each in found if each[1]]
+    for heading in ("radius", *(heading for heading, _, _ in found)):
+        table.add_column(tables.cell(heading), justify="right", overflow="fold")
+    for radius, label in radius_labels({r for _, at, _ in found for r in at}).items():
+        table.add_row(*map(tables.cell, (label, *(form(at.get(radius)) for _, at, form in found))))
+    return table
+
+
+def _layers(candidate: dict[str, Any]) -> "Table":
+    """Along the depth: how far a layer's features are off, and from which radius on they answer as the reference's."""
+    from analyzer.cli import tables
+
+    table = tables.titled(f"{candidate['name']}, layers from first to last")
+    for heading in ("layer", "relative error", "resolved from radius"):
+        table.add_column(tables.cell(heading), justify="left" if heading == "layer" else "right", overflow="fold")
+    for name, suffix in _suffixes(candidate):
+        error = candidate[f"drift_clean_feature_relative_median{suffix}"]
+        resolved = candidate.get(f"drift_resolved_feature_radius_median{suffix}")
+        table.add_row(*map(tables.cell, (name, _value(error), _radius(resolved))))
+    return table
+
+
+def _suffixes(candidate: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for layer in candidate["layers"]:
+        for suffix in (f"/{layer['reference']}", ""):
+            if f"drift_clean_feature_relative_median{suffix}" in candidate:
+                yield layer["reference"], suffix
+                break
+
+
+def _share(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    if not math.isfinite(entry["value"]):
+        return "undefined"
+    interval = f" ({100 * entry['low']:.2g} – {100 * entry['high']:.2g})" if math.isfinite(entry["low"]) else ""
+    return f"{100 * entry['value']:.2g} %{interval}"
+
+
+def _value(entry: dict[str, Any] | None) -> str:
+    from analyzer.cli import tables
+
+    return "-" if entry is None else tables.number(entry["value"], ".2g")
+
+
+def _radius(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    if "censored" in entry:
+        return {"below": "below all", "above": "above all"}[entry["censored"]]
+    return f"{entry['value']:.3g}" if math.isfinite(entry["value"]) else "undefined"
