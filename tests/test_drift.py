@@ -433,3 +433,30 @@ def test_the_command(folder, capsys, monkeypatch):
     code, _, err = call(capsys, "drift", folder / "a", folder / "b", "--match", "fc2=nothing")
     assert code == 2 and "--match" in err and len(err.strip().splitlines()) <= 2
     assert call(capsys, "drift", folder / "a")[0] == 2
+
+
+def test_a_gate_on_negative_flips(tmp_path, capsys):
+    """A constant on one logit turns a known share of right decisions into wrong ones."""
+    images = noise_images(tmp_path / "images", 30)
+    a, weight = two_classes(tmp_path / "a model")
+    b, _ = two_classes(tmp_path / "b model", bias=15.0)
+    pixels = [np.asarray(Image.open(images / f"{k:03d}.png"), np.float64).transpose(2, 0, 1) for k in range(30)]
+    odds = np.array([image.ravel() @ weight for image in pixels])
+    label = np.where(odds > 0, 0, 1)  # the reference is always right
+    share = np.mean((odds > 0) != (odds + 15 > 0))
+    rows = "".join(f"{k:03d}.png,{label[k]}\n" for k in range(30))
+    (tmp_path / "labels.csv").write_text(f"file,label\n{rows}")
+    paths = measure(tmp_path, {"a": a, "b": b}, images, labels=tmp_path / "labels.csv", limit=100)
+    assert 0.05 < share < 0.9
+    name = "drift_clean_negative_flip_share"
+    for bound, code in ((share + 0.3, 0), (share - 0.04, 3)):
+        done = call(capsys, "gate", paths[1], "--baseline", paths[0], "--max", f"{name}={bound}", "--json")
+        (verdict,) = json.loads(done[1])["verdicts"]
+        assert (done[0], verdict["value"]) == (code, pytest.approx(share)), done
+    bound = ["--max", "drift_equivalent_noise_median=20", "--max", "drift_resolved_radius_median=1"]
+    assert call(capsys, "gate", paths[1], "--baseline", paths[0], *bound)[0] == 3  # 15 nat are beyond radius 4
+    assert call(capsys, "gate", paths[1], "--baseline", paths[0], *bound[2:])[0] == 0  # resolved at all radii
+    code, _, err = call(capsys, "gate", paths[1], "--max", f"{name}=0.1")
+    assert code == 2 and "--baseline RUN is missing" in err
+    code, _, err = call(capsys, "gate", paths[1], "--baseline", paths[0], "--max-regression", f"{name}=0.1")
+    assert code == 2 and "a drift is a change already" in err

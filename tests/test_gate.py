@@ -121,7 +121,7 @@ def test_conditions_need_something_to_judge_and_a_baseline():
         gate.conditions_of([], [], [], baseline=False)
     with pytest.raises(UsageError, match="`baseline` RUN is missing"):
         gate.conditions_of([], [], ["a=1%"], baseline=False)
-    with pytest.raises(UsageError, match="`max_regression` NAME=10% is missing"):
+    with pytest.raises(UsageError, match="`max_regression` NAME=10% or `max` drift_"):
         gate.conditions_of(["a=1"], [], [], baseline=True)
     assert len(gate.conditions_of(["a=1"], ["b=1"], ["c=1"], baseline=True)) == 3
 

@@ -25,7 +25,7 @@ from analyzer.verdicts.pairing import OpenRun
 SCHEMA = 1
 _BLOCK = 16  # images whose sketches are held at once
 
-__all__ = ["SCHEMA", "Document", "drift", "drift_opened"]
+__all__ = ["SCHEMA", "Document", "check_shapes", "drift", "drift_opened"]
 
 
 class Described(TypedDict):
@@ -82,14 +82,15 @@ def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] =
         )
     names, readers = pairing.names_of(paths), [Run(path) for path in paths]
     pairing.check_protocols(readers, names)
-    _check_shapes(readers, names)
+    check_shapes(readers, names)
     with ExitStack() as stack:
         return drift_opened(
             [stack.enter_context(pairing.opened(run, name)) for run, name in zip(readers, names, strict=True)], match
         )
 
 
-def _check_shapes(runs: Sequence[Run], names: Sequence[str]) -> None:
+def check_shapes(runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Raise UsageError where pixel shapes or class counts differ from those of the first run."""
     for name, run in zip(names[1:], runs[1:], strict=True):
         for key in ("pixel_shape", "classes"):
             a, b = ({**each.context}[key] for each in (runs[0], run))

@@ -86,3 +86,14 @@ UNKNOWN: Number = {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
 def upper(radius: Number) -> float:
     """A censored median radius as a number: 0 for below the smallest, infinite for above the largest, NaN unknown."""
     return {BELOW: 0.0, ABOVE: np.inf}.get(radius.get("censored", ""), radius["value"])
+
+
+def as_estimate(entry: Number, radii: Sequence[float]) -> Estimate:
+    """A number as an estimate to be held against a bound: one below the radii is at most the smallest of them, one
+    above them larger than any bound."""
+    match entry.get("censored"):
+        case "below":
+            return Estimate(min(radii), 0.0, min(radii), entry["n"])
+        case "above":
+            return Estimate(np.inf, max(radii), np.inf, entry["n"])
+    return Estimate(entry["value"], entry["low"], entry["high"], entry["n"])

@@ -13,7 +13,8 @@ from analyzer import summary
 from analyzer.errors import InputError, UsageError
 from analyzer.statistics import Estimate
 from analyzer.store import Run
-from analyzer.verdicts import pairing
+from analyzer.verdicts import drift, pairing
+from analyzer.verdicts.drift.numbers import as_estimate
 from analyzer.verdicts.gate.changes import change
 from analyzer.verdicts.gate.conditions import (
     MAX,
@@ -40,6 +41,8 @@ from analyzer.verdicts.gate.documents import (
 )
 
 SCHEMA = 1
+DRIFT = "drift_"
+"""How the names begin that `analyzer drift` gives, of the run against the baseline."""
 
 __all__ = [
     "MAX",
@@ -77,7 +80,8 @@ def gate(
 
     Args:
         run: the run directory.
-        max, min: the largest and the smallest value allowed, by the names of summary.json.
+        max, min: the largest and the smallest value allowed, by the names of summary.json, or by those that
+            `analyzer drift` gives of the run against the baseline: drift_flip_share@1 and so on.
         baseline: a run to be no worse than.
         max_regression: how much worse than the baseline a number may be: 0.1, or "10%" of the baseline's value.
         strict: whether what its interval leaves undecided counts as failed.
@@ -109,9 +113,12 @@ def conditions_of(
     conditions = [parse(kind, text) for kind, texts in given for text in texts]
     if not conditions:
         raise UsageError("gate: nothing to judge; give `max` NAME=VALUE, `min` NAME=VALUE or `max_regression` NAME=10%")
-    if baseline != bool(regressions):
-        missing = "`baseline` RUN" if regressions else "`max_regression` NAME=10%"
-        raise UsageError(f"gate: `baseline` and `max_regression` go together; {missing} is missing")
+    drifts = [condition for condition in conditions if condition.name.startswith(DRIFT)]
+    if odd := [condition.name for condition in drifts if condition.kind == REGRESSION]:
+        raise UsageError(f"`max_regression` {odd[0]}: a drift is a change already; give `max` {odd[0]}=VALUE")
+    if baseline != bool(regressions or drifts):
+        missing = "`baseline` RUN" if regressions or drifts else f"`max_regression` NAME=10% or `max` {DRIFT}...=VALUE"
+        raise UsageError(f"gate: `baseline` goes with `max_regression` and with drifts; {missing} is missing")
     return conditions
 
 
@@ -142,12 +149,16 @@ def examine(
     if not all(one["finished"] for one in described):  # there are no numbers, nor names, to judge
         return document
     numbers = [summary.estimates(summary.of_run(run)) for run in runs]
+    if baseline is not None and any(condition.name.startswith(DRIFT) for condition in conditions):
+        found, document["notes"] = _drift(runs, names)
+        numbers[0] |= found
     check_names(conditions, list(numbers[0]), names[0])
     regressions = [condition for condition in conditions if condition.kind == REGRESSION]
     changes: dict[Condition, Change] = {}
     if regressions:
         check_names(regressions, list(numbers[1]), f"the baseline {names[1]}")
-        changes, document["notes"] = _changes(runs, names, regressions, numbers)
+        changes, notes = _changes(runs, names, regressions, numbers)
+        document["notes"] = list(dict.fromkeys([*document["notes"], *notes]))
     verdicts = judge(numbers[0], conditions, changes=changes, strict=strict)
     document["passed"] = all(verdict.passed for verdict in verdicts) and all(one["complete"] for one in described)
     document["verdicts"] = [_entry(verdict) for verdict in verdicts]
@@ -182,6 +193,18 @@ def _changes(
             for each in regressions
         }
         return changes, list(pairing.notes(opened, [here, there]))
+
+
+def _drift(runs: Sequence[Run], names: Sequence[str]) -> tuple[dict[str, Estimate], list[str]]:
+    """How far the run is from the baseline, by the names of `analyzer drift`, and what a reader has to know."""
+    drift.check_shapes([runs[1], runs[0]], [names[1], names[0]])
+    with ExitStack() as stack:
+        opened = [stack.enter_context(pairing.opened(run, name)) for run, name in zip(runs, names, strict=True)]
+        document = drift.drift_opened(opened[::-1])
+        (candidate,) = document["candidates"]
+        radii = runs[0].identity["radii"]
+        found = {name: as_estimate(entry, radii) for name, entry in candidate.items() if name.startswith(DRIFT)}
+        return found, document["notes"]
 
 
 def _entry(verdict: Verdict) -> VerdictEntry:

@@ -156,8 +156,10 @@ def _status(condition: Condition, judged: Estimate) -> tuple[str, bool]:
     value, bound = sign * judged.value, sign * condition.bound
     low, high = sorted((sign * judged.low, sign * judged.high))
     by_value = value <= bound
+    if not math.isfinite(value):  # a radius beyond the measured ones
+        return ("passes" if by_value else "fails"), by_value
     if not (math.isfinite(low) and math.isfinite(high)):
-        return ("undecided" if math.isfinite(value) else "fails"), by_value
+        return "undecided", by_value
     if (high <= bound) if by_value else (low > bound):
         return ("passes" if by_value else "fails"), by_value
     return "undecided", by_value
