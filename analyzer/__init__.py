@@ -2,7 +2,7 @@
 
     run(...)            measure one model on one image set, or continue
     open_run(path)      the labelled results of a run, an xarray.Dataset
-    compare, gate, claims, verify      what the commands of these names do; they return documents and print nothing
+    compare, drift, gate, claims, verify      what the commands of these names do; they return documents and print nothing
     Protocol            radii, trials, norm, ...
     measures            pure functions of arrays: measures.topology.mantel(...)
     perturbations       keyed noise and permutation families
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analyzer.summary import verify
     from analyzer.verdicts.claims import claims
     from analyzer.verdicts.compare import compare
+    from analyzer.verdicts.drift import drift
     from analyzer.verdicts.gate import gate
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "card",
     "claims",
     "compare",
+    "drift",
     "gate",
     "images",
     "measures",
@@ -42,6 +44,7 @@ _HOMES = {
     "Protocol": "analyzer.study",
     "claims": "analyzer.verdicts.claims",
     "compare": "analyzer.verdicts.compare",
+    "drift": "analyzer.verdicts.drift",
     "gate": "analyzer.verdicts.gate",
     "open_run": "analyzer.store",
     "run": "analyzer.study",
