@@ -61,6 +61,8 @@ def export(run: Path, *, to: str, out: Path | None = None) -> Exported:
         _package(PACKAGES[to])
     reader = Run(run)
     state = reader.state
+    if state.written:
+        reader.check_results()
     with reader.open(derive=False) as dataset:
         finished = dataset.sizes["image"]
         if not finished:

@@ -86,10 +86,15 @@ def test_layers_of_codes_without_a_scale_are_refused(tmp_path, images):
         ([node("TopK", "l k", "y best")], "TopK: the largest scores in falling order"),
         ([node("TopK", "l k", "best i"), node("Cast", "i", "y", to=1)], "TopK"),
         ([node("ArgMax", "l", "b", axis=1), node("Cast", "b", "y", to=1)], "ArgMax: the index of a class"),
+        ([node("TopK", "l k", "best i"), node("Softmax", "best", "y", axis=1)], "TopK: the largest scores"),
+        ([node("Softmax", "l", "p", axis=1), node("TopK", "p k", "best i"), node("Mul", "best one", "y")], "TopK"),
+        ([node("ArgMax", "l", "b", axis=1), node("Cast", "b", "c", to=1), node("Mul", "c one", "y")], "ArgMax"),
     ],
 )
 def test_what_is_chosen_from_the_scores_is_refused(tmp_path, nodes, says):
-    model, card = quantised.head(tmp_path, "chosen", nodes, {"k": np.array([5])}, 5, kind="logits", shape=None)
+    model, card = quantised.head(
+        tmp_path, "chosen", nodes, {"k": np.array([5]), "one": np.float32(1)}, 5, kind="logits", shape=None
+    )
     with pytest.raises(InputError, match=says):
         graph.prepare(model, card=card)
 
@@ -100,6 +105,34 @@ def test_scores_with_axes_of_one_are_taken(tmp_path, target):
         tmp_path, "axes", [node("Reshape", "l s", "y")], {"s": np.array(target)}, 5, kind="logits", shape=None
     )
     assert opened(made)[1].classes == 5
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "says"),
+    [
+        (
+            [quantised.microsoft("FusedConv", "x k", "y", activation="Relu")],
+            {"k": quantised.weights(5, 3, 3, 3)},
+            "a map, as of a segmentation",
+        ),
+        (
+            [quantised.microsoft("FusedConv", "x k", "m"), node("Reshape", "m s", "y")],
+            {"k": quantised.weights(5, 3, 1, 1), "s": np.array([0, 64, -1])},
+            "a list, as of boxes",
+        ),
+    ],
+)
+def test_a_shape_that_the_file_declares_wrongly_is_seen_in_a_run(tmp_path, images, nodes, constants, says):
+    """Declared (N, 5), behind operators whose shapes only the runtime knows."""
+    model, _ = behind_contrib(tmp_path, nodes, constants, shape="declared")
+    with pytest.raises(InputError, match=says):
+        runs.measure(model, images, tmp_path / "run")
+
+
+def test_scores_that_a_file_declares_flat_and_are_not_are_taken(tmp_path, images):
+    nodes = [quantised.microsoft("Gelu", "l", "g"), node("Reshape", "g s", "y")]
+    model, _ = behind_contrib(tmp_path, nodes, {"s": np.array([0, 1, 1, 5])}, shape="declared")
+    assert runs.measure(model, images, tmp_path / "run").sizes["image"] == 4
 
 
 # the model's own output ---------------------------------------------------------------------------------------------

@@ -226,10 +226,10 @@ def test_csv_of_numbers_that_mean_the_same_as_names_and_as_indices(folder):
 
 
 def test_a_run_among_the_images_is_left_out_and_counted(folder):
-    put(folder, "a.png", "out/figures/fig1.png", "out/units/x.png", "b/units/c.png", "b/manifest.png")
+    put(folder, "a.png", "c.png", "out/figures/fig1.png", "out/units/x.png", "b/units/c.png")
     (folder / "out" / "manifest.json").write_text("{}")
     found = images.find_set(folder, card=CARD)
-    assert [image.id for image in found.images] == ["a.png", "b/manifest.png", "b/units/c.png"]
+    assert [image.id for image in found.images] == ["a.png", "b/units/c.png", "c.png"]
     assert "1 run directory left out: out." in found.notes
 
 
@@ -265,6 +265,7 @@ def test_csv_with_backslashes_in_paths(folder):
         "id,label,split,file\n1,dog,test,a.png\n2,cat,,b.png\n",
         "\ufeffLabel;File;;\r\ndog;a.png;;\r\ncat;b.png;;\r\n",
         '\n"file","label"\n"a.png","dog"\nb.png,cat\n',
+        'file,label,"notes; more; and; more"\na.png,dog,x\nb.png,cat,y\n',
     ],
 )
 def test_csv_capitals_other_columns_and_other_separators(folder, text):
@@ -425,6 +426,13 @@ def test_sub_folders_that_name_no_class_beside_images_are_no_labels_and_that_is_
     image_set = images.find_set(folder, card=LABELLED)
     assert pairs(image_set.images) == [("b.png", None), ("raw/a.png", None)]
     assert image_set.notes == ("No label is taken from sub-folders, as none is named as a class is: raw.",)
+
+
+def test_a_stray_does_not_turn_off_the_labels_of_folders_that_are_misspelt(folder):
+    """Without it the same folders are refused."""
+    put(folder, "Cat/a.png", "Dog/b.png", "stray.png")
+    with pytest.raises(InputError, match="label 'Cat' is unknown"):
+        images.find(folder, card=card(labels=("cat", "dog")))
 
 
 def test_a_misspelt_class_folder_beside_a_stray_is_refused(folder):

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import quantised
 import runs
+from graphs import node
 from scipy.special import logit
 
 from analyzer import bundled, graph, store
@@ -83,7 +84,7 @@ def test_quantised_probabilities_are_taken_within_their_steps(tmp_path, images):
         tmp_path,
         "steps",
         [
-            graphs.node("Softmax", "l", "p", axis=1),
+            node("Softmax", "l", "p", axis=1),
             graphs.node("Clip", "p", "c"),
             graphs.node("QuantizeLinear", "c s z", "q"),
             graphs.node("DequantizeLinear", "q s z", "y"),
@@ -102,7 +103,7 @@ def test_quantised_probabilities_are_taken_within_their_steps(tmp_path, images):
 @pytest.mark.parametrize("factor", [100.0, -1.0])
 def test_probabilities_in_other_units_are_no_logits(tmp_path, images, factor):
     """As percentages: their softmax would be measured without a word."""
-    nodes = [graphs.node("Softmax", "l", "p", axis=1), graphs.node("Mul", "p c", "y")]
+    nodes = [node("Softmax", "l", "p", axis=1), node("Mul", "p c", "y")]
     model, _ = quantised.head(tmp_path, "percent", nodes, {"c": np.float32(factor)}, 5, kind="logits")
     with pytest.raises(InputError, match=rf"the scores of every image add up to {factor:g} and have one sign"):
         runs.measure(model, images, tmp_path / "run", **SMALL)
@@ -172,7 +173,7 @@ def test_the_models_own_class_order_is_kept(tmp_path, images):
 def test_a_transpose_that_moves_no_class_is_passed(tmp_path):
     nodes = [
         graphs.node("Unsqueeze", "l axes", "wide"),
-        graphs.node("Softmax", "wide", "p", axis=1),
+        node("Softmax", "wide", "p", axis=1),
         graphs.node("Transpose", "p", "t", perm=[0, 2, 3, 1]),
         graphs.node("Flatten", "t", "y"),
     ]
@@ -243,6 +244,28 @@ def test_no_ratio_of_ratios_below_the_steps_of_the_input(tmp_path, images):
     says_no_nan(sensitivity)
     assert any("no ratio is given" in sentence for sentence in sensitivity["sentences"])
     assert any("32 grey levels" in warning for warning in sensitivity["warnings"])
+
+
+def test_the_growth_of_the_ratio_is_undefined_where_it_begins_within_a_step(tmp_path, images):
+    """Of an input in steps; of features in steps; as of no other number, also in the gate and the claims."""
+    model, _ = quantised.coarse_input(tmp_path)
+    runs.measure(model, images, tmp_path / "input", radii=(2.0, 20.0), trials=8)
+    nodes = [node("QuantizeLinear", "f s z", "q"), node("DequantizeLinear", "q s z", "d"), node("Gemm", "d W2", "y")]
+    constants = {"s": np.float32(0.05), "z": np.uint8(128), "W2": quantised.weights(3, 5)}
+    inner, _ = quantised.head(tmp_path, "inner", nodes, constants, 5, kind="logits")
+    runs.measure(inner, images, tmp_path / "inside", radii=(0.1, 20.0), trials=8, layers=("d",))
+    for name in ("input", "inside"):
+        document = summary_of(tmp_path / name)
+        assert document["lipschitz_growth_median"] == {"value": None, "low": None, "high": None, "n": 0}, name
+        assert not any("changes by a factor" in sentence for sentence in document["sentences"])
+
+
+def test_steps_are_held_against_what_moves_a_pixel_in_either_norm(tmp_path, images):
+    """An L2 radius of 200 over 192 values moves a pixel by about 25 grey levels at most: less than a step of 32."""
+    model, _ = quantised.coarse_input(tmp_path)
+    runs.measure(model, images, tmp_path / "run", radii=(5.0, 200.0, 2000.0), norm="l2", trials=8)
+    (said,) = (w for w in summary_of(tmp_path / "run")["warnings"] if "smaller than the steps" in w)
+    assert said.startswith(("Radius 200:", "Radius 5, 200:"))
 
 
 def test_a_network_that_never_moves_is_said_to(tmp_path, images):

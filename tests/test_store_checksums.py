@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import graphs
+import h5py
 import pytest
 import runs
 from runs import call
@@ -176,6 +177,34 @@ def test_units_come_back_from_the_results(run):
     assert all("results.nc" in problem.mend for problem in analyzer.verify(run))
     assert [problem.mended for problem in analyzer.verify(run, mend=True)] == [True, True]
     assert contents(run) == before
+
+
+def test_a_folder_of_units_that_is_gone_comes_back_from_the_results(run):
+    before = contents(run)
+    shutil.rmtree(run / "units")
+    assert all(problem.mended for problem in analyzer.verify(run, mend=True))
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("command", [["compare"], ["claims"], ["drift"], ["export", "--to", "csv"]])
+def test_an_axis_changed_in_the_results_is_noticed_by_whoever_reads_them(run, made, capsys, command):
+    with h5py.File(run / "results.nc", "r+") as file:
+        file["radius"][-1] = 7.0
+    others = [made / "run"] if command[0] in ("compare", "drift") else []
+    code, out, err = call(capsys, command[0], *others, run, *command[1:])
+    assert (code, out) == (5, "") and f"{run / 'results.nc'}: damaged" in err
+
+
+def test_a_complete_run_without_checksums_is_written_anew_where_something_is_wrong(run, made, monkeypatch):
+    for name in ("manifest.json", "calibration.json", "summary.json"):
+        edit(run / name, lambda d: d.pop("results", None), seal=None)
+    sound = contents(run)
+    again(run, made)
+    assert contents(run) == sound  # nothing to do
+    edit(run / "summary.json", lambda d: d["lipschitz_median"].update(value=3.0), seal=None)
+    assert named(analyzer.verify(run)) == ["summary.json"]
+    again(run, made)
+    assert analyzer.verify(run) == []
 
 
 def test_units_do_not_come_back_from_damaged_results(run):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import graphs
@@ -140,6 +141,20 @@ def test_a_signal_during_an_import_stops_as_it_should(name, code):
         [sys.executable, "-c", STOPPED_IN_IMPORT, name], capture_output=True, text=True, check=False, timeout=120
     )
     assert (process.returncode, process.stderr) == (code, "stopped\n")
+
+
+def test_a_signal_after_the_exit_code_was_decided_changes_nothing():
+    """Also while the interpreter ends, which takes a while once numpy and others are loaded."""
+    for delay in (0.0, 0.01, 0.03):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "analyzer", "summary", "no/such/run"], stderr=subprocess.PIPE, text=True
+        )
+        with process:
+            assert "no run here" in process.stderr.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
+        assert process.returncode == 4, delay
 
 
 def test_what_native_code_makes_of_a_signal_is_still_a_stop(capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """The command line: translates arguments, prints results and errors, decides nothing."""
 
+import atexit
 import errno
 import os
 import shlex
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _received.clear()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _stop)
+        atexit.register(_ignore_signals)
         _leave_on_second_signal()
         code = _outcome(arguments, debug=debug)
         sys.stdout.flush()
@@ -124,6 +126,12 @@ def _settled() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm during the interpreter's end would kill it
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+
+
+def _ignore_signals() -> None:
+    """At the interpreter's end, which puts the default action back for a handler in Python."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -78,6 +78,7 @@ def prepare(
     notes = list(located.notes)
     proto = inline(proto, model)
     notes += training.to_inference(proto, model)
+    walk.forget_unproved_shapes(proto)
     if device in ("cuda", "tensorrt"):
         notes += opset.lower_for_cuda(proto)
     image = match.choose_input(proto, card.input_name, model)

@@ -11,7 +11,7 @@ from analyzer.graph.index import Index
 from analyzer.system import physical_memory
 
 # The operators that the runtime has. Others would need a library that comes with the model.
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"})
+_DOMAINS = walk.DOMAINS | {"com.microsoft"}
 _LOADS_FILES = frozenset({"EPContext"})
 LARGEST_CONSTANT = 4 * 2**30  # bytes that a tensor computed from constants may take
 

@@ -15,6 +15,26 @@ from analyzer.graph.index import Index, Shape
 RESHAPING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Cast", "Dropout"})
 _SOFTMAX = frozenset({"Softmax", "LogSoftmax", "QLinearSoftmax"})
 _SIGMOID = frozenset({"Sigmoid", "QLinearSigmoid"})
+_ELEMENTWISE = frozenset(
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Neg",
+        "Abs",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Reciprocal",
+        "Clip",
+        "Relu",
+        "Round",
+        "Floor",
+    }
+)
+"""Operators that do the same to each value, where one of their inputs varies with the image."""
 _CHOICES = {
     "TopK": "the largest scores in falling order, not one score for each class",
     "ArgMax": "the index of a class, not its score",
@@ -123,10 +143,11 @@ def _count(shape: Shape | None) -> int | None:
 
 
 def _refuse_choices(index: Index, output: str, path: Path) -> None:
-    """Refuse an output that is chosen from the scores."""
+    """Refuse an output that is chosen from the scores, whatever is done to each value afterwards."""
     name = output
     while (node := index.producer.get(name)) is not None:
-        if node.op_type in RESHAPING | _SOFTMAX | _SIGMOID and not node.input:
+        known = node.op_type in RESHAPING | _SOFTMAX | _SIGMOID | _CHOICES.keys()
+        if known and not node.input:
             raise InputError(
                 f"{path}: not valid ONNX: its {node.op_type} before {name!r:.80} has no input; export it again"
             )
@@ -135,9 +156,10 @@ def _refuse_choices(index: Index, output: str, path: Path) -> None:
                 f"{path}: output {output!r:.80} is the result of {node.op_type}: {_CHOICES[node.op_type]}; name the "
                 "tensor with the class scores in the card's output.name"
             )
-        if node.op_type not in RESHAPING and node.op_type not in quantised.QUANTISING:
+        live = [tensor for tensor in node.input if tensor in index.live]
+        if len(live) != 1 or not (known or node.op_type in quantised.QUANTISING | _ELEMENTWISE):
             return
-        name = node.input[0]
+        name = live[0]
 
 
 def seems(shape: tuple[int | None, ...]) -> str:

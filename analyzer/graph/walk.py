@@ -13,6 +13,8 @@ _BITS: dict[int, int] = {
     if hasattr(TensorProto, name)
 }
 
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"})
+"""Of operators that ONNX itself defines, and infers shapes of."""
 CONTROL_FLOW = frozenset({"Loop", "Scan", "If", "SequenceMap"})
 GROWING = frozenset({"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "EyeLike"})
 
@@ -38,6 +40,17 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def forget_unproved_shapes(model: ModelProto) -> None:
+    """Drop the shapes that a file declares of tensors behind operators that ONNX does not know: unproved."""
+    behind: set[str] = set()
+    for node in model.graph.node:
+        if node.domain not in DOMAINS or not behind.isdisjoint(reads(node)):
+            behind.update(node.output)
+    for value in (*model.graph.value_info, *model.graph.output):
+        if value.name in behind and value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:

@@ -175,8 +175,12 @@ def _listed(cell: str, prefix: str, images: Collection[str], where: str) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """Which of the separators the first line has most of; the comma where it has none."""
+    """The separator with which the first line names both columns; else the one it has most of, the comma if none."""
     first = text.lstrip("\r\n").partition("\n")[0]
+    for separator in _SEPARATORS:
+        cells = [cell.strip().lower() for cell in next(csv.reader([first.rstrip("\r")], delimiter=separator), [])]
+        if set(_COLUMNS) <= set(cells):
+            return separator
     return max(_SEPARATORS, key=first.count)
 
 

@@ -130,10 +130,11 @@ def _normalised(moved: Array, added: Array, scales: Scales) -> Array:
 
 
 def _growth(moved: Array, added: Array) -> Array:
-    """Mean ratio at the last radius over that at the first: (image, layer)."""
+    """Mean ratio at the last radius over that at the first: (image, layer); NaN where most trials do not move it."""
+    still = np.median(moved[:, 0], axis=1) == 0  # what moved at the first radius is then a step now and then
     ratios = np.moveaxis(_ratios(moved[:, [0, -1]], added[:, [0, -1]]), 2, -1)
     first, last = np.moveaxis(mean_of_known(np.ascontiguousarray(ratios, dtype=np.float64)), 1, 0)
-    return np.asarray(last / np.where(first > 0, first, np.nan))
+    return np.asarray(last / np.where((first > 0) & ~still, first, np.nan))
 
 
 def _moments(moved: Array, added: Array, *, scales: Scales) -> Array:

@@ -111,6 +111,6 @@ def _holder(content: bytes) -> str:
     if gone:
         return (
             f"process {pid}, which wrote this run, is gone, yet its lock is still held\n"
-            "end what still holds it (`fuser` on the .lock file names it), then run the same command again"
+            "end what still holds it (`fuser` on the directory names it), then run the same command again"
         )
     return f"process {pid} on {host!a} is writing this run\nwait for it to end, or give another `out`"

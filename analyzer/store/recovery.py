@@ -106,6 +106,7 @@ def restore_units(run: Path, manifest: Manifest, calibration: Calibration) -> No
         return
     with results.opened(run / RESULTS) as stored:
         if documents_within(run).calibration == calibration and list(stored.variables["image"][...]) == _ids(images):
+            (run / "units").mkdir(exist_ok=True)
             for number in lost:
                 key = images[number].key
                 files.write(units.unit_path(run, key), units.pack(key, _row(stored, number, coordinates)))

@@ -128,6 +128,12 @@ class Run:
         return State(sum(whole), len(whole), self.has_results, covered)
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether all its documents have checksums; earlier versions wrote none."""
+        names = (manifest.MANIFEST, manifest.CALIBRATION, SUMMARY)
+        return all(checksums.is_sealed(files.read_json(self.path / name)) for name in names)
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing is left to be done; a damaged calibration is."""
         try:

@@ -21,7 +21,7 @@ from analyzer.study.consistency import EXAMPLES
 from analyzer.study.model import Model, open_model, rows_of
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii
-from analyzer.summary import summarise
+from analyzer.summary import summarise, verify
 
 __all__ = [
     "LabelledImage",
@@ -202,6 +202,8 @@ def _finished(out: Path) -> dict[str, Any] | None:
             return None
         run.check_results()
         summary = run.read_summary()
+        if not run.is_sealed and verify(run.path):  # nothing else tells what an earlier version wrote from damage
+            return None
     except IncompleteError:  # what is damaged is written anew from the units
         return None
     return None if summary["run"]["images"]["unreadable"] else summary

@@ -56,9 +56,10 @@ def summarise(dataset: Any) -> dict[str, Any]:
         scales = scales_of(measured)
         for table in tables_of(measures):
             rows |= dict(numbers(table, measured, scales))
+        if reach.starts_below_steps(measured, calibration):
+            rows = reach.without_ratios_of_ratios(rows)
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers] if len(layers) > 1 else [""]
-    radii = manifest["identity"]["radii"]
     about: About = {
         "model": manifest["context"]["model"],
         "images": _images(dataset, calibration, manifest["identity"]["limit"]),
@@ -68,7 +69,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": about,
-        "sentences": list(sentences(measures, reach.speakable(rows, calibration, min(radii)), suffixes)),
+        "sentences": list(sentences(measures, rows, suffixes)),
         "warnings": list(warnings(dataset, measured, rows, calibration, manifest)),
         **{name: {**estimate._asdict()} for name, estimate in rows.items()},
     }

@@ -36,18 +36,32 @@ def unreached(measured: Any) -> list[float]:
     return [float(radius) for radius in measured["radius"].values[~moved]]
 
 
+def pixel_radii(measured: Any) -> list[float]:
+    """How far noise of each radius moves a pixel at most: the radius itself, but for the L2 norm, rounding, clipping.
+
+    Median over images and trials of the largest change, grey levels; the radius where it was not measured.
+    """
+    if "input_distance_linf" not in measured or not measured.sizes["image"]:
+        return [float(radius) for radius in measured["radius"].values]
+    largest = measured["input_distance_linf"].values
+    return [
+        float(np.nanmedian(largest[:, k])) if np.isfinite(largest[:, k]).any() else 0.0 for k in range(largest.shape[1])
+    ]
+
+
 def warnings(measured: Any, calibration: Calibration) -> Iterator[str]:
     """What to know of the radii that are too small for a network's steps."""
     still, grid = unreached(measured), calibration.get("input_grid")
     radii = [float(radius) for radius in measured["radius"].values]
-    below = [] if grid is None else [radius for radius in radii if radius < grid["step"] and radius not in still]
+    moves = dict(zip(radii, pixel_radii(measured), strict=True))
+    below = [] if grid is None else [r for r in radii if moves[r] < grid["step"] and r not in still]
     if still:
         noise = f"Noise of radius {', '.join(map(radius_text, still))}"
         reaching = [radius for radius in radii if radius > max(still)]
-        if grid is not None and grid["reach"] is not None and grid["reach"] >= max(still):
+        if grid is not None and grid["reach"] is not None and grid["reach"] >= max(moves[radius] for radius in still):
             yield (
                 f"{noise} does not reach the network: its input is quantised in steps of {_grey_levels(grid['step'])},"
-                f" and the smallest radius that changes a pixel's step in these images is {grid['reach']:.3g}."
+                f" and the smallest change of a pixel that changes its step in these images is {grid['reach']:.3g}."
             )
         elif reaching:
             smallest = radius_text(reaching[0])
@@ -61,14 +75,18 @@ def warnings(measured: Any, calibration: Calibration) -> Iterator[str]:
         )
 
 
+def starts_below_steps(measured: Any, calibration: Calibration) -> bool:
+    """Whether the smallest radius lies below the steps of the network's input: no ratio of ratios means anything."""
+    grid = calibration.get("input_grid")
+    return grid is not None and pixel_radii(measured)[int(np.argmin(measured["radius"].values))] < grid["step"]
+
+
+def without_ratios_of_ratios(rows: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """`rows` with those undefined."""
+    undefined = Estimate(np.nan, np.nan, np.nan, 0)
+    return {name: undefined if name.startswith(_RATIO_OF_RATIOS) else estimate for name, estimate in rows.items()}
+
+
 def _grey_levels(value: float) -> str:
     text = f"{value:.3g}"
     return f"{text} grey level" if text == "1" else f"{text} grey levels"
-
-
-def speakable(rows: Mapping[str, Estimate], calibration: Calibration, smallest: float) -> Mapping[str, Estimate]:
-    """`rows` without the ratios of ratios, where the smallest radius lies below the steps of the network's input."""
-    grid = calibration.get("input_grid")
-    if grid is None or smallest >= grid["step"]:
-        return rows
-    return {name: estimate for name, estimate in rows.items() if not name.startswith(_RATIO_OF_RATIOS)}

@@ -1,15 +1,16 @@
 """What a reader of a summary has to know besides its numbers, in sentences."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analyzer.measures import REGISTRY
-from analyzer.statistics import Estimate
+from analyzer.measures import NUMBERS, REGISTRY
+from analyzer.statistics import FEW_IMAGES, MEAN_IMAGES, Estimate
 from analyzer.store import ImageStatus, LogOddsStatus, Outcome
 from analyzer.store.documents import Calibration, Manifest
 from analyzer.summary import reach
-from analyzer.summary.names import by_radius, radius_text
+from analyzer.summary.names import by_radius, parts, radius_text
 
 
 def warnings(
@@ -42,6 +43,7 @@ def warnings(
     yield from _normalised(identity["measures"], calibration)
     if n:
         yield from _undefined(identity["measures"], measured)
+    yield from _optimistic(rows)
     yield from _rounding(rows)
     yield from manifest["context"].get("notes", [])
 
@@ -131,6 +133,23 @@ def _undefined(measures: Sequence[str], measured: Any) -> Iterator[str]:
 
 WORDS = {"mantel_r": "Mantel's r"}
 """A variable as a sentence names it."""
+
+
+def _optimistic(rows: Mapping[str, Estimate]) -> Iterator[str]:
+    """Which intervals rest on values being nearly normal from image to image."""
+    stems: dict[str, int] = {}
+    for name, estimate in rows.items():
+        number = NUMBERS.get(parts(name).stem)
+        if number is None:
+            continue
+        few = FEW_IMAGES <= estimate.n < MEAN_IMAGES and math.isfinite(estimate.low)
+        if number.statistic == "mean" and number.quantity.near_normal and few:
+            stems[number.name] = estimate.n
+    if stems:
+        yield (
+            f"Intervals of {', '.join(stems)} rest on {min(stems.values())} images and on values that are nearly "
+            "normal from image to image: optimistic where a few images differ from all others."
+        )
 
 
 def _rounding(rows: Mapping[str, Estimate]) -> Iterator[str]:

@@ -92,6 +92,8 @@ def opened(run: Run, name: str = "") -> Iterator[OpenRun]:
     Raises IncompleteError when it is damaged, also where only the block finds that, or has no finished image.
     """
     state = run.state
+    if state.written:
+        run.check_results()
     with run.open(derive=False) as dataset:
         if not dataset.sizes["image"]:
             raise IncompleteError(f"{run.path}: partial, {state.missing}\nrun the same command again: it continues")

@@ -53,11 +53,15 @@ def sentences(
             f"Jacobian ({images}): the largest singular value is {bound}{of('sigma_over_rms'):.3g} times "
             "norm_F(J) / sqrt(D)"
         )
-        if np.isfinite(of("sigma_over_sampled")):
-            ratios += f" and {bound}{of('sigma_over_sampled'):.3g} times the largest sampled ratio at radius {radius:g}"
+        sampled = of("sigma_over_sampled")
+        if np.isfinite(sampled):
+            ratios += f" and {bound}{sampled:.3g} times the largest sampled ratio at radius {radius:g}"
         residuals = [residual for row in rows if (residual := row.get("sigma_residual")) is not None]
         error = f" (largest relative residual of the iteration {max(residuals):.1g})" if residuals else ""
-        yield f"{ratios}: random noise understates the local Lipschitz constant by that{error}."
+        if sampled < 1:  # the sampled ratio is then no slope, as where the network answers in steps
+            yield f"{ratios}{error}: what was sampled there is not the slope at the image."
+        else:
+            yield f"{ratios}: random noise understates the local Lipschitz constant by that{error}."
     if np.isfinite(of("fgsm_eps")) or np.isfinite(of("l2_distance")):
         yield _boundary(of, rows, images, identity["radii"][-1])
 

@@ -56,6 +56,8 @@ def claims(run: Path, *, model: Path | None = None, card: Path | None = None) ->
     """
     reader = Run(run)
     state = reader.state
+    if state.written:
+        reader.check_results()
     with reader.open() as dataset:
         bound, no_bound = None, "was not computed (give `model`)"
         if model is not None:

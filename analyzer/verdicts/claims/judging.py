@@ -13,7 +13,7 @@ from analyzer.measures.quantities import by_image, mean_of_known, per_image
 from analyzer.measures.ranges import within_rounding
 from analyzer.statistics import FEW_IMAGES, Estimate, mean_over_images, mean_share, quantile_over_images, share
 from analyzer.store import scales_of
-from analyzer.summary import layer_suffix, measured_images, name_of, radius_text
+from analyzer.summary import layer_suffix, measured_images, name_of, radius_text, reach
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 AS_LINEAR = "holds, but a linear map would do the same"
@@ -224,11 +224,11 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     if apart is None:
         return figures, UNKNOWN, text
     # The reference itself errs: what lies within its error of a linear map cannot be told from one.
-    if not topology.clear_of_linear(difference, linear=expected.value):
-        return figures, AS_LINEAR, text
+    clear = topology.clear_of_linear(difference, linear=expected.value)
     reference = _bounds(expected)
-    above = reference is not None and reference[0] >= LOW_MANTEL
-    return figures, HOLDS if above else NOT_LINEAR, text
+    if reference is not None and reference[0] >= LOW_MANTEL:  # a linear map would not meet the claim
+        return figures, HOLDS if clear else UNKNOWN, text
+    return figures, NOT_LINEAR if clear else AS_LINEAR, text
 
 
 def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str) -> Verdict:
@@ -275,10 +275,12 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
 def _linear_part(measured: Any, layer: int, scale: float) -> tuple[Estimate, Estimate]:
     """Medians over images of norm_F(J) / sqrt(D) over all radii, normalised, and of the ratio's change over them.
 
-    The change is that from the smallest radius to the largest; undefined with one radius.
+    The change is that from the smallest radius to the largest; undefined with one radius, and where the smallest lies
+    below the steps of a quantised input.
     """
     roots, growth = per_image(measured, (lipschitz.RMS, lipschitz.GROWTH), scales_of(measured))
-    one = measured.sizes["radius"] < 2
+    calibration = json.loads(measured.attrs["calibration"])
+    one = measured.sizes["radius"] < 2 or reach.starts_below_steps(measured, calibration)
     return (
         quantile_over_images(mean_of_known(roots[..., layer]) * scale, 0.5),
         quantile_over_images(np.full(len(growth), np.nan) if one else growth[:, layer], 0.5),
