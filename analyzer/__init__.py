@@ -2,7 +2,7 @@
 
     run(...)            measure one model on one image set, or continue
     open_run(path)      the labelled results of a run, an xarray.Dataset
-    compare, drift, gate, claims, verify      what the commands of these names do; they return documents and print nothing
+    compare, drift, gate, claims, verify      what the commands of these names do; return documents, print nothing
     Protocol            radii, trials, norm, ...
     measures            pure functions of arrays: measures.topology.mantel(...)
     perturbations       keyed noise and permutation families

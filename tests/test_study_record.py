@@ -304,3 +304,15 @@ def test_a_radius_beyond_the_range_of_a_pixel_is_said(tmp_path):
         runs.measure(model, tmp_path / "images", tmp_path / norm, radii=(5.0, 300.0), norm=norm, permutations=0)
         warned = [w for w in store.Run(tmp_path / norm).read_summary()["warnings"] if w.startswith("Radius 300: more")]
         assert bool(warned) == said
+
+
+@pytest.mark.parametrize(("count", "said"), [(9, False), (12, True)])
+def test_intervals_that_take_values_as_nearly_normal_are_marked(tmp_path, count, said):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(tmp_path / "images", count)
+    runs.measure(model, tmp_path / "images", tmp_path / "run", measures=("isotropy", "topology"))
+    summary = store.Run(tmp_path / "run").read_summary()
+    marked = [warning for warning in summary["warnings"] if "optimistic where" in warning]
+    shown = [name for name, e in summary.items() if name.startswith("mantel_r_mean") and e["low"] is not None]
+    assert bool(marked) == bool(shown) == said
+    assert not said or ("mantel_r_mean, " in marked[0] and f"rest on {count} images" in marked[0])
