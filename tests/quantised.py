@@ -149,7 +149,7 @@ def permuted_classes(folder):
     return head(folder, "permuted", nodes, shapes, 6, kind="probabilities", opset=11)
 
 
-def coarse_input(folder):
+def coarse_input(folder, *, mean=128.3):
     """An input quantised in steps of 32 grey levels, whose borders lie 0.3 grey levels from whole numbers."""
     nodes = [
         node("QuantizeLinear", "x s z", "q"),
@@ -160,4 +160,4 @@ def coarse_input(folder):
     ]
     stored = [tensor("W", weights(3, 4)), tensor("s", 0.5), tensor("z", 128, np.uint8)]
     inputs, outputs = [value("x", ["N", 3, 8, 8])], [value("y", ["N", 4])]
-    return graphs.save(folder, "coarse", nodes, inputs, outputs, stored, card(mean=128.3))
+    return graphs.save(folder, "coarse", nodes, inputs, outputs, stored, card(mean=mean))

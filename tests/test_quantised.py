@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 import quantised
 import runs
+import xarray as xr
 from graphs import node
+from PIL import Image
 from scipy.special import logit
 
 from analyzer import bundled, graph, store
@@ -19,6 +21,8 @@ from analyzer.analyses import landscape
 from analyzer.analyses.gradients import sensitivity as sensitivities
 from analyzer.errors import InputError
 from analyzer.graph import scores as finding
+from analyzer.summary import reach
+from analyzer.verdicts import compare as comparison
 
 SMALL = {"radii": (0.2, 5.0), "trials": 8}
 
@@ -218,7 +222,7 @@ def test_every_form_of_int8_has_the_features_of_the_float_network(tmp_path, imag
 
 
 def test_radii_that_do_not_reach_a_quantised_input_are_named(tmp_path, images):
-    for model, step, reach in (
+    for model, step, near in (
         (quantised.coarse_input(tmp_path)[0], "32 grey levels", "0.3"),
         (quantised.network(tmp_path, "qdq")[0], "1 grey level", "0.5"),
     ):
@@ -228,7 +232,7 @@ def test_radii_that_do_not_reach_a_quantised_input_are_named(tmp_path, images):
         says_no_nan(document)
         (said,) = (w for w in document["warnings"] if "does not reach" in w)
         assert f"Noise of radius 0.2 does not reach the network: its input is quantised in steps of {step}," in said
-        assert said.endswith(f"is {reach}.")
+        assert said.endswith(f"is {near}.")
         (lipschitz,) = (s for s in document["sentences"] if s.startswith("Lipschitz"))
         assert "factor" not in lipschitz and "0 at radius 0.2, where the layer does not move" in lipschitz
         assert document["lipschitz_median@0.2"]["value"] == 0
@@ -287,3 +291,48 @@ def test_only_quantised_networks_have_an_input_grid(tmp_path, images):
     assert graph.prepare(named, card=cards.read(cards.beside(named))).input_grid is None
     runs.measure(model, images, tmp_path / "run", **SMALL)
     assert "input_grid" not in json.loads((tmp_path / "run" / "calibration.json").read_text())
+
+
+def test_a_network_in_steps_says_so_by_itself(tmp_path):
+    """Pixels that lie between two steps of 32 grey levels are thrown to either side by any noise."""
+    coarse, _ = quantised.coarse_input(tmp_path, mean=128.0)
+    fine, _ = quantised.head(tmp_path, "fine", [node("Identity", "l", "y")], {}, 4, kind="logits")
+    (tmp_path / "images").mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).choice([80, 112, 144, 176], (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    for name, model in (("fine", fine), ("coarse", coarse)):
+        runs.measure(model, tmp_path / "images", tmp_path / name, radii=(0.5, 1.0, 2.0, 250.0), trials=20)
+    said = {name: summary_of(tmp_path / name)["warnings"] for name in ("fine", "coarse")}
+    assert not any("rounding steps" in warning for warning in said["fine"])
+    (warning,) = (w for w in said["coarse"] if "the rounding steps of the network" in w)
+    # Steps move a pixel by 16 grey levels, root mean square; noise of radius r by r / sqrt(3).
+    assert 16 < float(warning.removeprefix("Below about radius ").partition(" ")[0]) < 48
+    notes = comparison.compare([tmp_path / "fine", tmp_path / "coarse"])["notes"]
+    assert any("coarse answers with its rounding steps" in note for note in notes)
+    assert not any("fine answers with its rounding steps" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("response", "radius"),
+    [
+        ([1, 1, 1, 1.3, 5.1], 40 / np.sqrt(5.1**2 - 1)),  # steps, then a slope
+        ([1, 2, 4, 8, 20], 0.0),  # a slope
+        ([1, 2, 3.5, 4, 4.1], 0.0),  # a slope that saturates
+        ([1, 1.1, 1.15, 1.17, 1.18], 0.0),  # saturated from the start: steps, or not, cannot be told
+    ],
+)
+@pytest.mark.parametrize("trials", [30, 6])
+def test_steps_slopes_and_saturation(response, radius, trials):
+    radii, rng = np.array([1.0, 2.0, 4.0, 8.0, 40.0]), np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], (6, 5, trials))
+    signs[..., 0], signs[..., 1] = 1, -1
+    measured = xr.Dataset(
+        {
+            "isotropy_log_odds": (("image", "radius", "trial"), np.array(response)[:, None] * signs),
+            "clean_log_odds": ("image", np.zeros(6)),
+            "log_odds_noise_floor": ("image", np.full(6, 1e-4)),
+        },
+        coords={"radius": radii},
+    )
+    assert reach.steps(measured) == pytest.approx(radius if trials >= 10 else 0.0)

@@ -70,6 +70,8 @@ def judge(dataset: Any, *, bound: float | None = None, no_bound: str = "was not 
             partial(_lipschitz, layer=layer or 0, bound=bound, no_bound=no_bound),
         ),
     )
+    stepping = reach.steps(measured) if count else 0.0
+    in_steps = f"; below about radius {stepping:.2g} the network answers with its rounding steps" if stepping else ""
     result = []
     for number, (text, variable, decide) in enumerate(table, 1):
         if variable not in measured:
@@ -79,7 +81,8 @@ def judge(dataset: Any, *, bound: float | None = None, no_bound: str = "was not 
         elif layer is None and "layer" in measured[variable].dims:
             verdict = (), UNKNOWN, f"the layer before the classification, {wanted}, is not among the run's layers"
         else:
-            verdict = decide(measured)
+            figures, word, reason = decide(measured)
+            verdict = figures, word, reason + in_steps
         result.append(Claim(number, text, *verdict))
     return result
 

@@ -23,7 +23,7 @@ from analyzer.measures.quantities import VALUE, Array, mean_of_known
 from analyzer.measures.ranges import within_rounding
 from analyzer.statistics import FEW_IMAGES
 from analyzer.store import Run
-from analyzer.summary import radius_text
+from analyzer.summary import measured_images, radius_text, reach
 from analyzer.verdicts import pairing
 from analyzer.verdicts.compare.paired import Difference, Entry, Judged, Pair, centre, compared
 from analyzer.verdicts.compare.sentences import ordered, sentence, winner
@@ -138,6 +138,7 @@ def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
             *pairing.unfinished(runs),
             *pairing.notes(runs, places),
             *_missing(runs),
+            *_in_steps(runs),
             *_few(len(places[0])),
         ],
         "properties": properties,
@@ -165,6 +166,15 @@ def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
         absent = [quantity.name for quantity in _quantities() if not quantity.measured_in(run.dataset)]
         if absent:
             yield f"{run.name} did not measure what these need: {', '.join(absent)}."
+
+
+def _in_steps(runs: Sequence[OpenRun]) -> Iterator[str]:
+    for run in runs:
+        if stepping := reach.steps(measured_images(run.dataset)):
+            yield (
+                f"Below about radius {stepping:.2g} {run.name} answers with its rounding steps: what is compared there "
+                "are these, not slopes."
+            )
 
 
 def _few(images: int) -> Iterator[str]:
