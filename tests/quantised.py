@@ -149,8 +149,8 @@ def permuted_classes(folder):
     return head(folder, "permuted", nodes, shapes, 6, kind="probabilities", opset=11)
 
 
-def coarse_input(folder, *, mean=128.3):
-    """An input quantised in steps of 32 grey levels, whose borders lie 0.3 grey levels from whole numbers."""
+def coarse_input(folder, *, mean=128.3, scale=0.5):
+    """An input quantised in steps of 64 * scale grey levels, whose borders lie mean - 128 from whole numbers."""
     nodes = [
         node("QuantizeLinear", "x s z", "q"),
         node("DequantizeLinear", "q s z", "d"),
@@ -158,6 +158,6 @@ def coarse_input(folder, *, mean=128.3):
         node("Flatten", "a", "f"),
         node("Gemm", "f W", "y"),
     ]
-    stored = [tensor("W", weights(3, 4)), tensor("s", 0.5), tensor("z", 128, np.uint8)]
+    stored = [tensor("W", weights(3, 4)), tensor("s", scale), tensor("z", 128, np.uint8)]
     inputs, outputs = [value("x", ["N", 3, 8, 8])], [value("y", ["N", 4])]
     return graphs.save(folder, "coarse", nodes, inputs, outputs, stored, card(mean=mean))

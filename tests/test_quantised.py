@@ -294,20 +294,20 @@ def test_only_quantised_networks_have_an_input_grid(tmp_path, images):
 
 
 def test_a_network_in_steps_says_so_by_itself(tmp_path):
-    """Pixels that lie nearly between two steps of 32 grey levels are thrown to either side by any noise."""
-    coarse, _ = quantised.coarse_input(tmp_path, mean=128.02)
+    """Pixels that lie nearly between two steps of 4 grey levels are thrown over the border by any noise."""
+    coarse, _ = quantised.coarse_input(tmp_path, mean=128.02, scale=1 / 16)
     fine, _ = quantised.head(tmp_path, "fine", [node("Identity", "l", "y")], {}, 4, kind="logits")
     (tmp_path / "images").mkdir()
     for number in range(6):
-        pixels = np.random.default_rng(number).choice([80, 112, 144, 176], (8, 8, 3)).astype(np.uint8)
+        pixels = np.random.default_rng(number).choice([82, 114, 146, 178], (8, 8, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
     for name, model in (("fine", fine), ("coarse", coarse)):
         runs.measure(model, tmp_path / "images", tmp_path / name, radii=(0.5, 1.0, 2.0, 250.0), trials=20)
     said = {name: summary_of(tmp_path / name)["warnings"] for name in ("fine", "coarse")}
     assert not any("rounding steps" in warning for warning in said["fine"])
     (warning,) = (w for w in said["coarse"] if "the rounding steps of the network" in w)
-    # Steps move a pixel by 16 grey levels, root mean square; noise of radius r by r / sqrt(3).
-    assert 16 < float(warning.removeprefix("Below about radius ").partition(" ")[0]) < 48
+    # The mean of 64 pixels: half of them move by 4 to one side, or all by r / sqrt(3) to both: equal at r = 28.
+    assert 14 < float(warning.removeprefix("Below about radius ").partition(" ")[0]) < 56
     notes = comparison.compare([tmp_path / "fine", tmp_path / "coarse"])["notes"]
     assert any("coarse answers with its rounding steps" in note for note in notes)
     assert not any("fine answers with its rounding steps" in note for note in notes)
