@@ -273,6 +273,15 @@ def test_csv_capitals_other_columns_and_other_separators(folder, text):
     assert from_csv(folder, text) == [("a.png", 2), ("b.png", 0)]
 
 
+@pytest.mark.parametrize("text", ["file,label\ra.png,dog\r", '"file,label\na.png,dog\n', "file,label\0\n"])
+def test_csv_with_odd_line_ends_or_quotes_is_read_or_refused(folder, text):
+    put(folder, "a.png")
+    try:
+        assert from_csv(folder, text) == [("a.png", 2)]
+    except InputError as e:
+        assert "labels.csv" in str(e)
+
+
 def test_csv_wins_over_folders(folder):
     put(folder, "dog/a.png")
     assert from_csv(folder, "file,label\ndog/a.png,cat\n") == [("dog/a.png", 0)]

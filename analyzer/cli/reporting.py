@@ -15,6 +15,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where it goes: into RUN for one run; needed for several.")
     ] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="The first run is the reference, the others are builds of its network.")
+    ] = False,
 ) -> None:
     """Write report.html, one self-contained page, and its figures as PNG and SVG."""
     from analyzer import report as reports
@@ -22,4 +25,4 @@ def report(
 
     if out is None and len(runs) > 1:
         raise UsageError(f"{len(runs)} runs: say where their report goes with --out DIR")
-    terminal.say(f"Report: {reports.write(runs, out or runs[0])}")
+    terminal.say(f"Report: {reports.write(runs, out or runs[0], drift=drift)}")

@@ -1,5 +1,6 @@
 """Labels of an image set as class indices, from a CSV, from GTSRB's tables, or from one folder per class."""
 
+import contextlib
 import csv
 import io
 import re
@@ -176,11 +177,12 @@ def _listed(cell: str, prefix: str, images: Collection[str], where: str) -> str:
 
 def _delimiter(text: str) -> str:
     """The separator with which the first line names both columns; else the one it has most of, the comma if none."""
-    first = text.lstrip("\r\n").partition("\n")[0]
+    first = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     for separator in _SEPARATORS:
-        cells = [cell.strip().lower() for cell in next(csv.reader([first.rstrip("\r")], delimiter=separator), [])]
-        if set(_COLUMNS) <= set(cells):
-            return separator
+        with contextlib.suppress(csv.Error):
+            cells = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=separator), [])]
+            if set(_COLUMNS) <= set(cells):
+                return separator
     return max(_SEPARATORS, key=first.count)
 
 

@@ -1,6 +1,7 @@
 """The paper's figures from finished runs. The only place that knows matplotlib, which is loaded on first use.
 
 pictures(runs)      the figures, one at a time, each with words for those who cannot or need not look
+drift_pictures(...) the same of a drift
 to_png, to_svg      bytes of a figure; the same figure gives the same bytes
 image_strip(...)    a few small images side by side
 """
@@ -19,7 +20,7 @@ from analyzer.plots.model import DrawnRun, Picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DrawnRun", "Picture", "image_strip", "pictures", "to_png", "to_svg"]
+__all__ = ["DrawnRun", "Picture", "drift_pictures", "image_strip", "pictures", "to_png", "to_svg"]
 
 
 def pictures(runs: Sequence[DrawnRun]) -> Iterator[Picture]:
@@ -42,6 +43,17 @@ def pictures(runs: Sequence[DrawnRun]) -> Iterator[Picture]:
     ]
     for draw in draws:
         picture = draw(runs)
+        if picture is not None:
+            yield picture
+
+
+def drift_pictures(document: dict[str, Any], labels: Sequence[str]) -> Iterator[Picture]:
+    """The figures of what `analyzer.drift` returned; labels: of the reference and of each candidate."""
+    _need_matplotlib()
+    from analyzer.plots import drift
+
+    for draw in (drift.by_radius, drift.by_layer):
+        picture = draw(document, labels)
         if picture is not None:
             yield picture
 

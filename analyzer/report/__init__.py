@@ -21,7 +21,9 @@ from analyzer.report.load import Loaded, opened
 from analyzer.store import files
 from analyzer.summary import radius_text
 from analyzer.text import short
+from analyzer.verdicts import drift as drifting
 from analyzer.verdicts.claims import judge
+from analyzer.verdicts.drift import Document
 
 __all__ = ["write"]
 
@@ -32,8 +34,11 @@ STRIP = 4.5  # inches: small, so that its captions can be read on a phone
 STRIP_RESOLUTION = 180
 
 
-def write(runs: Sequence[Path], out: Path) -> Path:
+def write(runs: Sequence[Path], out: Path, *, drift: bool = False) -> Path:
     """Write the report of `runs`, complete or not, into the folder `out` and return the path of report.html.
+
+    drift: whether the first run is the reference that all others are builds of, for a section on how far they are from
+    it (see `analyzer.drift`).
 
     Each file takes its place whole; report.html is the last. Raises UsageError where `out` cannot be written or
     matplotlib is missing, InputError for a path that is no run, IncompleteError for a run without a finished image,
@@ -41,6 +46,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     """
     if not runs:
         raise UsageError("no run given; expected one run directory or more")
+    found = drifting.drift(runs[0], runs[1:]) if drift else None
     target, figures = Path(out) / PAGE, Path(out) / "figures"
     with opened([Path(run) for run in runs]) as loaded:
         for wanted in (target, figures / "worst.png"):  # before minutes of drawing
@@ -48,18 +54,27 @@ def write(runs: Sequence[Path], out: Path) -> Path:
         pictures = list(_pictures(loaded, figures))
         cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
         judged = [judge(run.dataset, no_bound="is shown by `analyzer claims` with the model") for run in loaded]
-        text = page.document(loaded, pictures, cases, judged)
+        drawn = [] if found is None else list(_drift_pictures(found, [run.label for run in loaded], figures))
+        text = page.document(loaded, pictures, cases, judged, drift=found, drift_pictures=drawn)
     files.write_asked_for(target, text.encode(), parameter="out")
     return target
 
 
 def _pictures(loaded: Sequence[Loaded], figures: Path) -> Iterator[page.Shown]:
     runs = [plots.DrawnRun(run.label, run.dataset, run.summary) for run in loaded]
-    for picture in plots.pictures(runs):
-        _save(picture.figure, figures, picture.name)
-        data = _embedded(picture.figure)
-        words = (picture.how, *picture.says)
-        yield page.Shown(picture.name, picture.title, words, picture.alt, data, "image/png", wide=True)
+    yield from (_shown(picture, figures) for picture in plots.pictures(runs))
+
+
+def _drift_pictures(found: Document, labels: Sequence[str], figures: Path) -> Iterator[page.Shown]:
+    yield from (_shown(picture, figures) for picture in plots.drift_pictures(found, labels))
+
+
+def _shown(picture: plots.Picture, figures: Path) -> page.Shown:
+    _save(picture.figure, figures, picture.name)
+    data = _embedded(picture.figure)
+    return page.Shown(
+        picture.name, picture.title, (picture.how, *picture.says), picture.alt, data, "image/png", wide=True
+    )
 
 
 def _save(figure: Any, figures: Path, name: str) -> None:

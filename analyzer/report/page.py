@@ -13,6 +13,7 @@ from analyzer.report.load import Loaded
 from analyzer.report.style import CSS
 from analyzer.store.documents import ImageCounts
 from analyzer.verdicts.claims import Claim
+from analyzer.verdicts.drift import Document
 
 SENTENCES = 12  # shown of a run; with many layers there are two for each
 
@@ -44,13 +45,20 @@ def document(
     pictures: Sequence[Shown],
     worst: Sequence[tuple[Loaded, Sequence[Worst]]],
     claims: Sequence[Sequence[Claim]],
+    *,
+    drift: Document | None = None,
+    drift_pictures: Sequence[Shown] = (),
 ) -> str:
-    """The report as one HTML file without scripts, whose policy lets nothing be fetched. claims: those of each run."""
+    """The report as one HTML file without scripts, whose policy lets nothing be fetched.
+
+    claims: those of each run. drift: how far the others are from the first run, where that is asked for.
+    """
     style_hash = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
     title, names = "Neighbourhoods of images", ", ".join(_labels(runs))
     sections = [
         ("runs", "What ran, and what it says", _overview(runs)),
+        ("drift", "Drift from the first run", _drift(_labels(runs), drift, drift_pictures)),
         ("claims", "The paper's claims", _claims(runs, claims)),
         ("figures", "Figures", joined(*(_figure(picture) for picture in pictures))),
         ("worst", "Worst cases", _worst(worst)),
@@ -158,6 +166,18 @@ def _claims(runs: Sequence[Loaded], claims: Sequence[Sequence[Claim]]) -> Html:
         for of in by_claim
     )
     return joined(tag("div", html.table("Verdicts", ["claim", *_labels(runs)], rows), class_="words"), *reasons)
+
+
+def _drift(labels: Sequence[str], found: Document | None, pictures: Sequence[Shown]) -> Html:
+    """Verdicts, the numbers behind them side by side, and the figures."""
+    if found is None:
+        return Html("")
+    candidates = list(zip(labels[1:], found["candidates"], strict=True))
+    verdicts = items([joined(tag("strong", label), f": {one['verdict']}.") for label, one in candidates])
+    sentences = items([f"{label}: {sentence}" for label, one in candidates for sentence in one["sentences"]])
+    notes = tag("div", items(found["notes"]), class_="alert") if found["notes"] else ""
+    intro = tag("p", f"{labels[0]} is the reference; the others are held against it row by row.", class_="soft")
+    return joined(intro, verdicts, tables.drift(candidates), sentences, notes, *map(_figure, pictures))
 
 
 def _figure(picture: Shown) -> Html:

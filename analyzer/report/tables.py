@@ -190,3 +190,42 @@ def context(labels: Sequence[str], manifests: Sequence[Mapping[str, Any]]) -> Ht
 def _history(manifest: Mapping[str, Any]) -> str:
     changes = dict.fromkeys(key for entry in manifest["history"] for key in entry.get("changes", {}))
     return ", ".join(changes) or "nothing"
+
+
+def drift(candidates: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
+    """How far each candidate is from the reference: decisions, log-odds, and how much noise does as much."""
+    lines = [
+        ("clean images of another class", "drift_clean_flip_share", _as_share),
+        ("right becomes wrong", "drift_clean_negative_flip_share", _as_share),
+        ("wrong becomes right", "drift_clean_positive_flip_share", _as_share),
+        ("log-odds apart on clean images, nat", "drift_clean_log_odds_median", _as_number),
+        ("largest difference of any row, nat", "drift_log_odds_largest", _as_number),
+        ("as much as noise of so many grey levels", "drift_equivalent_noise_median", _as_radius),
+        ("answers noise alike from radius", "drift_resolved_radius_median", _as_radius),
+    ]
+    rows = [
+        [heading, *(form(one.get(name)) for _, one in candidates)]
+        for heading, name, form in lines
+        if any(name in one for _, one in candidates)
+    ]
+    return table("Drift from the reference", ["", *(label for label, _ in candidates)], rows)
+
+
+def _as_share(entry: Mapping[str, Any] | None) -> str:
+    if entry is None or not math.isfinite(entry["value"]):
+        return "undefined"
+    interval = f" ({entry['low']:.1%} to {entry['high']:.1%})" if math.isfinite(entry["low"]) else ""
+    return f"{entry['value']:.1%}{interval}"
+
+
+def _as_number(entry: Mapping[str, Any] | None) -> str:
+    if entry is None or not math.isfinite(entry["value"]):
+        return "undefined"
+    interval = f" ({entry['low']:.2g} to {entry['high']:.2g})" if math.isfinite(entry["low"]) else ""
+    return f"{entry['value']:.2g}{interval}"
+
+
+def _as_radius(entry: Mapping[str, Any] | None) -> str:
+    if entry is not None and "censored" in entry:
+        return {"below": "below the smallest radius", "above": "above the largest radius"}[entry["censored"]]
+    return _as_number(entry)

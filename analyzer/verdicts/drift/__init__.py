@@ -63,7 +63,8 @@ def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] =
             of perturbations drift_<family>_flip_share@r.
         drift_clean_log_odds_median, drift_log_odds_median@r, drift_log_odds_q95@r (of each image's 95 % quantile over
             the trials), drift_log_odds_largest: |difference| in nat. drift_reference_floor_median and
-            drift_candidate_floor_median: the noise floors beside them.
+            drift_candidate_floor_median: the noise floors beside them. drift_reference_response_median@r and
+            drift_candidate_response_median@r: |log-odds(x + nu) - log-odds(x)| of either.
         drift_equivalent_noise_median, drift_resolved_radius_median, drift_resolved_feature_radius_median[/layer]: grey
             levels; the value is NaN and "censored" is "below" or "above" where it lies outside the radii.
         drift_clean_feature_relative_median[/layer], drift_feature_relative_median@r[/layer],

@@ -14,8 +14,8 @@ from analyzer.verdicts.drift.numbers import Array, Number, censored_median, medi
 from analyzer.verdicts.drift.responses import resolved_radius
 
 _SUFFIXES = re.compile(
-    r"(_QuantizeLinear_Output|_DequantizeLinear_Output|_QuantizeLinear|_DequantizeLinear|_QuantizeInput|_quantized"
-    r"|_dequantized|_Quantize|_Dequantize|_cast_to_[a-z0-9]+|_Cast)(_\d+)?$"
+    r"_(Quantize|Dequantize|QuantizeLinear|DequantizeLinear|QuantizeInput|quantized|dequantized|Cast|cast_to_[a-z0-9]+)"
+    r"(_Input|_Output)?(_\d+)?$"
 )
 """What ONNX Runtime's and onnxconverter-common's tools append to the names of tensors."""
 

@@ -119,7 +119,7 @@ def answers_in_steps(reference: Array, candidate: Array, radii: Sequence[float],
 def of_responses(
     reference: Array, candidate: Array, drift: Array, floor: Array, radii: Sequence[float]
 ) -> dict[str, Number]:
-    """Equivalent noise and resolved radius, medians over images.
+    """How either answers noise, equivalent noise and resolved radius: medians over images.
 
     Args:
         reference, candidate: (image, radius, trial), log-odds(x + nu) - log-odds(x) of each, nat.
@@ -127,8 +127,12 @@ def of_responses(
         floor: (image,), noise floor of the reference, nat.
         radii: Grey levels.
     """
-    own = within_image(np.abs(reference), 0.5)
-    found = {"drift_equivalent_noise_median": censored_median(equivalent_noise(own, drift, radii), radii)}
+    own, other = (within_image(np.abs(response), 0.5) for response in (reference, candidate))
+    found: dict[str, Number] = {}
+    for name, sizes in (("reference", own), ("candidate", other)):
+        for k, radius in enumerate(radii):
+            found[name_of(f"drift_{name}_response_median", radius=radius)] = median(sizes[:, k])
+    found["drift_equivalent_noise_median"] = censored_median(equivalent_noise(own, drift, radii), radii)
     if reference.shape[-1] >= FEWEST_TRIALS:
         spread = np.ptp(reference, axis=-1)
         defined = np.isfinite(spread) & ~within_rounding(spread, floor[:, None], trials=reference.shape[-1])
