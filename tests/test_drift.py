@@ -20,7 +20,7 @@ from runs import call
 from scipy.special import logsumexp
 
 from analyzer import card as cards
-from analyzer import store, study
+from analyzer import plots, store, study
 from analyzer.card import Resize
 from analyzer.errors import InputError, UsageError
 from analyzer.perturbations import deltas
@@ -460,3 +460,42 @@ def test_a_gate_on_negative_flips(tmp_path, capsys):
     assert code == 2 and "--baseline RUN is missing" in err
     code, _, err = call(capsys, "gate", paths[1], "--baseline", paths[0], "--max-regression", f"{name}=0.1")
     assert code == 2 and "a drift is a change already" in err
+
+
+def test_the_report_draws_it_and_escapes_names(folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    shutil.copytree(folder / "b", tmp_path / "<b>&")
+    code, out, err = call(capsys, "report", folder / "a", tmp_path / "<b>&", "--drift", "--out", tmp_path / "report")
+    assert (code, err) == (0, ""), err
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert "Drift from the first run" in text and "as much as noise of so many grey levels" in text
+    assert "<b>&" not in text and "&lt;b&gt;&amp;" in text
+    for name in ("drift_log_odds.png", "drift_log_odds.svg"):
+        assert (tmp_path / "report" / "figures" / name).stat().st_size > 1000
+    plain = call(capsys, "report", folder / "a", folder / "b", "--out", tmp_path / "plain")
+    assert plain[0] == 0 and "Drift from the first run" not in (tmp_path / "plain" / "report.html").read_text()
+    assert call(capsys, "report", folder / "a", "--drift", "--out", tmp_path / "one")[0] == 2
+
+
+def test_the_figures_of_several_candidates_and_layers(tmp_path):
+    """One line a candidate; a layer that one of them lacks leaves a gap."""
+    images = noise_images(tmp_path / "images", 6)
+    models = {"a": chain(tmp_path / "a model"), "b": chain(tmp_path / "b model", factor=1.01)}
+    paths = measure(tmp_path, models, images, layers=("l1", "l2", "l3"))
+    runs.measure(
+        chain(tmp_path / "c model", factor=1.1), images, tmp_path / "c", permutations=0, trials=12, layers=("l3",)
+    )
+    document = drift(paths[0], [paths[1], tmp_path / "c"])
+    drawn = {picture.name: picture for picture in plots.drift_pictures(document, ["a", "b", "c"])}
+    assert drawn.keys() == {"drift_log_odds", "drift_layers"}
+    ax = drawn["drift_layers"].figure.axes[0]
+    heights = [line.get_ydata() for line in ax.get_lines()]
+    np.testing.assert_allclose(heights[0], [np.nan, 0.01, 0.01], rtol=1e-2)  # 0 has no place on a logarithmic axis
+    np.testing.assert_allclose(heights[1], [np.nan, np.nan, 0.1], rtol=1e-2)
+    same = drift(paths[0], [_copied(paths[0], tmp_path / "same")])
+    assert list(plots.drift_pictures(same, ["a", "same"])) == []  # nothing to draw
+
+
+def _copied(run, target):
+    shutil.copytree(run, target)
+    return target
