@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import runs
+import scipy.stats
 from graphs import node, tensor, value
 from PIL import Image
 from runs import call
@@ -144,6 +145,8 @@ def test_a_constant_on_one_logit(tmp_path):
     # A constant changes no response.
     assert found["drift_resolved_radius_median"]["censored"] == "below"
     worse, better = expected["negative_flip"].sum(), expected["positive_flip"].sum()
+    p = scipy.stats.binomtest(int(worse), int(worse + better)).pvalue
+    assert found["mcnemar"] == {"negative": worse, "positive": better, "p": pytest.approx(p)}
     assert f"{worse} right decision(s) become wrong and {better} wrong one(s) right" in " ".join(found["sentences"])
     assert f"of decisions ({flipped.sum()} of {count} images)" in found["verdict"]
 

@@ -8,8 +8,8 @@ from types import ModuleType
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
 
-# All of these install the same Python module and overwrite each other's files.
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+"""All of these install the same Python module and overwrite each other's files."""
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed", "bad allocation")
 _FATAL = 4  # below this severity the runtime also writes to stderr the errors that are reported here
 
@@ -17,7 +17,7 @@ _FATAL = 4  # below this severity the runtime also writes to stderr the errors t
 @functools.cache
 def load() -> ModuleType:
     """The onnxruntime module. Raises UsageError where none, or more than one package of it, is installed."""
-    installed = [name for name in _PACKAGES if _is_installed(name)]
+    installed = [name for name in PACKAGES if _is_installed(name)]
     if len(installed) > 1:
         raise UsageError(
             f"{' and '.join(installed)} are both installed and break each other; "

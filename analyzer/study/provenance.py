@@ -11,6 +11,7 @@ from typing import cast
 from analyzer import card as cards
 from analyzer import graph
 from analyzer.measures import REGISTRY
+from analyzer.session.runtime import PACKAGES
 from analyzer.store import COMMON
 from analyzer.store.documents import Context, Coordinates, Identity
 from analyzer.study.model import Model, reduced_batch
@@ -81,8 +82,7 @@ def versions() -> dict[str, str]:
     installed = {"python": platform.python_version()}
     for name in (
         "convnet-analyzer",
-        "onnxruntime",
-        "onnxruntime-gpu",
+        *PACKAGES,
         "onnx",
         "numpy",
         "scipy",

@@ -53,7 +53,8 @@ def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] =
     Returns:
         {"schema": 1, "reference": {"name", "path", "model", "provider", "precision"}, "candidates": [...], "images":
         measured by all, "notes": sentences}. A candidate has the same keys as the reference, "images", "clean_images"
-        (seen by both selection passes), "layers" ([{"reference", "candidate"}]), "verdict", "sentences" and numbers,
+        (seen by both selection passes), "mcnemar" ({"negative", "positive", "p"} of labelled clean images, or None),
+        "layers" ([{"reference", "candidate"}]), "verdict", "sentences" and numbers,
         {"value", "low", "high", "n"} each, NaN where undefined, the median over images where nothing else is said:
 
         drift_clean_flip_share, drift_clean_negative_flip_share, ..._positive_flip_..., ..._both_wrong_...: share of the
@@ -182,13 +183,14 @@ def _candidate(reference: OpenRun, candidate: OpenRun, match: Sequence[str]) -> 
         changed=changed,
         equal=scores.equal and not changed and not (seen.reference != seen.candidate).any(),
         layers=[(each.name, suffix) for each, suffix in zip(kept, suffixes, strict=True)],
-        labelled=labelled,
+        churn=decisions.churn(seen),
         steps=scores.steps,
     )
     return {
         **_described(candidate),
         "images": found.images,
         "clean_images": found.clean,
+        "mcnemar": found.churn,
         "layers": [{"reference": each.name, "candidate": each.other} for each in kept],
         "verdict": words.verdict(found),
         "sentences": [*words.sentences(found), *_without_layers(reference, candidate, pairs, kept)],

@@ -1,7 +1,7 @@
 """Whose decisions differ: on the clean images, and on the perturbed ones."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from analyzer.statistics import mean_share, share
 from analyzer.store import Outcome, Run
 from analyzer.store.documents import Candidate
 from analyzer.summary import name_of
+from analyzer.verdicts.compare.paired import sign_test_p
 from analyzer.verdicts.drift.numbers import Array, Number, median, number
 from analyzer.verdicts.pairing import OpenRun
 
@@ -66,6 +67,26 @@ def of_clean(images: CleanImages) -> dict[str, Number]:
     if np.isfinite(images.log_odds).any():
         found["drift_clean_log_odds_median"] = median(images.log_odds)
     return found
+
+
+class Churn(TypedDict):
+    """Right decisions that become wrong on clean images, wrong ones that become right, and McNemar's exact p."""
+
+    negative: int
+    positive: int
+    p: float
+
+
+def churn(images: CleanImages) -> Churn | None:
+    """Whether the candidate is better or worse on labelled images (McNemar, Psychometrika 12, 1947; exact, two-sided).
+
+    None without labels.
+    """
+    if not (images.label >= 0).any():
+        return None
+    rows = flips(images.reference, images.candidate, images.label)
+    negative, positive = (int(np.nansum(rows[name])) for name in ("negative_flip", "positive_flip"))
+    return {"negative": negative, "positive": positive, "p": sign_test_p(positive, negative)}
 
 
 def flips(a: NDArray[np.integer], b: NDArray[np.integer], label: NDArray[np.integer]) -> dict[str, Array]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from analyzer.statistics import FEW_IMAGES
 from analyzer.summary import name_of, parts, radius_text
+from analyzer.verdicts.drift.decisions import Churn
 from analyzer.verdicts.drift.numbers import ABOVE, BELOW, Number
 
 _JUMP = 3.0
@@ -16,7 +17,7 @@ class Found(NamedTuple):
     """What there is to speak of. numbers: by name. images: that both runs measured; clean: that both passes saw.
 
     rows: perturbed rows that were compared. changed: how many of them have another class. equal: whether all
-    differences are rounding. layers: (name, suffix of its numbers) along the depth. labelled: whether all images are.
+    differences are rounding. layers: (name, suffix of its numbers) along the depth. churn: of labelled images.
     steps: whether the candidate answers small noise with rounding steps.
     """
 
@@ -30,7 +31,7 @@ class Found(NamedTuple):
     changed: int
     equal: bool
     layers: Sequence[tuple[str, str]]
-    labelled: bool
+    churn: Churn | None
     steps: bool
 
 
@@ -125,11 +126,11 @@ def sentences(found: Found) -> Iterator[str]:
             f"At radii below {resolved['value']:.3g} the log-odds of {found.candidate} move otherwise than those of "
             f"{found.reference} (correlation over the trials below 0.9){steps}."
         )
-    if found.labelled:
-        negative, positive = (numbers.get(f"drift_clean_{name}_flip_share") for name in ("negative", "positive"))
-        if negative is not None and positive is not None and (negative["value"] or positive["value"]):
-            worse, better = (round(each["value"] * each["n"]) for each in (negative, positive))
-            yield f"On clean images {worse} right decision(s) become wrong and {better} wrong one(s) right."
+    if found.churn is not None and (found.churn["negative"] or found.churn["positive"]):
+        yield (
+            f"On clean images {found.churn['negative']} right decision(s) become wrong and {found.churn['positive']} "
+            f"wrong one(s) right: McNemar's exact p = {found.churn['p']:.2g}."
+        )
     if found.images < FEW_IMAGES:
         yield f"{found.images} images are few: {FEW_IMAGES} or more are needed before a share means anything."
 
