@@ -26,7 +26,7 @@ from analyzer.card import Resize
 from analyzer.errors import InputError, UsageError
 from analyzer.perturbations import deltas
 from analyzer.sketch import STANDARD_ERROR
-from analyzer.store import schema
+from analyzer.store import files, schema
 from analyzer.verdicts.drift import drift, layers, numbers, responses
 
 SIZE = 3 * 8 * 8
@@ -504,3 +504,53 @@ def test_the_figures_of_several_candidates_and_layers(tmp_path):
 def _copied(run, target):
     shutil.copytree(run, target)
     return target
+
+
+# making the runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def builds(tmp_path):
+    """A folder of builds: the reference, one scaled by 1.01, and one that is no model; and images."""
+    for name, factor in (("fp32", 1.0), ("int8", 1.01)):
+        model = chain(tmp_path / name, factor=factor)
+        for file in (model, cards.beside(model)):
+            (tmp_path / "builds").mkdir(exist_ok=True)
+            shutil.move(file, tmp_path / "builds" / f"{name}{file.suffix}")
+    noise_images(tmp_path / "images", 4)
+    return tmp_path / "builds"
+
+
+def test_the_short_way_makes_the_runs_and_says_what_it_left_out(builds, tmp_path, capsys):
+    (builds / "broken.onnx").write_bytes(b"no model")
+    shutil.copy(builds / "fp32.json", builds / "broken.json")
+    options = ["--run", "--images", tmp_path / "images", "--out", tmp_path / "runs", "--provider", "cpu"]
+    code, out, err = call(capsys, "drift", builds / "fp32.onnx", builds, *options)
+    assert code == 0, err
+    assert "Reduced protocol: radii 0.5, 1, 2, 5, 10, 20" in out and "int8: " in out
+    assert "broken.onnx is left out: " in out
+    code, out, _ = call(capsys, "drift", builds / "fp32.onnx", builds / "int8.onnx", *options, "--json")
+    document = json.loads(out)
+    assert code == 0 and [each["name"] for each in document["candidates"]] == ["int8"]
+    assert document["candidates"][0]["drift_clean_feature_relative_median"]["value"] == pytest.approx(0.01, rel=1e-3)
+    by_hand = drift(tmp_path / "runs" / "fp32", [tmp_path / "runs" / "int8"])
+    assert json.loads(files.to_json(by_hand)) == document
+
+
+def test_the_short_way_refuses_what_it_cannot_compare(builds, tmp_path, capsys):
+    options = ["--run", "--images", tmp_path / "images", "--out", tmp_path / "runs"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    shutil.copy(builds / "int8.onnx", tmp_path / "other" / "fp32.onnx")
+    model = builds / "fp32.onnx"
+    for arguments, code, said in (
+        ([model, builds / "int8.onnx", "--images", tmp_path / "images"], 2, "--images goes with --run"),
+        ([model, builds / "int8.onnx", "--run"], 2, "--run needs --images"),
+        ([model, tmp_path / "empty", *options], 4, "no .onnx file in this folder"),
+        ([model, model, *options], 2, "two models are called fp32.onnx"),
+        ([model, tmp_path / "other" / "fp32.onnx", *options], 2, "two models are called fp32.onnx"),
+        ([tmp_path / "none.onnx", builds / "int8.onnx", *options], 4, "none"),
+    ):
+        done = call(capsys, "drift", *arguments)
+        assert done[0] == code and said in done[2], done
+        assert len(done[2].strip().splitlines()) <= 2

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, app
+from analyzer.cli.app import Json, Layers, app
+from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,19 +18,50 @@ if TYPE_CHECKING:
 
 @app.command()
 def drift(
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Run of the build in use.")],
-    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="Runs of builds to replace it.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Run of the build in use; its model with --run.")
+    ],
+    candidates: Annotated[
+        list[Path], typer.Argument(metavar="CANDIDATE...", help="Runs of other builds; models or folders with --run.")
+    ],
     match: Annotated[
         list[str] | None,
         typer.Option("--match", metavar="A=B", help="A layer of the reference and the candidate's name for it."),
     ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Make the runs first, by a reduced protocol.")] = False,
+    images: Annotated[Path | None, typer.Option("--images", help="With --run: folder of images.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With --run: folder for the runs.")] = None,
+    card: Annotated[Path | None, typer.Option("--card", help="With --run: the card of all, if not MODEL.json.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="With --run: CSV with the columns file,label.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="With --run: images measured at most.")] = None,
+    layers: Layers = None,
+    provider: Annotated[str, typer.Option("--provider", help="With --run: auto, cpu, cuda, ...")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", help="With --run: of the CPU provider.")] = None,
     json: Json = False,
 ) -> None:
-    """Is a build or backend still the same function around the images? Row by row, against a reference run."""
+    """Is a build or backend still the same function around the images? Row by row, against a reference."""
     from analyzer.cli import terminal
     from analyzer.verdicts import drift as drifting
 
-    document = drifting.drift(reference, candidates, match=match or [])
+    given = {"images": images, "out": out, "card": card, "labels": labels, "limit": limit, "layers": layers}
+    if not run:
+        if odd := [name for name, value in given.items() if value is not None]:
+            raise UsageError(f"--{odd[0]} goes with --run, which makes the runs")
+        document = drifting.drift(reference, candidates, match=match or [])
+    elif images is None or out is None:
+        raise UsageError("--run needs --images DIR and --out DIR")
+    else:
+        document = _made(
+            reference,
+            candidates,
+            images,
+            out,
+            changed={"limit": limit, "layers": tuple(layers) if layers else None},
+            options={"card": card, "labels": labels, "provider": provider, "threads": threads, "match": match or []},
+            quiet=json,
+        )
     if json:
         terminal.print_json(document)
         return
@@ -45,6 +77,36 @@ def drift(
             terminal.say(f"• {candidate['name']}: {sentence}" if len(document["candidates"]) > 1 else f"• {sentence}")
     for note in document["notes"]:
         terminal.say(f"! {note}", style="yellow")
+
+
+def _made(
+    reference: Path,
+    candidates: list[Path],
+    images: Path,
+    out: Path,
+    *,
+    changed: dict[str, Any],
+    options: dict[str, Any],
+    quiet: bool,
+) -> "Document":
+    """The drift of runs that are made first. changed: what of the reduced protocol is not None."""
+    import dataclasses
+
+    from analyzer.cli import terminal
+    from analyzer.verdicts.drift import running
+
+    protocol = dataclasses.replace(running.PROTOCOL, **{k: v for k, v in changed.items() if v is not None})
+    models = running.models_of(reference, candidates)
+    if not quiet:
+        radii = ", ".join(f"{radius:g}" for radius in protocol.radii)
+        terminal.say(
+            f"Reduced protocol: radii {radii}, {protocol.trials} perturbations each, at most {protocol.limit} images "
+            "of any confidence. `analyzer run` on each build does it at length."
+        )
+    with terminal.progress_shown() as progress:
+        return running.run_and_drift(
+            models, images, out, protocol=protocol, progress=lambda model, step: progress(step), **options
+        )
 
 
 def _overview(document: "Document") -> "Table":

@@ -1,0 +1,100 @@
+"""The short way on one machine: a run of each build, and how far they are from the first."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from analyzer import study
+from analyzer.errors import InputError, UsageError
+from analyzer.verdicts.drift import Document, drift
+
+PROTOCOL = study.Protocol(
+    radii=(0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+    trials=20,
+    limit=100,
+    min_confidence=0.0,
+    measures=("isotropy", "lipschitz"),
+    permutations=0,
+)
+"""What decides whether builds differ: every image that is classified correctly, however sure."""
+
+
+def models_of(reference: Path, candidates: Sequence[Path]) -> list[Path]:
+    """The reference first, then the candidates; a folder stands for its .onnx files.
+
+    Raises UsageError where nothing is left to be compared, or two models have one file name.
+    """
+    found = [reference]
+    for path in candidates:
+        if path.is_dir():
+            inside = sorted(path.glob("*.onnx"))
+            if not inside:
+                raise InputError(f"{path}: no .onnx file in this folder")
+            found += [model for model in inside if model.resolve() != reference.resolve()]
+        else:
+            found.append(path)
+    names = [model.stem for model in found]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UsageError(f"two models are called {twice}.onnx; their runs would have one name")
+    if len(found) < 2:
+        raise UsageError("nothing to compare with the reference; give other models, or a folder of builds")
+    return found
+
+
+def run_and_drift(
+    models: Sequence[Path],
+    images: Path,
+    out: Path,
+    *,
+    protocol: study.Protocol = PROTOCOL,
+    card: Path | None = None,
+    labels: Path | None = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    match: Sequence[str] = (),
+    progress: Callable[[Path, study.Progress], None] = lambda model, step: None,
+) -> Document:
+    """Measure each model on the same images, or continue, and return `drift` from the first. Prints nothing.
+
+    Args:
+        models: The reference, then the candidates; see `models_of`.
+        images: Folder of images.
+        out: Folder of the run directories, each named as its model.
+        protocol: Reduced by default.
+        card: For every model, if not the one beside each.
+        labels: CSV with the columns file,label.
+        provider, threads: As `analyzer.run` takes them.
+        match: As `drift` takes it.
+        progress: Called with the model and where its run is.
+
+    Returns:
+        As `drift`. A candidate that cannot be run is left out, and a note says why.
+
+    Raises:
+        InputError: The reference or every candidate cannot be used; whatever else `analyzer.run` and `drift` raise.
+    """
+    runs, failed = [], []
+    for model in models:
+
+        def tick(step: study.Progress, model: Path = model) -> None:
+            progress(model, step)
+
+        try:
+            study.run(
+                model,
+                images,
+                out / model.stem,
+                protocol=protocol,
+                card=card,
+                labels=labels,
+                provider=provider,
+                threads=threads,
+                progress=tick,
+            )
+            runs.append(out / model.stem)
+        except InputError as e:
+            if model == models[0] or (model == models[-1] and len(runs) < 2):
+                raise
+            failed.append(f"{model.name} is left out: {' '.join(str(e).split())}")
+    document = drift(runs[0], runs[1:], match=match)
+    document["notes"] += failed
+    return document
