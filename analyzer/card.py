@@ -7,6 +7,7 @@ errors that name the key, so that a misspelt ``mean`` never silently becomes a d
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,8 @@ def locate(model: Path, card: Path | None) -> Path:
     'net.json'
     """
     path = card or beside(model)
-    if card is None and model.is_file() and not path.exists():
+    # os.path: a name that is too long is no file; pathlib raises.
+    if card is None and os.path.isfile(model) and not os.path.exists(path):  # noqa: PTH110, PTH113
         raise InputError(
             f"{model}: no card {path.name} beside it\n"
             f"`analyzer inspect {shlex.quote(str(model))}` with `write_card` writes one to fill in, or give `card`"

@@ -18,3 +18,8 @@ def short(value: float, form: str) -> str:
         form = f"{form[:-2]}{int(form[-2]) - 1}e"
     mantissa, exponent, power = format(value, form).partition("e")
     return f"{mantissa}e{int(power)}" if exponent else mantissa
+
+
+def one_line(value: object) -> str:
+    """A name on one line, however odd it is."""
+    return " ".join(str(value).split())

@@ -10,6 +10,7 @@ import disks
 import graphs
 import onnx
 import pytest
+import runs
 
 from analyzer import card as cards
 from analyzer import document, export, graph, system
@@ -149,3 +150,26 @@ def test_write_card_on_a_full_disk_leaves_nothing(tmp_path):
         assert process.returncode == 5, process.stderr
         assert "No space left on device" in process.stderr
         assert sorted(small.iterdir()) == before
+
+
+@pytest.mark.parametrize("operator", ["DequantizeLinear", "QuantizeLinear", "Relu"])
+def test_any_operator_that_is_followed_back_without_an_input_is_a_damaged_model(tmp_path, operator):
+    model, card = graphs.pixel_mean(tmp_path)
+
+    def change(proto):
+        proto.graph.node[-1].output[0] = "scores"
+        proto.graph.node.add(op_type=operator, output=["logits"])
+
+    graphs.edit(model, change)
+    with pytest.raises(InputError, match=rf"its {operator} before 'logits' has no input"):
+        graph.prepare(model, card=card)
+
+
+def test_names_that_are_too_long_are_refused_in_two_lines(tmp_path, capsys):
+    runs.write_images(tmp_path / "i", 1)
+    long = "9" * 400
+    for words in (["inspect", long], ["run", long, "--images", tmp_path / "i", "--out", tmp_path / "o"]):
+        code, _, err = runs.call(capsys, *words)
+        assert code in (2, 4) and len(err.strip().splitlines()) <= 2, err
+    code, _, err = runs.call(capsys, "compare", "a\nb\nc")
+    assert code == 2 and len(err.strip().splitlines()) <= 2, err

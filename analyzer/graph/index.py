@@ -42,6 +42,25 @@ class Index:
         return [name for name in node.input if name in self.live]
 
 
+_READING = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Transpose",
+        "Cast",
+    }
+    | {"Dropout", "Softmax", "LogSoftmax", "Sigmoid", "MaxPool", "Relu", "Clip", "Concat", "Split", "Slice", "Gather"}
+    | {"QLinearSoftmax", "QLinearSigmoid", "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul"}
+    | {"QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu", "QLinearConcat", "Conv", "Gemm", "MatMul"}
+)
+"""Operators that are followed back through their inputs, which a damaged file can lack."""
+
+
 def build(model: ModelProto, path: Path) -> Index:
     """Index the main graph. Raises InputError where it is not in order or not in single-assignment form."""
     graph = model.graph
@@ -52,6 +71,11 @@ def build(model: ModelProto, path: Path) -> Index:
     producer: dict[str, NodeProto] = {}
     consumers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
+        if not node.input and node.op_type in _READING:
+            name = node.output[0] if node.output else node.name
+            raise InputError(
+                f"{path}: not valid ONNX: its {node.op_type} before {name!r:.80} has no input; export it again"
+            )
         sources = list(walk.reads(node))
         for name in sources:
             if name not in defined:

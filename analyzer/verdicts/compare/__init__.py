@@ -24,6 +24,7 @@ from analyzer.measures.ranges import within_rounding
 from analyzer.statistics import FEW_IMAGES
 from analyzer.store import Run
 from analyzer.summary import measured_images, radius_text, reach
+from analyzer.text import one_line
 from analyzer.verdicts import pairing
 from analyzer.verdicts.compare.paired import Difference, Entry, Judged, Pair, centre, compared
 from analyzer.verdicts.compare.sentences import ordered, sentence, winner
@@ -104,7 +105,7 @@ def compare(runs: Sequence[Path]) -> Comparison:
     """
     paths = [Path(path) for path in runs]
     if len({path.resolve() for path in paths}) < max(2, len(paths)):
-        raise UsageError(f"compare needs two or more different runs, got {', '.join(map(str, paths)) or 'none'}")
+        raise UsageError(f"compare needs two or more different runs, got {', '.join(map(one_line, paths)) or 'none'}")
     names, readers = pairing.names_of(paths), [Run(path) for path in paths]
     pairing.check_protocols(readers, names)
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from analyzer.measures.ranges import within_rounding
 from analyzer.store import Run
 from analyzer.store.schema import LATER
 from analyzer.summary import layer_suffix
+from analyzer.text import one_line
 from analyzer.verdicts import pairing
 from analyzer.verdicts.drift import decisions, layers, responses, words
 from analyzer.verdicts.drift.numbers import UNKNOWN, Number, median, upper
@@ -80,7 +81,7 @@ def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] =
     paths = [Path(path) for path in (reference, *candidates)]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise UsageError(
-            f"drift needs a reference and other runs as candidates, got {', '.join(map(str, paths)) or 'none'}"
+            f"drift needs a reference and other runs as candidates, got {', '.join(map(one_line, paths)) or 'none'}"
         )
     names, readers = pairing.names_of(paths), [Run(path) for path in paths]
     pairing.check_protocols(readers, names)
