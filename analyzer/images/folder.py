@@ -106,7 +106,7 @@ def _by_folder(seen: Walk, folder: Path, card: Card, notes: list[str]) -> dict[s
     if not inside:
         return dict.fromkeys(seen.images, (None, None))
     few = card.labels is None or len(beside) >= len(inside)  # else the folders are classes, misspelt
-    if few and not labelling.any_class(inside, card=card):
+    if beside and few and not labelling.any_class(inside, card=card):
         others = listed({key.partition("/")[0] for key in inside})
         notes.append(f"No label is taken from sub-folders, as none is named as a class is: {others}")
         return dict.fromkeys(seen.images, (None, None))
