@@ -37,6 +37,9 @@ MODULES = [
     "verdicts.compare",
     "verdicts.compare.paired",
     "verdicts.gate",
+    "sketch",
+    "verdicts.drift",
+    "verdicts.drift.responses",
 ]
 ON_ARRAYS = [
     geometry.centred_gram,

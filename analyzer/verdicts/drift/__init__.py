@@ -77,6 +77,10 @@ def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] =
             is not there.
         InputError: There is no run, or no common image.
         IncompleteError: A run is damaged or has no image yet.
+
+    Example:
+        >>> document = drift(Path("runs/fp32"), [Path("runs/int8")])  # doctest: +SKIP
+        >>> document["candidates"][0]["verdict"]  # doctest: +SKIP
     """
     paths = [Path(path) for path in (reference, *candidates)]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
