@@ -111,6 +111,7 @@ def run(name: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
 def campaign(names: list[str], minutes: float, seed: int, out: Path) -> list[dict[str, str]]:
     """Print the table; the findings."""
     share = 60 * minutes / len(names)
+    out.mkdir(parents=True, exist_ok=True)
     sys.stdout.write("| target | executions | CPU seconds | findings |\n|---|---:|---:|---:|\n")
     findings, notes, total = [], [], [0, 0.0]
     for name in names:
@@ -122,6 +123,7 @@ def campaign(names: list[str], minutes: float, seed: int, out: Path) -> list[dic
                 found |= state["findings"]
                 notes += [state["note"]] if state["note"] and state["note"] not in notes else []
         findings += [{"target": name, "what": what, "input": given} for what, given in found.items()]
+        (out / "findings.json").write_text(json.dumps(findings, indent=1) + "\n")
         sys.stdout.write(f"| {name} | {executions:,} | {seconds:.0f} | {len(found)} |\n")
         sys.stdout.flush()
         total = [total[0] + executions, total[1] + seconds]
@@ -130,8 +132,6 @@ def campaign(names: list[str], minutes: float, seed: int, out: Path) -> list[dic
         sys.stdout.write(f"{note}\n")
     for one in findings:
         sys.stdout.write(f"{one['target']}: {one['what']}\n")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "findings.json").write_text(json.dumps(findings, indent=1) + "\n")
     return findings
 
 
