@@ -37,6 +37,7 @@ import numpy as np
 from analyzer import card as cards
 from analyzer import images, study
 from analyzer.measures import REGISTRY, geometry
+from analyzer.session import Backend
 from analyzer.store import files, units
 from analyzer.study import LabelledImage, Model, observe, rows
 
@@ -69,7 +70,7 @@ def measured(model: Path, given: argparse.Namespace) -> list[tuple[str, ...]]:
     """The table's rows for one model."""
     card = cards.read(cards.beside(model))
     protocol = study.Protocol(radii=tuple(float(r) for r in range(1, given.radii + 1)), min_confidence=0.0)
-    network = study.open_model(model, card=card, protocol=protocol, provider=given.provider, threads=given.threads)
+    network = study.open_model(model, card=card, protocol=protocol, backend=Backend(given.provider, given.threads))
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
         picture = synthetic(card)

@@ -18,7 +18,7 @@ from analyzer.cli import bounding, commands
 from analyzer.errors import InputError, UsageError
 from analyzer.graph.convolution import convolution_and_transpose
 from analyzer.graph.operators import Operator, OperatorGraph, operators
-from analyzer.session import Session
+from analyzer.session import Backend, Session
 from analyzer.session.function import as_function
 from tests import graphs
 from tests.graphs import node, tensor, value
@@ -243,7 +243,7 @@ def test_average_pooling_is_the_norm_of_its_matrix(tmp_path, k, s, p, ceil, coun
         node("Gemm", "mean c", "logits"),
     ]
     path = network(tmp_path, nodes, [tensor("c", [[1.0, 0.0]])], size=(7, 8), channels="L")
-    session = Session(graph.prepare(path, card=read(beside(path))), pixel_shape=(1, 7, 8), provider="cpu")
+    session = Session(graph.prepare(path, card=read(beside(path))), pixel_shape=(1, 7, 8), backend=Backend("cpu"))
     columns = session.run(np.eye(56, dtype=np.float32).reshape(56, 1, 7, 8))[1][0]
     exact = np.linalg.norm(columns.astype(np.float64), 2)
     norm = entries(bounds.bound(path))["layer"]["bound"]
@@ -517,7 +517,7 @@ def test_no_sampled_ratio_exceeds_the_bound(tmp_path_factory, seed, activation):
     path = network(tmp_path_factory.mktemp("nets"), nodes, weights)
     card = read(beside(path))
     result = propagate(operators(path, card=card))
-    session = Session(graph.prepare(path, card=card), pixel_shape=(3, *SIZE), provider="cpu")
+    session = Session(graph.prepare(path, card=card), pixel_shape=(3, *SIZE), backend=Backend("cpu"))
     x = generator.standard_normal((64, 3, *SIZE)).astype(np.float32)
     y = x + (10.0 ** generator.uniform(-2, 1, (64, 1, 1, 1)) * generator.standard_normal(x.shape)).astype(np.float32)
     (scores, features), (other_scores, other) = session.run(x), session.run(y)

@@ -8,7 +8,7 @@ import pytest
 import runs
 
 from analyzer import graph
-from analyzer.session import Session, Words
+from analyzer.session import Backend, Session, Words
 from analyzer.study import LabelledImage, Model, observe
 
 SHAPE = (3, 8, 8)
@@ -17,7 +17,7 @@ PIXELS = np.random.default_rng(3).uniform(0, 255, SHAPE).astype(np.float32)
 
 def opened(model, card, *, composes, batch_size=7):
     prepared = graph.prepare(model, card=card)
-    return Session(prepared, pixel_shape=SHAPE, provider="cpu", threads=1, batch_size=batch_size, composes=composes)
+    return Session(prepared, pixel_shape=SHAPE, backend=Backend("cpu", 1), batch_size=batch_size, composes=composes)
 
 
 class Recorded:

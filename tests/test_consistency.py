@@ -14,6 +14,7 @@ from analyzer import card as cards
 from analyzer import graph, store
 from analyzer.analyses import landscape
 from analyzer.errors import InputError
+from analyzer.session import Backend
 from analyzer.study.consistency import disagreement, open_proved
 
 
@@ -25,7 +26,7 @@ def images(tmp_path):
 
 def opened(made, **options):
     model, card = made
-    return open_proved(model, card=card, provider="cpu", threads=1, **options)
+    return open_proved(model, card=card, backend=Backend("cpu", 1), **options)
 
 
 # types and shapes ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from analyzer.analyses.frequency import energy
 from analyzer.errors import InputError, UsageError
 from analyzer.graph.kernel import Convolution, first_convolution
 from analyzer.plots import frequency as drawing
-from analyzer.session import Session
+from analyzer.session import Backend, Session
 from analyzer.study.preprocessing import Preprocessing
 
 LAYERS = {
@@ -213,7 +213,7 @@ def difference_from_session(path, card, rng):
     """Largest relative error of the responses to a difference of two images of whole numbers."""
     layer = first_convolution(path, card=card)
     prepared = graph.prepare(path, card=card, layers=(layer.output,))
-    session = Session(prepared, pixel_shape=card.pixel_shape, provider="cpu")
+    session = Session(prepared, pixel_shape=card.pixel_shape, backend=Backend("cpu"))
     pixels = rng.integers(0, 256, (2, *card.pixel_shape)).astype(np.float32)
     prepare = Preprocessing(card, prepared.input_type)
     _, (maps,) = session.run(np.stack([prepare.apply(row).reshape(row.shape) for row in pixels]))

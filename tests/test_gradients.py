@@ -18,7 +18,7 @@ from analyzer.cli import sensitivity as commands
 from analyzer.cli.app import app
 from analyzer.errors import InputError, UsageError
 from analyzer.graph.derivative import GradientsUnavailable
-from analyzer.session import Session
+from analyzer.session import Backend, Session
 from analyzer.study import Model
 
 SIZE = (4, 4)
@@ -40,8 +40,8 @@ def build(folder, nodes, weights, *, kind="logits", feature="feature", name="net
 
 def open_network(path, card):
     prepared = graph.prepare(path, card=card)
-    session = Session(prepared, pixel_shape=card.pixel_shape, provider="cpu", threads=1)
-    return DifferentiableNetwork(Model(prepared, session, card), threads=1)
+    session = Session(prepared, pixel_shape=card.pixel_shape, backend=Backend("cpu", 1))
+    return DifferentiableNetwork(Model(prepared, session, card))
 
 
 def draw(seed=0, classes=3, hidden=6):
@@ -371,13 +371,13 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     model, _ = graphs.convnet(folder / "model", size=16)
     write_images(folder / "images", 2)
-    dataset = measure(model, folder / "images", folder / "run", permutations=0, threads=1)
+    dataset = measure(model, folder / "images", folder / "run", permutations=0)
     return model, folder, dataset
 
 
 def test_a_run_gets_its_sensitivity(finished, onnx_ad, capsys):
     _, folder, dataset = finished
-    document = sensitivities.sensitivity(folder / "run", images_limit=2, provider="cpu", threads=1)
+    document = sensitivities.sensitivity(folder / "run", images_limit=2, provider="cpu")
     assert json.loads((folder / "run" / "sensitivity.json").read_text()) == document
     assert document["method"]["gradients"].startswith("onnx-ad")
     assert [row["id"] for row in document["images"]] == [str(name) for name in dataset["image"].values[:2]]
@@ -433,7 +433,7 @@ def test_the_tables_fit_80_columns(monkeypatch, capsys):
 def test_a_run_without_gradients_gets_the_rest(finished, monkeypatch):
     _, folder, _ = finished
     monkeypatch.setitem(sys.modules, "onnx_ad", None)
-    document = sensitivities.sensitivity(folder / "run", images_limit=1, provider="cpu", threads=1)
+    document = sensitivities.sensitivity(folder / "run", images_limit=1, provider="cpu")
     assert document["method"]["gradients"] is None and "lower bound" in document["method"]["sigma"]
     assert document["sigma_max_median"]["value"] >= document["jacobian_rms_median"]["value"]
     assert "fgsm_eps_median" not in document

@@ -16,7 +16,7 @@ from analyzer import card as cards
 from analyzer import document, export, graph, system
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import labels
-from analyzer.session import Session, runtime
+from analyzer.session import Backend, Session, runtime
 
 
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax", "Reshape", "Flatten", "Identity"])
@@ -90,7 +90,7 @@ def test_out_of_memory_on_the_cpu_does_not_advise_the_cpu(tmp_path, monkeypatch)
 
     path, card = graphs.convnet(tmp_path)
     prepared = graph.prepare(path, card=card, layers=[])
-    session = Session(prepared, pixel_shape=card.pixel_shape, provider="cpu", batch_size=1)
+    session = Session(prepared, pixel_shape=card.pixel_shape, backend=Backend("cpu"), batch_size=1)
 
     def exhausted(*_):
         raise MemoryError("bad allocation")

@@ -11,7 +11,7 @@ from onnx import helper
 from analyzer import graph, open_run, store, study
 from analyzer.cli import main
 from analyzer.errors import InputError
-from analyzer.session import Session
+from analyzer.session import Backend, Session
 from analyzer.statistics import FLOOR_COPIES
 from analyzer.study import LabelledImage, Model, observe
 from analyzer.study.model import reduced_batch
@@ -115,10 +115,10 @@ def test_reduced_features_give_what_features_give(tmp_path, options, changed):
     protocol = runs.protocol(**changed)
     size = reduced_batch(protocol)
     assert size == 1 + max(protocol.trials, FLOOR_COPIES)
-    plain = Model(prepared, Session(prepared, pixel_shape=PIXELS.shape, provider="cpu", threads=1, batch_size=8), card)
+    plain = Model(prepared, Session(prepared, pixel_shape=PIXELS.shape, backend=Backend("cpu", 1), batch_size=8), card)
     image = LabelledImage(PIXELS, "ab" * 32, 0)
     found = {"plain": observe(plain, image, protocol)}
-    found["reduced"] = observe(plain.reduced(protocol, threads=1), image, protocol)
+    found["reduced"] = observe(plain.reduced(protocol), image, protocol)
     assert found["reduced"].keys() == found["plain"].keys()
     loose = {"log_odds_noise_floor", "feature_noise_floor", "mantel_p"}
     for name, values in found["plain"].items():

@@ -13,7 +13,7 @@ from sessions import open_session, random_rows
 
 from analyzer import graph
 from analyzer.errors import InputError, UsageError
-from analyzer.session import Session, batching, core, providers
+from analyzer.session import Backend, Session, batching, core, providers
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ def test_the_chosen_batch_size_is_used_and_changes_no_result(tmp_path):
 def test_activations_cap_the_batch_size(tmp_path):
     path, card = graphs.convnet(tmp_path)
     prepared = dataclasses.replace(graph.prepare(path, card=card), row_bytes=2**28)
-    assert Session(prepared, pixel_shape=card.pixel_shape, provider="cpu").batch_size == 4
+    assert Session(prepared, pixel_shape=card.pixel_shape, backend=Backend("cpu")).batch_size == 4
 
 
 def test_a_batch_size_below_one_is_a_usage_error(tmp_path):

@@ -1,12 +1,14 @@
 """What the runtime can do here: models that it cannot run, providers, and the installation."""
 
+import dataclasses
+import re
 import subprocess
 import sys
-from collections import Counter
 from types import SimpleNamespace
 
 import graphs
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from graphs import edit
@@ -15,14 +17,14 @@ from sessions import open_session, random_rows
 
 from analyzer import graph, session
 from analyzer.errors import InputError, UsageError
-from analyzer.session import guarded, providers, runtime
+from analyzer.session import Backend, guarded, parse_options, placement, plugins, providers, proving, runtime
 from analyzer.system import physical_memory
 
 
 @pytest.fixture(autouse=True)
 def fresh_caches():
     yield
-    for cached in (runtime.load, providers.proof, providers._preload):
+    for cached in (runtime.load, proving.proof, providers._preload, plugins.installed):
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
 
@@ -129,7 +131,8 @@ class FakeRuntime:
     def __init__(self, claims=providers.CUDA, placed=None, fails=None):
         self.claims, self.placed, self.fails, self.opened = claims, placed or {}, fails, []
         self.__version__ = "9.9"
-        self.SessionOptions = onnxruntime.SessionOptions
+        self.levels, self.given = [], []
+        self.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
         self.preloaded = 0
 
     def preload_dlls(self):
@@ -139,12 +142,31 @@ class FakeRuntime:
     def get_available_providers(self):
         return [providers.CUDA, "AzureExecutionProvider", providers.CPU]
 
-    def InferenceSession(self, model, options, providers, **keywords):
+    def SessionOptions(self):
+        """The real options, but for devices of plugin providers, which are kept in `given`."""
+        fake, real = self, onnxruntime.SessionOptions()
+
+        class Options:
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+            def __setattr__(self, name, value):
+                setattr(real, name, value)
+
+            def add_provider_for_devices(self, devices, options):
+                fake.given.append((devices, options))
+
+            real_options = property(lambda self: real)
+
+        return Options()
+
+    def InferenceSession(self, model, options, providers=None, **keywords):
         self.opened.append((providers, keywords))
-        asked = providers[0][0]
+        self.levels.append(options.graph_optimization_level)
+        asked = providers[0][0] if providers else self.given[-1][0][0].ep_name
         if asked != "CPUExecutionProvider" and self.fails:
             raise RuntimeError(self.fails)
-        real = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        real = onnxruntime.InferenceSession(model, options.real_options, providers=["CPUExecutionProvider"])
         used = self.claims if asked == "CUDAExecutionProvider" else asked
         nodes = [n for part in real.get_provider_graph_assignment_info() for n in part.get_nodes()]
         parts = [
@@ -189,7 +211,7 @@ def test_auto_takes_cuda_where_it_works_and_the_cpu_where_not(tmp_path, fake):
     fake()
     assert session.device_of("auto") == "cuda"
     assert open_session(graphs.convnet(tmp_path), provider="auto").provider == providers.CUDA
-    providers.proof.cache_clear()
+    proving.proof.cache_clear()
     fake(claims=providers.CPU)
     assert session.device_of("auto") == "cpu"
     assert open_session(graphs.convnet(tmp_path), provider="auto").provider == providers.CPU
@@ -198,7 +220,7 @@ def test_auto_takes_cuda_where_it_works_and_the_cpu_where_not(tmp_path, fake):
 def test_work_that_was_placed_on_the_cpu_is_an_error_where_cuda_was_named(tmp_path, fake):
     elsewhere = dict.fromkeys(("Conv", "Gemm", "FusedConv", "FusedGemm"), providers.CPU)
     fake(placed=elsewhere)
-    with pytest.raises(UsageError, match=r"placed all of .*convnet\.onnx's work on the CPU"):
+    with pytest.raises(UsageError, match=r"runs 0% of the multiply-adds of .*convnet\.onnx \(cpu 100%\)"):
         open_session(graphs.convnet(tmp_path), provider="cuda")
     assert session.device_of("auto") == "cpu"
 
@@ -227,21 +249,217 @@ def test_a_provider_that_breaks_is_a_usage_error(tmp_path, fake):
 
 def test_auto_falls_back_when_the_model_itself_cannot_go_to_cuda(tmp_path, fake):
     made = fake()
-    assert providers.proof(providers.CUDA) == (True, "")
+    assert proving.proof(providers.CUDA) == (True, "")
     made.claims = providers.CPU
     run = open_session(graphs.convnet(tmp_path), provider="auto")
     assert run.provider == providers.CPU and run.notes == ["cuda cannot run this graph; the CPU does."]
 
 
-def test_placement_and_judgement():
-    used, notes = providers.judge(
-        {"Conv": Counter({"A": 3, providers.CPU: 1}), "Shape": Counter({providers.CPU: 4})}, "A"
-    )
-    assert used and notes == ["Left on the CPU by a: 1 Conv."]
-    assert providers.judge({"Relu": Counter({"A": 1})}, "A") == (True, [])
-    assert providers.judge({"Conv": Counter({providers.CPU: 1}), "Relu": Counter({"A": 1})}, "A")[0] is False
-    assert providers.judge(None, "A")[0] is True and "taken on trust" in providers.judge(None, "A")[1][0]
-    assert providers.placement(SimpleNamespace()) is None
+def placed(**operators):
+    """Nodes by operator: Conv="cuda cuda cpu" puts three convolutions, named Conv0, Conv1, Conv2."""
+    return [
+        placement.Placed(providers.NAMES[where], operator, f"{operator}{number}")
+        for operator, places in operators.items()
+        for number, where in enumerate(places.split())
+    ]
+
+
+def test_work_is_weighed_by_multiply_adds():
+    nodes = placed(Conv="cuda cuda cpu", Relu="cuda")
+    assert placement.shares(nodes, {"Conv0": 10, "Conv1": 20, "Conv2": 70}) == {providers.CUDA: 0.3, providers.CPU: 0.7}
+    assert placement.shares(nodes, {})[providers.CUDA] == pytest.approx(2 / 3)  # of three convolutions
+    assert placement.shares(placed(Relu="cuda", Add="cpu"), {}) == {providers.CUDA: 0.5, providers.CPU: 0.5}
+    assert placement.shares(None, {"Conv0": 1}) == {} == placement.shares([], {})
+    assert placement.left_on_cpu(placed(Conv="cpu cuda cpu", Shape="cpu", MaxPool="cpu")) == "2 Conv, 1 MaxPool"
+    assert placement.placement(SimpleNamespace()) is None
+
+
+def session_of(nodes):
+    parts = [SimpleNamespace(ep_name=p, get_nodes=lambda n=n: [n]) for p, n in nodes]
+    return SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.5, True), (0.31, True), (0.3, False), (0.0, False)])
+def test_less_than_the_share_of_the_work_is_an_error(tmp_path, share, refused):
+    made = graphs.convnet(tmp_path)
+    prepared = graph.prepare(made[0], card=made[1])
+    work = dict(prepared.work)
+    assert len(work) >= 2 and all(work.values())
+    first = next(iter(work))
+    total = sum(work.values())
+    prepared = dataclasses.replace(prepared, work=((first, 3 * total), ("rest", 7 * total)))
+    nodes = [(providers.TENSORRT, SimpleNamespace(op_type="Conv", name=first))]
+    nodes += [(providers.CUDA, SimpleNamespace(op_type="Conv", name="rest"))]
+    backend = Backend(providers.TENSORRT, share=share)
+    if refused:
+        with pytest.raises(UsageError, match=r"'tensorrt': runs 30% of the multiply-adds of .*\(cuda 70%\)"):
+            proving.of_work(session_of(nodes), prepared, backend)
+    else:
+        assert proving.of_work(session_of(nodes), prepared, backend) == ["tensorrt runs 30.0% of the multiply-adds."]
+
+
+def test_a_provider_that_does_nothing_is_refused_whatever_the_share(tmp_path):
+    made = graphs.convnet(tmp_path)
+    prepared = graph.prepare(made[0], card=made[1])
+    nodes = [(providers.CPU, SimpleNamespace(op_type="Conv", name=prepared.work[0][0]))]
+    with pytest.raises(UsageError, match=r"runs 0% of the multiply-adds .*\(cpu 100%\)"):
+        proving.of_work(session_of(nodes), prepared, Backend(providers.CUDA, share=0.0))
+
+
+def test_multiply_adds_are_those_of_the_textbook(tmp_path):
+    path, card = graphs.convnet(tmp_path)
+    model = onnx.load(path)
+    weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    shapes = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    expected = []
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            plane = [d.dim_value for d in shapes[node.output[0]].type.tensor_type.shape.dim][2:]
+            expected.append(int(np.prod(weights[node.input[1]]) * np.prod(plane)))
+        elif node.op_type == "Gemm":
+            expected.append(int(np.prod(weights[node.input[1]])))
+    assert sorted(count for _, count in graph.prepare(path, card=card).work) == sorted(expected) != []
+
+
+def prepared_of(made):
+    path, card = made
+    return graph.prepare(path, card=card)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pair", ["bad", "=1", " =1"])
+def test_an_option_without_key_or_value_is_refused(pair):
+    with pytest.raises(UsageError, match="expected KEY=VALUE"):
+        parse_options([pair])
+    with pytest.raises(UsageError, match="a: given twice"):
+        parse_options(["a=1", "a=2"])
+    assert parse_options(["a=b=c", " d = e "]) == {"a": "b=c", "d": "e"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"optimizations": "most"}, "`optimizations` 'most': must be one of all, extended, basic, off"),
+        ({"share": 1.1}, "`provider_share` 1.1"),
+        ({"share": float("nan")}, "`provider_share` nan"),
+        ({"threads": 0}, "`threads` 0: must lie in 1..1024"),
+        ({"options": {"a": "1"}}, "`provider_option` needs the `provider`"),
+    ],
+)
+def test_a_backend_that_cannot_be_is_refused(options, says):
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Backend(**options)
+
+
+def test_the_cpu_takes_no_options(tmp_path):
+    path, card = graphs.convnet(tmp_path)
+    with pytest.raises(UsageError, match="provider 'cpu': takes no `provider_option`"):
+        session.Session(
+            graph.prepare(path, card=card), pixel_shape=card.pixel_shape, backend=Backend("cpu", options={"a": "1"})
+        )
+
+
+def test_options_reach_the_provider_over_the_defaults_and_are_settings(tmp_path, fake):
+    made = fake()
+    path, card = graphs.convnet(tmp_path)
+    backend = Backend("cuda", options={"use_tf32": "1", "gpu_mem_limit": "9"}, optimizations="basic")
+    run = session.Session(graph.prepare(path, card=card), pixel_shape=card.pixel_shape, backend=backend)
+    asked = dict(made.opened[-1][0])[providers.CUDA]
+    assert (asked["use_tf32"], asked["gpu_mem_limit"], asked["cudnn_conv_algo_search"]) == ("1", "9", "EXHAUSTIVE")
+    assert made.levels[-1] == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    assert run.settings["optimizations"] == "basic" and run.settings["options"]["use_tf32"] == "1"
+    assert "instructions" not in run.settings
+
+
+def test_engines_are_cached_in_a_folder_of_the_model_or_not_at_all(tmp_path):
+    first = prepared_of(graphs.convnet(tmp_path / "a"))
+    other = prepared_of(graphs.convnet(tmp_path / "b", seed=1))
+    options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": "engines", "trt_timing_cache_path": "times"}
+    backend = Backend(providers.TENSORRT, options=options)
+    given = [providers._options(backend, prepared, lean=False) for prepared in (first, other, first)]
+    paths = [one["trt_engine_cache_path"] for one in given]
+    assert paths[0] == paths[2] != paths[1] and all(path.startswith("engines") and len(path) > 20 for path in paths)
+    assert given[0]["trt_timing_cache_path"] != given[1]["trt_timing_cache_path"]
+    assert providers._options(Backend(providers.TENSORRT), first, lean=False)["trt_engine_cache_enable"] == "0"
+    with pytest.raises(UsageError, match="trt_engine_cache_path=DIR"):
+        providers._options(Backend(providers.TENSORRT, options={"trt_engine_cache_enable": "1"}), first, lean=False)
+    assert not any("cache_path" in key for key in providers.settings(backend, first)["options"])
+
+
+def test_only_integers_hang_on_the_instructions_of_the_cpu(tmp_path):
+    prepared = prepared_of(graphs.convnet(tmp_path))
+    cpu = Backend(providers.CPU)
+    assert not prepared.integers and "instructions" not in providers.settings(cpu, prepared)
+    quantised = dataclasses.replace(prepared, integers=True)
+    assert providers.settings(cpu, quantised)["instructions"]
+    assert "instructions" not in providers.settings(Backend(providers.CUDA), quantised)
+
+
+@pytest.mark.parametrize("level", ["all", "extended", "basic", "off"])
+def test_every_level_of_optimisation_gives_the_same_function(tmp_path, level):
+    path, card = graphs.convnet(tmp_path)
+    prepared, rows = graph.prepare(path, card=card), random_rows(3, card.size[0])
+    runs = [
+        session.Session(prepared, pixel_shape=card.pixel_shape, backend=Backend("cpu", 1, optimizations=one))
+        for one in ("all", level)
+    ]
+    np.testing.assert_allclose(runs[0].run(rows)[0], runs[1].run(rows)[0], rtol=1e-4, atol=1e-5)
+
+
+# --- providers from packages of their own -----------------------------------------------------------------------------
+
+
+def plug_in(monkeypatch, *, names=("MyExecutionProvider",), devices=(), fails=""):
+    """An `onnxruntime-ep-my` package of these providers, and the devices that the runtime lists once it is there."""
+    found = SimpleNamespace(metadata={"Name": "onnxruntime-ep-my"}, version="1.0")
+    module = SimpleNamespace(get_ep_names=lambda: list(names), get_library_path=lambda: "libmy.so")
+    registered = []
+
+    def register(name, path):
+        if fails:
+            raise RuntimeError(fails)
+        registered.append((name, path))
+
+    made = FakeRuntime()
+    made.register_execution_provider_library = register
+    made.get_ep_devices = lambda: [
+        SimpleNamespace(ep_name=name, device=SimpleNamespace(metadata={"Description": name}, vendor=""))
+        for name in devices
+    ]
+    monkeypatch.setattr(plugins.importlib.metadata, "distributions", lambda: [found])
+    monkeypatch.setattr(plugins.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(runtime, "load", lambda: made)
+    plugins.installed.cache_clear()
+    return made, registered
+
+
+def test_a_plugin_provider_is_registered_and_used_by_its_devices(tmp_path, monkeypatch):
+    made, registered = plug_in(monkeypatch, devices=["MyExecutionProvider"])
+    path, card = graphs.convnet(tmp_path)
+    backend = Backend("MyExecutionProvider", options={"k": "v"})
+    run = session.Session(graph.prepare(path, card=card), pixel_shape=card.pixel_shape, backend=backend)
+    assert registered == [("onnxruntime-ep-my", "libmy.so")]
+    assert run.provider == "MyExecutionProvider" and run.device == "MyExecutionProvider (my)"
+    (devices, options) = made.given[-1]
+    assert [device.ep_name for device in devices] == ["MyExecutionProvider"] and options == {"k": "v"}
+    assert {row["name"]: row["works"] for row in session.available()}["my"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, r"onnxruntime-ep-my 1\.0 is installed, but lists no device on this machine"),
+        ({"fails": "no such symbol"}, r"onnxruntime-ep-my 1\.0 cannot be registered: no such symbol"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_says_why(tmp_path, monkeypatch, options, says):
+    plug_in(monkeypatch, **options)
+    with pytest.raises(UsageError, match=f"provider 'MyExecutionProvider': {says}"):
+        open_session(graphs.convnet(tmp_path), provider="MyExecutionProvider")
+    rows = {row["name"]: row for row in session.available()}
+    assert rows["my"]["works"] is False and re.search(says, rows["my"]["reason"])
 
 
 def test_unknown_and_absent_providers_are_usage_errors(tmp_path):

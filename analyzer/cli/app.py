@@ -27,6 +27,23 @@ Layers = Annotated[
         show_default=False,
     ),
 ]
+Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda, ...; never a silent fallback.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Of the CPU provider.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider-option",
+        metavar="KEY=VALUE",
+        help="An option of the named provider, as ONNX Runtime calls it; may be repeated.",
+        show_default=False,
+    ),
+]
+Optimizations = Annotated[
+    str, typer.Option("--optimizations", help="Of the graph, by the runtime: all, extended, basic or off.")
+]
+ProviderShare = Annotated[
+    float, typer.Option("--provider-share", help="Least part of the multiply-adds that the named provider runs.")
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: the --out of `analyzer run`.")]
 
 

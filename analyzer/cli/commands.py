@@ -5,10 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Layers, Model, Run, app
+from analyzer.cli.app import (
+    Json,
+    Layers,
+    Model,
+    Optimizations,
+    Provider,
+    ProviderOption,
+    ProviderShare,
+    Run,
+    Threads,
+    app,
+)
 from analyzer.errors import IncompleteError, UsageError
-
-MOST_THREADS = 1024  # the runtime makes as many as it is told, whatever the machine has
 
 
 @app.command()
@@ -60,14 +69,15 @@ def run(
     layers: Layers = None,
     permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
-    provider: Annotated[
-        str, typer.Option("--provider", help="auto, cpu, cuda, ...; never a silent fallback.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", help="Of the CPU provider.")] = None,
+    provider: Provider = "auto",
+    threads: Threads = None,
+    provider_option: ProviderOption = None,
+    optimizations: Optimizations = "all",
+    provider_share: ProviderShare = 0.5,
     json: Json = False,
 ) -> None:
     """Measure isotropy, symmetry, topology preservation and the local Lipschitz ratio around each image."""
-    from analyzer import study
+    from analyzer import session, study
     from analyzer.cli import terminal
 
     protocol = study.Protocol(
@@ -83,8 +93,6 @@ def run(
         layers=tuple(layers or ()),
         permutations=permutations,
     )
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"--threads {threads}: must lie in 1..{MOST_THREADS}")
     with terminal.progress_shown() as progress:
         document = study.run(
             model,
@@ -95,6 +103,9 @@ def run(
             labels=labels,
             provider=provider,
             threads=threads,
+            provider_options=session.parse_options(provider_option or ()),
+            optimizations=optimizations,
+            provider_share=provider_share,
             batch_size=_batch_size(batch_size),
             progress=progress,
         )

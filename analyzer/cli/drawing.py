@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Model, app
+from analyzer.cli.app import Json, Model, Provider, app
 from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def landscape(
     label: Annotated[int | None, typer.Option("--label", help="Class index; otherwise the clean prediction.")] = None,
     clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
     whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
-    provider: Annotated[
-        str, typer.Option("--provider", help="auto, cpu, cuda, ...; never a silent fallback.")
-    ] = "auto",
+    provider: Provider = "auto",
     out: Out = None,
     json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Layers, app
+from analyzer.cli.app import Json, Layers, Optimizations, Provider, ProviderOption, ProviderShare, Threads, app
 from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ def drift(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="With --run: images measured at most.")] = None,
     layers: Layers = None,
-    provider: Annotated[str, typer.Option("--provider", help="With --run: auto, cpu, cuda, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", help="With --run: of the CPU provider.")] = None,
+    provider: Provider = "auto",
+    threads: Threads = None,
+    provider_option: ProviderOption = None,
+    optimizations: Optimizations = "all",
+    provider_share: ProviderShare = 0.5,
     json: Json = False,
 ) -> None:
     """Is a build or backend still the same function around the images? Row by row, against a reference."""
+    from analyzer import session
     from analyzer.cli import terminal
     from analyzer.verdicts import drift as drifting
 
@@ -59,7 +63,16 @@ def drift(
             images,
             out,
             changed={"limit": limit, "layers": tuple(layers) if layers else None},
-            options={"card": card, "labels": labels, "provider": provider, "threads": threads, "match": match or []},
+            match=match or [],
+            how={
+                "card": card,
+                "labels": labels,
+                "provider": provider,
+                "threads": threads,
+                "provider_options": session.parse_options(provider_option or ()),
+                "optimizations": optimizations,
+                "provider_share": provider_share,
+            },
             quiet=json,
         )
     if json:
@@ -86,7 +99,8 @@ def _made(
     out: Path,
     *,
     changed: dict[str, Any],
-    options: dict[str, Any],
+    match: list[str],
+    how: dict[str, Any],
     quiet: bool,
 ) -> "Document":
     """The drift of runs that are made first. changed: what of the reduced protocol is not None."""
@@ -105,7 +119,7 @@ def _made(
         )
     with terminal.progress_shown() as progress:
         return running.run_and_drift(
-            models, images, out, protocol=protocol, progress=lambda model, step: progress(step), **options
+            models, images, out, protocol=protocol, match=match, progress=lambda model, step: progress(step), **how
         )
 
 

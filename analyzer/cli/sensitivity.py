@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Run, app
+from analyzer.cli.app import Json, Provider, Run, Threads, app
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,10 +24,8 @@ def sensitivity(
     card: Annotated[Path | None, typer.Option("--card", help="The run's card, if it has moved.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="The run's image folder, if it has moved.")] = None,
     clip: Annotated[bool, typer.Option("--clip", help="Keep attacked pixels inside 0..255.")] = False,
-    provider: Annotated[
-        str, typer.Option("--provider", help="auto, cpu, cuda, ...; never a silent fallback.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", help="Of the CPU provider.")] = None,
+    provider: Provider = "auto",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Gradients around a run's images: isotropy by (3), the sharp Lipschitz constant, the distance to the boundary."""

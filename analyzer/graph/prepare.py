@@ -8,7 +8,20 @@ from onnx import ModelProto, TensorProto, inliner
 
 from analyzer.card import Card
 from analyzer.errors import InputError
-from analyzer.graph import batch, constants, external, files, match, opset, quantised, safety, surgery, training, walk
+from analyzer.graph import (
+    batch,
+    constants,
+    external,
+    files,
+    match,
+    opset,
+    quantised,
+    safety,
+    surgery,
+    training,
+    walk,
+    work,
+)
 from analyzer.graph.dtypes import FLOATS
 from analyzer.graph.index import Index, build
 
@@ -37,6 +50,8 @@ class Prepared:
     step: how far neighbouring values of that output are apart for want of precision; infinite where unknown.
     input_grid: how the graph quantises its input at once (see `quantised.input_grid`); None where it does not.
     unproved: whether types or shapes of the outputs, or that these are the logits, are to be seen in a real run.
+    work: (node, multiply-adds for one image) of the convolutions and matrix products whose shapes are known.
+    integers: whether it has quantised arithmetic, whose results hang on the instructions that a CPU has.
     """
 
     model: bytes
@@ -59,6 +74,8 @@ class Prepared:
     step: float = 0.0
     input_grid: quantised.Grid | None = None
     unproved: bool = False
+    work: tuple[tuple[str, int], ...] = ()
+    integers: bool = False
 
 
 def prepare(
@@ -98,6 +115,7 @@ def prepare(
         batch.free_reshapes(proto, index, declared, prefix=prefix)
         notes.append(f"Batch dimension {declared} made free.")
     first, rest = (scores.output, (scores.tensor, *taps)) if bare else (scores.tensor, taps)
+    work.name_heavy(proto, prefix)
     interface = surgery.rebuild(proto, index, image, card, first, rest, prefix, bare=bare)
     _refuse_other_inputs(proto, interface.input, model)
     operators = {node.op_type for node in walk.nodes(proto)}
@@ -123,6 +141,8 @@ def prepare(
         step=scores.step,
         input_grid=grid,
         unproved=bool(scores.final) or interface.adapted,
+        work=tuple(work.multiply_adds(proto, index, declared)),
+        integers=quantised.computes_with_codes(proto),
         source=str(model),
     )
 

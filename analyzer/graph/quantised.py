@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
+from analyzer.graph import walk
 from analyzer.graph.dtypes import FLOATS
 from analyzer.graph.index import Index
 
@@ -38,6 +39,12 @@ _OF_INPUT = dict.fromkeys(
 # Codes stay codes of the same scale.
 _MOVING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool", "Slice"})
 _MOVING |= {"Gather", "Split", "Expand", "Tile"}
+
+
+def computes_with_codes(model: ModelProto) -> bool:
+    """Whether the graph quantises what it computes, so that the runtime may compute in integers."""
+    kinds = {node.op_type for node in walk.nodes(model)}
+    return not kinds.isdisjoint({*QUANTISING, *_OF_OUTPUT, "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 
 
 class Scale(NamedTuple):

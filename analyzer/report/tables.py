@@ -27,7 +27,7 @@ _PROTOCOL = {
     "labels": "labels file, SHA-256",
     "layers": "feature layers",
 }
-_OWN = ("layers",)  # another network has other layers: no difference of protocol
+_OWN = ("layers", "backend")  # another network has other layers, another machine other settings: the same protocol
 _CONTEXT = {
     "images": "image folder",
     "card": "card",
@@ -39,6 +39,11 @@ _CONTEXT = {
     "classes": "classes",
     "pixel_shape": "pixels: channels, height, width",
     "platform": "platform",
+}
+_BACKEND = {
+    "optimizations": "graph optimisations",
+    "options": "provider options",
+    "instructions": "instructions for integers",
 }
 
 
@@ -180,11 +185,18 @@ def context(labels: Sequence[str], manifests: Sequence[Mapping[str, Any]]) -> Ht
         ["model", *(c["model"] for c in contexts)],
         ["model, SHA-256", *(manifest["identity"]["model"] for manifest in manifests)],
         *([name, *(_setting(key, c.get(key)) for c in contexts)] for key, name in _CONTEXT.items()),
+        *([name, *(_backend(manifest, key) for manifest in manifests)] for key, name in _BACKEND.items()),
         ["begun", *(manifest.get("created", "") for manifest in manifests)],
         ["changed on the way", *(_history(manifest) for manifest in manifests)],
         *([name, *(c.get("versions", {}).get(name, "") for c in contexts)] for name in versions),
     ]
     return tag("div", table("What it ran on", ["", *labels], lines), class_="words")
+
+
+def _backend(manifest: Mapping[str, Any], key: str) -> str:
+    """What was recorded of a run's provider; earlier versions recorded nothing."""
+    value = manifest["identity"].get("backend", {}).get(key, "not recorded" if key == "optimizations" else None)
+    return _setting(key, [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value)
 
 
 def _history(manifest: Mapping[str, Any]) -> str:

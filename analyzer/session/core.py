@@ -1,5 +1,6 @@
 """A prepared graph on one device, in batches of one shape."""
 
+import dataclasses
 import gc
 import math
 import time
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
 from analyzer.graph import Prepared, composed
-from analyzer.session import batching, feeding, guarded, providers, runtime
+from analyzer.session import batching, feeding, guarded, placement, providers, proving, runtime
+from analyzer.session.backend import Backend
 from analyzer.session.feeding import Feed, Words
 from analyzer.session.interface import InferenceSession
 
@@ -22,14 +24,15 @@ _HOPELESS = 4  # failures in a row, with the smallest batch and a fresh session
 class Session:
     """Runs a `Prepared` graph. However many rows the caller gives, the runtime always gets `batch_size` of them.
 
-    provider: full name of the one in use. device: its name for people. precision: element type of the scores.
-    classes: K of the scores. feature_sizes: elements of each layer for one image.
-    composes: whether rows are best given as `Words`. The device then computes them while the host makes the next ones.
-    reduces: whether layers come back as Gram matrices (see `graph.reduced`); the batch size is then fixed.
+    backend: with the full name of the provider in use. settings: what of it decides a number. device: its name for
+    people. precision: element type of the scores. classes: K of the scores. feature_sizes: elements of each layer for
+    one image. composes: whether rows are best given as `Words`: the device then computes them while the host makes the
+    next ones. reduces: whether layers come back as Gram matrices (see `graph.reduced`); the batch size is then fixed.
     notes: sentences for the user.
     """
 
-    provider: str
+    backend: Backend
+    settings: dict[str, Any]
     device: str
     precision: str
     batch_size: int
@@ -44,22 +47,21 @@ class Session:
         prepared: Prepared,
         *,
         pixel_shape: tuple[int, int, int],
-        provider: str = "auto",
-        threads: int | None = None,
+        backend: Backend | None = None,
         batch_size: int | None = None,
         composes: bool | None = None,
         examples: NDArray[np.float32] | None = None,
     ) -> None:
         """Open the graph for images of canonical `pixel_shape` (C, H, W) and prove provider and batch behaviour.
 
-        Without `batch_size` it is 16; `choose_batch_size` measures a better one. `composes`: whether perturbed rows are
-        computed in the graph; None means on CUDA only. `examples`: normalised real images, (n, C, H, W), to be tried
-        beside random ones. Raises UsageError where the named provider is not really used,
-        InputError where the runtime cannot load or run the model.
+        backend: where; by default the best that works. Without `batch_size` it is 16; `choose_batch_size` measures a
+        better one. `composes`: whether perturbed rows are computed in the graph; None means on CUDA only. `examples`:
+        normalised real images, (n, C, H, W), to be tried beside random ones. Raises UsageError where the named provider
+        is not really used, InputError where the runtime cannot load or run the model.
         """
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch size {batch_size}: must be at least 1")
-        self._given, self.pixel_shape, self._threads = prepared, pixel_shape, threads
+        self._given, self.pixel_shape, self.backend = prepared, pixel_shape, backend or Backend()
         self._composes = composes
         self._examples = np.zeros((0, *pixel_shape), np.float32) if examples is None else examples
         self._lean, self._failures = False, 0
@@ -67,7 +69,8 @@ class Session:
         self.precision = prepared.precision
         if prepared.unbounded and not prepared.reduced:  # it passed before it was reduced
             guarded.attempt(prepared, pixel_shape)
-        self._choose_provider(provider)
+        self._choose_provider()
+        self.settings = providers.settings(self.backend, prepared)
         self.device = providers.device_name(self.provider)
         # Gram matrices relate the rows of a batch to each other, so the batch cannot be cut.
         self.reduces = prepared.reduced
@@ -81,6 +84,11 @@ class Session:
             self.notes.append(f"Batch size {batch_size} asked for; the model allows {self._fixed} only.")
         self.batch_size = self._fixed or batch_size or max(1, min(DEFAULT_BATCH, self._limit()))
         self.classes, self.feature_sizes = sizes[0], sizes[1:]
+
+    @property
+    def provider(self) -> str:
+        """Full name of the provider in use."""
+        return self.backend.provider
 
     @property
     def independent(self) -> bool:
@@ -135,38 +143,42 @@ class Session:
             self._reopen()
         return self.batch_size
 
-    def _choose_provider(self, asked: str) -> None:
-        name = providers.choose(asked)
+    def _choose_provider(self) -> None:
+        asked, name = self.backend, proving.choose(self.backend.provider)
+        if name == placement.CPU and asked.options:
+            raise UsageError("provider 'cpu': takes no `provider_option`")
+        self.backend = dataclasses.replace(asked, provider=name)
         try:
-            self._open(name)
+            self._open()
         except UsageError:
-            if asked != "auto" or name == providers.CPU:
+            if asked.provider != "auto" or name == placement.CPU:
                 raise
-            self._open(providers.CPU)
+            self.backend = dataclasses.replace(asked, provider=placement.CPU)
+            self._open()
             self.notes.append(f"{providers.short(name)} cannot run this graph; the CPU does.")
 
-    def _open(self, name: str) -> None:
+    def _open(self) -> None:
+        name = self.provider
         # Whole numbers and float16 are rounded on the host.
         self.composes = (name == providers.CUDA if self._composes is None else self._composes) and (
             self._given.input_type == "float32"
         )
         self._prepared = composed(self._given) if self.composes else self._given
         try:
-            self._session = providers.open_session(self._prepared, name, threads=self._threads, lean=self._lean)
+            self._session = providers.open_session(self._prepared, self.backend, lean=self._lean)
         except AnalyzerError:
             raise
         except Exception as e:  # the runtime's exceptions have no common base
-            works, reason = providers.proof(name)
+            works, reason = proving.proof(name)
             if not works:
                 raise UsageError(f"provider {providers.short(name)!r}: does not work here: {reason}") from e
-            raise runtime.load_error(e, self._prepared.source, on_cpu=name == providers.CPU) from e
-        used, notes = providers.judge(providers.placement(self._session), name)
-        if not used:
-            raise UsageError(
-                f"provider {providers.short(name)!r}: onnxruntime placed all of {self._prepared.source}'s work on the "
-                "CPU; use `provider` cpu"
-            )
-        self.provider = name
+            works, reason = proving.proof(name, tuple(self.backend.options.items()))
+            if not works:
+                raise UsageError(
+                    f"provider {providers.short(name)!r}: does not work with the `provider_option` given: {reason}"
+                ) from e
+            raise runtime.load_error(e, self._prepared.source, on_cpu=name == placement.CPU) from e
+        notes = proving.of_work(self._session, self._prepared, self.backend)
         self.notes += [note for note in notes if note not in self.notes]
 
     def _forward(self, batch: Feed) -> list[NDArray[Any]]:
@@ -195,7 +207,7 @@ class Session:
         self._lean = True
         del self._session
         gc.collect()
-        self._open(self.provider)
+        self._open()
 
     def _sizes_of_independent_rows(self) -> tuple[int, ...] | None:
         """What `_sizes_of` returns, or None where two images together do not give what each gives alone."""
@@ -245,7 +257,7 @@ class Session:
             )
         return UsageError(
             f"{self._prepared.source}: too little memory on {self.device} for {batch} image(s): {error}; "
-            + runtime.more_memory(on_cpu=self.provider == providers.CPU)
+            + runtime.more_memory(on_cpu=self.provider == placement.CPU)
         )
 
     def _random_rows(self, count: int) -> NDArray[np.float32]:

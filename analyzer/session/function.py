@@ -8,17 +8,16 @@ from numpy.typing import NDArray
 
 from analyzer.errors import AnalyzerError, InputError
 from analyzer.graph import Prepared
-from analyzer.session import core, providers, runtime
+from analyzer.session import core, placement, providers, runtime
+from analyzer.session.backend import Backend
 
 
-def as_function(
-    prepared: Prepared, *, threads: int | None = None
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def as_function(prepared: Prepared) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The first output of `prepared`, on the CPU, as a function of its input.
 
     Raises InputError where it cannot be loaded or run.
     """
-    every = all_outputs(prepared, providers.CPU, threads=threads)
+    every = all_outputs(prepared, Backend(placement.CPU))
 
     def function(values: NDArray[np.float32]) -> NDArray[np.float32]:
         output: NDArray[np.float32] = every(values)[0]
@@ -27,12 +26,13 @@ def as_function(
     return function
 
 
-def all_outputs(
-    prepared: Prepared, provider: str, *, threads: int | None = None
-) -> Callable[[NDArray[np.float32]], list[NDArray[Any]]]:
-    """All outputs of `prepared` on a provider, as a function of its input. Raises InputError as `as_function` does."""
+def all_outputs(prepared: Prepared, backend: Backend) -> Callable[[NDArray[np.float32]], list[NDArray[Any]]]:
+    """All outputs of `prepared` on a provider of full name, as a function of its input.
+
+    Raises InputError as `as_function` does.
+    """
     try:
-        session = providers.open_session(prepared, provider, threads=threads)
+        session = providers.open_session(prepared, backend)
     except AnalyzerError:
         raise
     except Exception as e:  # the runtime's exceptions have no common base

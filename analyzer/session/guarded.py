@@ -34,7 +34,8 @@ def attempt(prepared: Prepared, pixel_shape: tuple[int, int, int]) -> None:
 
 def main() -> None:
     """The child: load and run once, and print {} or {"error": message}."""
-    from analyzer.session import providers, runtime
+    from analyzer.session import placement, providers, runtime
+    from analyzer.session.backend import Backend
 
     folder = Path(sys.argv[1])
     request = json.loads((folder / "request").read_text(encoding="utf-8"))
@@ -45,7 +46,7 @@ def main() -> None:
     try:
         runtime.load()
         limit_memory(physical_memory() // 2)
-        session = providers.open_session(prepared, providers.CPU, threads=1)
+        session = providers.open_session(prepared, Backend(placement.CPU, threads=1))
         # Whether a loop ends may depend on the data: nothing, the size of normalised pixels, the size of raw ones.
         for scale in (0.0, 1.0, 255.0):
             row = np.random.default_rng(0).uniform(0, scale, shape).astype(np.float32)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.session.backend import Backend
 from analyzer.session.feeding import Feed
 
 
@@ -15,6 +16,14 @@ class Runner(Protocol):
     @property
     def provider(self) -> str:
         """The runtime's name of the execution provider."""
+
+    @property
+    def backend(self) -> Backend:
+        """The provider by its full name, and how it runs the graph."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of the backend decides a number, as JSON."""
 
     @property
     def device(self) -> str:
@@ -89,3 +98,4 @@ class Node(Protocol):
     """A node of the graph as the runtime sees it."""
 
     op_type: str
+    name: str

@@ -1,68 +1,36 @@
-"""Execution providers: their names and options, opening a session on one, and proof that it is really used."""
+"""Execution providers: their names and options, and opening a session on one."""
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import platform
-from collections import Counter
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Any, TypedDict
-
-import numpy as np
+from typing import Any
 
 from analyzer.errors import UsageError
-from analyzer.graph import Prepared, probe
-from analyzer.session import runtime
+from analyzer.graph import Prepared, sha256
+from analyzer.session import plugins, runtime
+from analyzer.session.backend import Backend
 from analyzer.session.interface import InferenceSession
+from analyzer.session.placement import CPU
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CUDA, TENSORRT, OPENVINO = "CUDAExecutionProvider", "TensorrtExecutionProvider", "OpenVINOExecutionProvider"
 NAMES = {
     "cpu": CPU,
     "cuda": CUDA,
     "tensorrt": TENSORRT,
-    "openvino": "OpenVINOExecutionProvider",
+    "openvino": OPENVINO,
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "migraphx": "MIGraphXExecutionProvider",
     "rocm": "ROCMExecutionProvider",
     "webgpu": "WebGpuExecutionProvider",
 }
-_AUTO = (CUDA, CPU)
-_WORK = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul", "QLinearConv"})
-# Arithmetic on shapes and indices belongs on the CPU whatever the provider.
-_SHAPE_WORK = frozenset(
-    {"Shape", "Size", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Cast", "Constant", "ConstantOfShape"}
-    | {"Reshape", "Range", "Add", "Sub", "Mul", "Div", "Mod", "Floor", "Ceil", "Equal", "Where", "Identity", "Less"}
-    | {"Greater", "ReduceProd", "ReduceMax", "ReduceMin", "Expand", "Split", "Transpose", "NonZero", "ScatterND"}
-)
-Placement = Mapping[str, Counter[str]]
-
-
-def choose(provider: str) -> str:
-    """The provider's full name for "auto", a short name such as "cuda", or a full name.
-
-    "auto" is the first of CUDA and CPU that proves to work. Raises UsageError for an unknown name and for one that
-    this installation does not have.
-    """
-    compiled = _compiled()
-    if provider == "auto":
-        return next((name for name in _AUTO if name == CPU or (name in compiled and proof(name)[0])), CPU)
-    name = NAMES.get(provider.lower(), provider)
-    if name not in NAMES.values() and name not in compiled:
-        raise UsageError(f"provider {provider!r}: unknown; use auto, {', '.join(NAMES)}")
-    if name not in compiled:
-        have = ", ".join(short(p) for p in compiled)
-        mend = "; install the extra [gpu] in place of [cpu]" if name == CUDA else ""
-        version = runtime.load().__version__
-        raise UsageError(f"provider {provider!r}: not part of the installed onnxruntime {version} (has {have}){mend}")
-    return name
-
-
-def device_of(provider: str) -> str:
-    """What `graph.prepare` is to prepare for: "cpu", "cuda", ... for any name that `choose` takes."""
-    return short(choose(provider))
+_CACHE = re.compile(r"cache.*(path|dir|directory)$", re.IGNORECASE)
+_TRUE = frozenset({"1", "true", "yes", "on"})
 
 
 def short(name: str) -> str:
@@ -70,110 +38,51 @@ def short(name: str) -> str:
     return next((key for key, full in NAMES.items() if full == name), name.removesuffix("ExecutionProvider").lower())
 
 
-def open_session(prepared: Prepared, name: str, *, threads: int | None = None, lean: bool = False) -> InferenceSession:
-    """A session of the runtime on provider `name`. Raises UsageError where the runtime quietly took another.
+def open_session(prepared: Prepared, backend: Backend, *, lean: bool = False) -> InferenceSession:
+    """A session of the runtime on a provider of full name. Raises UsageError where the runtime quietly took another.
 
     `lean` keeps CUDA's convolution workspace small. Exceptions of the runtime pass through.
     """
-    module = runtime.load()
+    module, name = runtime.load(), backend.provider
     order = {CPU: [CPU], TENSORRT: [TENSORRT, CUDA, CPU]}.get(name, [name, CPU])
     if name != CPU:
         _preload()
-    session: InferenceSession = module.InferenceSession(
-        prepared.model,
-        runtime.options(folder=str(prepared.folder), threads=threads),
-        providers=[(each, _options(each, lean=lean)) for each in order],
-        enable_fallback=0,
-        read_config_from_model=0,
-    )
+    given = _options(backend, prepared, lean=lean)
+    options = runtime.options(folder=str(prepared.folder), threads=backend.threads, optimizations=backend.optimizations)
+    how: dict[str, Any] = {"enable_fallback": 0, "read_config_from_model": 0}
+    if name in compiled():
+        others = [(each, _options(Backend(each), prepared, lean=lean)) for each in order[1:]]
+        how["providers"] = [(name, given), *others]
+    else:
+        options.add_provider_for_devices(plugins.devices(name)[:1], given)
+    session: InferenceSession = module.InferenceSession(prepared.model, options, **how)
     used = session.get_providers()[0]
     if used != name:
         raise UsageError(
             f"provider {short(name)!r}: onnxruntime fell back to {short(used)}{_reason(name)}; see `analyzer doctor`, "
-            f"or use `provider` {short(used)}"
+            + ("leave out or correct `provider_option`, " if backend.options else "")
+            + f"or use `provider` {short(used)}"
         )
     return session
 
 
-def placement(session: InferenceSession) -> Placement | None:
-    """Operator -> how many of its nodes each provider runs; None where this runtime does not record it."""
-    try:
-        assigned = session.get_provider_graph_assignment_info()
-    except (AttributeError, RuntimeError):
-        return None
-    counts: dict[str, Counter[str]] = {}
-    for part in assigned:
-        for node in part.get_nodes():
-            counts.setdefault(node.op_type, Counter())[part.ep_name] += 1
-    return counts
+def settings(backend: Backend, prepared: Prepared) -> dict[str, Any]:
+    """What of a backend decides a number beside its provider: options, optimisation level, a CPU's instructions.
 
-
-def judge(nodes: Placement | None, name: str) -> tuple[bool, list[str]]:
-    """(whether provider `name` really does the work, notes about nodes that are left to the CPU).
-
-    nodes: what `placement` returned.
+    These last only where the graph computes in integers: their kernels saturate on some CPUs and not on others.
     """
-    if name == CPU:
-        return True, []
-    if nodes is None:
-        return True, [f"This onnxruntime does not tell where nodes run; {short(name)} is taken on trust."]
-    work = Counter[str]()
-    for operator in nodes.keys() & _WORK if nodes.keys() & _WORK else nodes.keys():
-        work += nodes[operator]
-    left = {operator: counts[CPU] for operator, counts in nodes.items() if counts[CPU] and operator not in _SHAPE_WORK}
-    notes = []
-    if left:
-        listed = ", ".join(f"{count} {operator}" for operator, count in sorted(left.items()))
-        notes.append(f"Left on the CPU by {short(name)}: {listed}.")
-    return work[name] > 0, notes
-
-
-@functools.cache
-def proof(name: str) -> tuple[bool, str]:
-    """(whether a convolution really runs on provider `name` with the right result, why not)."""
-    try:
-        prepared = probe.one_convolution()
-        session = open_session(prepared, name)
-        used, _ = judge(placement(session), name)
-        if not used:
-            return False, "the convolution was placed on another provider"
-        (result,) = session.run(None, {prepared.input: np.ones((1, *probe.SHAPE), np.float32)})
-    except Exception as e:  # whatever the driver or the runtime raises is the answer
-        return False, runtime.brief(e)
-    if not np.allclose(result, 9.0, rtol=1e-3):
-        return False, "a convolution gave a wrong result"
-    return True, ""
-
-
-class ProviderStatus(TypedDict):
-    """One provider: short name, full name, whether it is part of the installed runtime, whether it works, why not."""
-
-    name: str
-    provider: str
-    compiled: bool
-    works: bool
-    reason: str
-
-
-def available() -> list[ProviderStatus]:
-    """The state of CPU, CUDA and all other providers of the installed runtime, each tried on a small convolution."""
-    compiled = _compiled()
-    names = list(dict.fromkeys([CPU, CUDA, *compiled]))
-    rows: list[ProviderStatus] = []
-    for name in names:
-        inside = name in compiled
-        works, reason = proof(name) if inside else (False, "not part of the installed onnxruntime")
-        rows.append({"name": short(name), "provider": name, "compiled": inside, "works": works, "reason": reason})
-    return rows
+    options = {**_defaults(backend.provider, lean=False), **backend.options}
+    cpu = {"instructions": _instructions()} if prepared.integers and backend.provider in (CPU, OPENVINO) else {}
+    kept = {key: options[key] for key in sorted(options) if not _CACHE.search(key)}
+    return {"optimizations": backend.optimizations, "options": kept, **cpu}
 
 
 def device_name(name: str) -> str:
     """The device behind provider `name`, for people."""
     if name != CPU:
-        for device in _devices():
-            if device.ep_name == name:
-                described = dict(device.device.metadata).get("Description") or device.device.vendor
-                return f"{described} ({short(name)})".strip()
+        for device in plugins.devices(name):
+            described = dict(device.device.metadata).get("Description") or device.device.vendor
+            return f"{described} ({short(name)})".strip()
         return f"{short(name)} device 0"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -183,19 +92,16 @@ def device_name(name: str) -> str:
     return f"{model or platform.processor() or platform.machine()}, {os.cpu_count()} logical cores"
 
 
-def _compiled() -> list[str]:
+def compiled() -> list[str]:
+    """Full names of the providers in the installed runtime."""
     # Azure's provider only calls remote services; it can run no graph here.
     return [name for name in runtime.load().get_available_providers() if name != "AzureExecutionProvider"]
 
 
-def _devices() -> list[Any]:
-    try:
-        return list(runtime.load().get_ep_devices())
-    except (AttributeError, RuntimeError):
-        return []
-
-
-def _options(name: str, *, lean: bool) -> dict[str, str]:
+def _defaults(name: str, *, lean: bool) -> dict[str, str]:
+    """The options that are given to a provider where the user gives none."""
+    if name == TENSORRT:
+        return {"trt_engine_cache_enable": "0"}  # which its environment variables could switch on
     if name != CUDA:
         return {}
     return {
@@ -204,6 +110,40 @@ def _options(name: str, *, lean: bool) -> dict[str, str]:
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_use_max_workspace": "0" if lean else "1",
     }
+
+
+def _options(backend: Backend, prepared: Prepared, *, lean: bool) -> dict[str, str]:
+    """A provider's options; what it caches goes into a folder of this model and this graph.
+
+    A folder shared between models can make one answer from the engine of another.
+    """
+    options = {**_defaults(backend.provider, lean=lean), **backend.options}
+    if any("load_compiled" in key for key in options):
+        raise UsageError("`provider_option`: a compiled model that is loaded need not be this one; leave it out")
+    enabled = options.get("trt_engine_cache_enable", "0").lower() in _TRUE
+    if enabled and "trt_engine_cache_path" not in options:
+        raise UsageError("`provider_option` trt_engine_cache_enable: name a folder too, by trt_engine_cache_path=DIR")
+    for key in [key for key in options if _CACHE.search(key)]:
+        options[key] = str(Path(options[key]) / _key(prepared))
+    return options
+
+
+def _key(prepared: Prepared) -> str:
+    """A hash of the model's file, its external data, and the graph that was made of it."""
+    file = Path(prepared.source)
+    parts = (sha256(file) if file.is_file() else "").encode(), prepared.model
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:32]
+
+
+def _instructions() -> list[str]:
+    """The instruction sets of this CPU on which kernels for integers hang."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return [platform.machine()]
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    deciding = ("avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve")
+    return [platform.machine(), *(flag for flag in deciding if flag in flags)]
 
 
 @functools.cache

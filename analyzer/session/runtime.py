@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import re
 from types import ModuleType
+from typing import Any
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
 
@@ -37,10 +38,22 @@ def load() -> ModuleType:
     return module
 
 
-def options(*, folder: str, threads: int | None) -> object:
-    """Session options: silent, external data from `folder`, node placement recorded, `threads` inside one operator."""
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "off": "ORT_DISABLE_ALL",
+}
+
+
+def options(*, folder: str, threads: int | None, optimizations: str = "all") -> Any:
+    """Session options: silent, external data from `folder`, node placement recorded, `threads` inside one operator.
+
+    optimizations: how far the graph may be rewritten, a key of _LEVELS.
+    """
     made = load().SessionOptions()
     made.log_severity_level = _FATAL
+    made.graph_optimization_level = getattr(load().GraphOptimizationLevel, _LEVELS[optimizations])
     if threads is not None:
         made.intra_op_num_threads = threads
     made.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
@@ -88,6 +101,7 @@ def brief(error: BaseException) -> str:
     """The message of an exception of the runtime in one line, without its codes and source files."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
     text = re.sub(r"/\S+\.(cc|h|cpp|cu):\d+ ", "", text)
+    text = re.sub(r"^[\w:<>&*~, ]*::\w+\([^)]*\)( const)? ", "", text)  # the function that threw it
     return text[:300] or type(error).__name__
 
 

@@ -12,8 +12,19 @@ class Coordinates(TypedDict):
     variables: NotRequired[list[str]]
 
 
+class Settings(TypedDict):
+    """How a provider ran the graph: optimisation level, its own options, the CPU's instructions for integers."""
+
+    optimizations: str
+    options: dict[str, str]
+    instructions: NotRequired[list[str]]
+
+
 class Identity(TypedDict):
-    """What decides a number. `model`, `card` and `labels` are SHA-256; the rest is the protocol."""
+    """What decides a number. `model`, `card` and `labels` are SHA-256; the rest is the protocol.
+
+    backend: earlier versions kept none.
+    """
 
     model: str
     card: str
@@ -29,6 +40,7 @@ class Identity(TypedDict):
     measures: list[str]
     layers: list[str]
     permutations: int
+    backend: NotRequired[Settings]
 
 
 class Context(TypedDict):

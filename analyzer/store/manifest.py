@@ -136,6 +136,8 @@ def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: st
     differing keys when the identity, the coordinates, the provider or the precision differ.
     """
     changes = differences(manifest["identity"], wanted["identity"])
+    if "backend" not in manifest["identity"]:  # an earlier version's
+        changes.pop("backend", None)
     for name, change in differences(manifest["coordinates"], wanted["coordinates"]).items():
         if _FOLLOWS_FROM.get(name) not in changes:  # the same thing is not said twice
             changes[f"coordinates.{name}"] = change

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from analyzer import card as cards
 from analyzer import graph, store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
+from analyzer.session import Backend
 from analyzer.store import ImageStatus
 from analyzer.store.documents import Calibration, SelectedImage
 from analyzer.study import provenance, selection
@@ -61,6 +62,9 @@ def run(
     labels: Path | None = None,
     provider: str = "auto",
     threads: int | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    optimizations: str = "all",
+    provider_share: float = 0.5,
     batch_size: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -77,6 +81,9 @@ def run(
         labels: CSV with the columns file,label.
         provider: "auto" (the best that really works), "cpu", "cuda", ...; never a silent fallback.
         threads: of the CPU provider; the runtime's choice by default.
+        provider_options: the provider's own, such as {"use_tf32": "1"}; part of what may not change on resume.
+        optimizations: how far the runtime may rewrite the graph: "all", "extended", "basic" or "off"; likewise.
+        provider_share: the least part of the multiply-adds that the named provider must run.
         batch_size: rows of a forward pass; a few are measured by default. Changes no perturbation.
         progress: called now and then, see `Progress`.
 
@@ -100,6 +107,7 @@ def run(
         2
     """
     protocol = protocol or Protocol()
+    backend = Backend(provider, threads, provider_options or {}, optimizations, provider_share)
     card_path = cards.locate(model, card)
     graph.check(model)
     the_card = cards.read(card_path)
@@ -110,15 +118,12 @@ def run(
         model,
         card=the_card,
         protocol=protocol,
-        provider=provider,
-        threads=threads,
+        backend=backend,
         batch_size=batch_size,
         examples=list(_examples(candidates, the_card)),
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
-    context = functools.partial(
-        provenance.context, opened, protocol, file=model, folder=images, card=card_path, threads=threads
-    )
+    context = functools.partial(provenance.context, opened, protocol, file=model, folder=images, card=card_path)
     noted = len(opened.session.notes)
     with store.open_store(
         out,
@@ -130,7 +135,7 @@ def run(
         if (finished := _finished(out)) is not None:
             return finished
         calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
-        _measure_all(writer, opened, calibration, candidates, protocol, threads, progress)
+        _measure_all(writer, opened, calibration, candidates, protocol, progress)
         if len(opened.session.notes) > noted:  # as of a batch that had to become smaller
             writer.record(context())
         return writer.finish(summarise)
@@ -153,14 +158,13 @@ def _measure_all(
     calibration: Calibration,
     candidates: list[ImageFile],
     protocol: Protocol,
-    threads: int | None,
     progress: Callable[[Progress], None],
 ) -> None:
     """Measure and store every selected image that has no unit yet."""
     selected = calibration["selected"]
     left = [record for record in selected if not _is_measured(writer, record["key"])]
     if model.reduces and left:
-        model = model.reduced(protocol, threads=threads)
+        model = model.reduced(protocol)
     session, files = model.session, {image.id: image for image in candidates}
     expected = len(left) * rows_of(protocol, session.batch_size, reduced=session.reduces)
     passes = 0

@@ -13,7 +13,7 @@ from analyzer import graph
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.graph.scores import not_scores, seems
-from analyzer.session import Session, device_of
+from analyzer.session import Backend, Session, device_of
 from analyzer.session.batching import fit
 from analyzer.session.function import all_outputs
 from analyzer.study.preprocessing import Preprocessing
@@ -29,8 +29,7 @@ def open_proved(
     *,
     card: Card,
     layers: Sequence[str] = (),
-    provider: str = "auto",
-    threads: int | None = None,
+    backend: Backend | None = None,
     batch_size: int | None = None,
     examples: Sequence[NDArray[np.floating]] = (),
 ) -> tuple[graph.Prepared, Session]:
@@ -47,18 +46,18 @@ def open_proved(
         return prepared, Session(
             prepared,
             pixel_shape=card.pixel_shape,
-            provider=provider,
-            threads=threads,
+            backend=backend,
             batch_size=batch_size,
             examples=rows,
         )
 
-    device = device_of(provider)
+    backend = backend or Backend()
+    device = device_of(backend.provider)
     prepared, session = opened(graph.prepare(model, card=card, layers=layers, device=device))
     if not prepared.unproved:
         return prepared, session
     bare = graph.prepare(model, card=card, layers=prepared.layers, device=device, bare=True)
-    run = all_outputs(bare, session.provider, threads=threads)
+    run = all_outputs(bare, session.backend)
     rows = session.rows_to_try(EXAMPLES)
     size = 1 if session.independent else session.batch_size
     parts = [run(fit(rows[k : k + size], size)) for k in range(0, len(rows), size)]

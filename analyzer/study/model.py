@@ -12,7 +12,7 @@ from analyzer import graph, sketch
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.measures.scores import TrueClass, true_class
-from analyzer.session import Runner, Session
+from analyzer.session import Backend, Runner, Session
 from analyzer.statistics import FLOOR_COPIES
 from analyzer.study.consistency import open_proved
 from analyzer.study.preprocessing import Preprocessing
@@ -52,14 +52,14 @@ class Model:
         """Score, log-odds and predicted class of the session's scores, (..., K)."""
         return true_class(scores, label=label, kind=self.prepared.kind)
 
-    def reduced(self, protocol: Protocol, *, threads: int | None = None) -> "Model":
+    def reduced(self, protocol: Protocol) -> "Model":
         """The same network with its layers reduced inside the graph; the session it had is closed first."""
-        size, provider = reduced_batch(protocol), self.session.provider
+        size, backend = reduced_batch(protocol), self.session.backend
         signs = [sketch.signs(protocol.seed, features) for features in self.session.feature_sizes]
         rows = min(protocol.trials, sketch.TRIALS)
         prepared = graph.reduced(self.prepared, signs, buckets=sketch.BUCKETS, fine=sketch.FINE, rows=rows, batch=size)
         self.session.close()
-        session = Session(prepared, pixel_shape=self.shape, provider=provider, threads=threads, batch_size=size)
+        session = Session(prepared, pixel_shape=self.shape, backend=backend, batch_size=size)
         return Model(prepared, session, self.card, True)
 
 
@@ -68,8 +68,7 @@ def open_model(
     *,
     card: Card,
     protocol: Protocol,
-    provider: str = "auto",
-    threads: int | None = None,
+    backend: Backend | None = None,
     batch_size: int | None = None,
     examples: Sequence[NDArray[np.floating]] = (),
 ) -> Model:
@@ -83,8 +82,7 @@ def open_model(
         model,
         card=card,
         layers=protocol.layers,
-        provider=provider,
-        threads=threads,
+        backend=backend,
         batch_size=batch_size,
         examples=examples,
     )

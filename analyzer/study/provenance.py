@@ -49,11 +49,12 @@ def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol) 
         "labels": None if labels is None else hashlib.sha256(labels.read_bytes()).hexdigest(),
         **protocol.identity(),
         "layers": list(model.layers),
+        "backend": model.session.settings,
     }
     return cast(Identity, document)
 
 
-def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card: Path, threads: int | None) -> Context:
+def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card: Path) -> Context:
     """What a run runs on. file, folder, card: paths as they were given."""
     prepared, session = model.prepared, model.session
     draft = "; ".join(map(str, model.card.source.get("fill_in", [])))
@@ -68,7 +69,7 @@ def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card:
         "batch_size": reduced_batch(protocol) if model.reduces else session.batch_size,
         "feature": prepared.feature,
         "feature_sizes": dict(zip(model.layers, session.feature_sizes, strict=True)),
-        "threads": threads,
+        "threads": session.backend.threads,
         "classes": session.classes,
         "pixel_shape": list(session.pixel_shape),
         "notes": [*todo, *prepared.notes, *session.notes],

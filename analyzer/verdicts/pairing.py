@@ -147,6 +147,9 @@ def notes(runs: Sequence[OpenRun], places: Sequence[NDArray[np.intp]]) -> Iterat
         values = [str({**run.run.context}.get(key)) for run in runs]
         if len(set(values)) > 1:
             yield f"The runs differ in {key}: {', '.join(values)}."
+    settings = [json.dumps({**run.run.identity}.get("backend", "not recorded"), sort_keys=True) for run in runs]
+    if len(set(settings)) > 1:
+        yield f"The runs differ in the provider's settings: {', '.join(settings)}."
     if not same_calibration(runs) and all(run.run.layers for run in runs):
         yield f"The {OTHER_RANGES}: no verdict on normalised ratios."
     if all(run.run.layers for run in runs) and not paired_layers(runs):

@@ -32,7 +32,7 @@ from analyzer import graph, images, store, study, summary  # noqa: E402
 from analyzer.card import Resize  # noqa: E402
 from analyzer.errors import AnalyzerError, InputError  # noqa: E402
 from analyzer.graph import child  # noqa: E402
-from analyzer.session import Session  # noqa: E402
+from analyzer.session import Backend, Session  # noqa: E402
 from analyzer.store import checksums  # noqa: E402
 from analyzer.verdicts import gate  # noqa: E402
 
@@ -222,7 +222,7 @@ def network(data: bytes, folder: Path) -> None:
             document["output"]["kind"] = kind
             opened = cards.parse(document)
             prepared = graph.prepare(path, card=opened, layers=("all",))
-            session = Session(prepared, pixel_shape=opened.pixel_shape, provider="cpu", threads=1, batch_size=2)
+            session = Session(prepared, pixel_shape=opened.pixel_shape, backend=Backend("cpu", 1), batch_size=2)
             session.close()
 
 

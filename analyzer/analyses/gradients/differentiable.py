@@ -24,10 +24,10 @@ class DifferentiableNetwork:
     passes: forward passes and products so far.
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None) -> None:
-        """model: with one layer tapped, in a session of its own graph. threads: of the CPU provider."""
+    def __init__(self, model: Model) -> None:
+        """model: with one layer tapped, in a session of its own graph."""
         prepared, session = model.prepared, model.session
-        self._prepared, self._session, self._threads = prepared, session, threads
+        self._prepared, self._session = prepared, session
         self._mean = model.preprocessing.mean[:, :, None]
         self._std = model.preprocessing.std[:, :, None]
         self.shape, self.kind = model.shape, prepared.kind
@@ -146,7 +146,7 @@ class DifferentiableNetwork:
 
     def _session_of(self, mode: str, program: Program) -> Any:
         if mode not in self._open:
-            self._open[mode] = providers.open_session(program.graph, self._session.provider, threads=self._threads)
+            self._open[mode] = providers.open_session(program.graph, self._session.backend)
         return self._open[mode]
 
     def _attempt(self, mode: str, action: Callable[[], list[NDArray[Any]]]) -> list[NDArray[Any]]:

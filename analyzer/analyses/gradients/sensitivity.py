@@ -17,6 +17,7 @@ from analyzer.analyses.gradients.noise import beside_noise, noise_around
 from analyzer.analyses.gradients.sentences import sentences, warnings
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.graph.derivative import GradientsUnavailable
+from analyzer.session import Backend
 from analyzer.statistics import quantile_over_images
 from analyzer.store import Image, Run
 from analyzer.store.files import check_asked_for, plain, to_json, write_asked_for
@@ -82,9 +83,9 @@ def sensitivity(
     files = _files(folder, chosen, the_card, given=reader.identity["labels"] is not None)
     examples = [_pixels(files.get(record.id), record, the_card, folder) for record in chosen[:EXAMPLES]]
     prepared, session = open_proved(
-        model_path, card=the_card, layers=[layer], provider=provider, threads=threads, examples=examples
+        model_path, card=the_card, layers=[layer], backend=Backend(provider, threads), examples=examples
     )
-    network = DifferentiableNetwork(Model(prepared, session, the_card), threads=threads)
+    network = DifferentiableNetwork(Model(prepared, session, the_card))
 
     rows: list[ImageRow] = []
     method: Method | None = None

@@ -25,6 +25,7 @@ from analyzer.analyses.landscape.sentences import probability_text as probabilit
 from analyzer.analyses.landscape.sentences import sentence as sentence
 from analyzer.errors import InputError, UsageError
 from analyzer.perturbations import deltas
+from analyzer.session import Backend
 from analyzer.study import Protocol, open_model
 from analyzer.study.protocol import SMALLEST_RADIUS
 
@@ -138,7 +139,7 @@ def landscape(
     except images.ImageError as e:
         raise InputError(f"{image}: {e}") from e
     examples = [pixels.values]
-    network = open_model(model, card=model_card, protocol=protocol, provider=provider, examples=examples)
+    network = open_model(model, card=model_card, protocol=protocol, backend=Backend(provider), examples=examples)
     if label is not None and not 0 <= label < network.session.classes:
         raise UsageError(f"`label` {label}: {model.name} has classes 0..{network.session.classes - 1}")
     shape, sha256 = model_card.pixel_shape, pixels.sha256

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from analyzer import study
 from analyzer.errors import InputError, UsageError
@@ -47,12 +48,9 @@ def run_and_drift(
     out: Path,
     *,
     protocol: study.Protocol = PROTOCOL,
-    card: Path | None = None,
-    labels: Path | None = None,
-    provider: str = "auto",
-    threads: int | None = None,
     match: Sequence[str] = (),
     progress: Callable[[Path, study.Progress], None] = lambda model, step: None,
+    **how: Any,
 ) -> Document:
     """Measure each model on the same images, or continue, and return `drift` from the first. Prints nothing.
 
@@ -61,11 +59,9 @@ def run_and_drift(
         images: Folder of images.
         out: Folder of the run directories, each named as its model.
         protocol: Reduced by default.
-        card: For every model, if not the one beside each.
-        labels: CSV with the columns file,label.
-        provider, threads: As `analyzer.run` takes them.
         match: As `drift` takes it.
         progress: Called with the model and where its run is.
+        how: Further keywords of `analyzer.run`, such as `labels`, `provider` or `optimizations`, for every model.
 
     Returns:
         As `drift`. A candidate that cannot be run is left out, and a note says why.
@@ -85,11 +81,8 @@ def run_and_drift(
                 images,
                 out / model.stem,
                 protocol=protocol,
-                card=card,
-                labels=labels,
-                provider=provider,
-                threads=threads,
                 progress=tick,
+                **how,
             )
             runs.append(out / model.stem)
         except InputError as e:
