@@ -152,7 +152,7 @@ def test_write_card_on_a_full_disk_leaves_nothing(tmp_path):
         assert sorted(small.iterdir()) == before
 
 
-@pytest.mark.parametrize("operator", ["DequantizeLinear", "QuantizeLinear", "Relu"])
+@pytest.mark.parametrize("operator", ["DequantizeLinear", "QuantizeLinear", "Relu", "Tile", "CumSum"])
 def test_any_operator_that_is_followed_back_without_an_input_is_a_damaged_model(tmp_path, operator):
     model, card = graphs.pixel_mean(tmp_path)
 
@@ -163,6 +163,18 @@ def test_any_operator_that_is_followed_back_without_an_input_is_a_damaged_model(
     graphs.edit(model, change)
     with pytest.raises(InputError, match=rf"its {operator} before 'logits' has no input"):
         graph.prepare(model, card=card)
+
+
+def test_scores_that_are_a_constant_are_read_without_a_fault(tmp_path):
+    model, card = graphs.pixel_mean(tmp_path)
+
+    def change(proto):
+        proto.graph.node[-1].output[0] = "scores"
+        proto.graph.node.append(graphs.node("Constant", "", "logits", value=graphs.tensor("c", [[1.0, 2.0]])))
+
+    graphs.edit(model, change)
+    prepared = graph.prepare(model, card=card)
+    assert len(prepared.outputs) == 1 + len(prepared.layers) and prepared.final == ""
 
 
 def test_names_that_are_too_long_are_refused_in_two_lines(tmp_path, capsys):

@@ -1,10 +1,21 @@
 """THE onnx place: reading models as untrusted input, finding scores and feature layer, and rebuilding the graph."""
 
 from analyzer.graph.check import check
-from analyzer.graph.compose import composed
+from analyzer.graph.compose import composed, tapped
 from analyzer.graph.describe import Description, describe, draft_card
 from analyzer.graph.files import sha256
 from analyzer.graph.prepare import Prepared, prepare
 from analyzer.graph.reduce import reduced
 
-__all__ = ["Description", "Prepared", "check", "composed", "describe", "draft_card", "prepare", "reduced", "sha256"]
+__all__ = [
+    "Description",
+    "Prepared",
+    "check",
+    "composed",
+    "describe",
+    "draft_card",
+    "prepare",
+    "reduced",
+    "sha256",
+    "tapped",
+]

@@ -1,10 +1,12 @@
 """Perturbed rows made inside the graph, for devices other than the host: 2 bytes an element travel, not 4."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from onnx import ModelProto, TensorProto, helper
 
 from analyzer.graph.prepare import Prepared
+from analyzer.graph.surgery import prune
 
 
 def unused(model: ModelProto, stem: str) -> str:
@@ -15,6 +17,20 @@ def unused(model: ModelProto, stem: str) -> str:
     while any(name.startswith(stem) for name in taken):
         stem += "_"
     return stem
+
+
+def tapped(prepared: Prepared, layers: Sequence[int]) -> Prepared:
+    """`prepared` with only some of its layers as outputs, by their places, and only the nodes that these need."""
+    model = ModelProto.FromString(prepared.model)
+    kept = (0, *(1 + place for place in layers))
+    outputs = tuple(prepared.outputs[place] for place in kept)
+    prune(model, list(model.graph.node), [value for value in model.graph.output if value.name in outputs])
+    return dataclasses.replace(
+        prepared,
+        model=model.SerializeToString(),
+        outputs=outputs,
+        layers=tuple(prepared.layers[place] for place in layers),
+    )
 
 
 def composed(prepared: Prepared) -> Prepared:

@@ -42,23 +42,8 @@ class Index:
         return [name for name in node.input if name in self.live]
 
 
-_READING = frozenset(
-    {
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Identity",
-        "Transpose",
-        "Cast",
-    }
-    | {"Dropout", "Softmax", "LogSoftmax", "Sigmoid", "MaxPool", "Relu", "Clip", "Concat", "Split", "Slice", "Gather"}
-    | {"QLinearSoftmax", "QLinearSigmoid", "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul"}
-    | {"QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu", "QLinearConcat", "Conv", "Gemm", "MatMul"}
-)
-"""Operators that are followed back through their inputs, which a damaged file can lack."""
+_WITHOUT_INPUT = frozenset({"Constant", "RandomNormal", "RandomUniform", "SequenceEmpty", "Optional"})
+"""Operators that need none; of any other one follows the first input back."""
 
 
 def build(model: ModelProto, path: Path) -> Index:
@@ -71,7 +56,7 @@ def build(model: ModelProto, path: Path) -> Index:
     producer: dict[str, NodeProto] = {}
     consumers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
-        if not node.input and node.op_type in _READING:
+        if not node.input and node.op_type not in _WITHOUT_INPUT:
             name = node.output[0] if node.output else node.name
             raise InputError(
                 f"{path}: not valid ONNX: its {node.op_type} before {name!r:.80} has no input; export it again"

@@ -51,6 +51,8 @@ class Prepared:
     input_grid: how the graph quantises its input at once (see `quantised.input_grid`); None where it does not.
     unproved: whether types or shapes of the outputs, or that these are the logits, are to be seen in a real run.
     work: (node, multiply-adds for one image) of the convolutions and matrix products whose shapes are known.
+    own: the output of the file that the scores are made from, "" where the file by itself does not give it, or its
+    time or memory is not known.
     integers: whether it has quantised arithmetic, whose results hang on the instructions that a CPU has.
     """
 
@@ -76,6 +78,7 @@ class Prepared:
     unproved: bool = False
     work: tuple[tuple[str, int], ...] = ()
     integers: bool = False
+    own: str = ""
 
 
 def prepare(
@@ -104,6 +107,7 @@ def prepare(
     safety.refuse_huge_results(index, model)
     constant = constants.reader(proto, located, model)
     scores = match.scores(proto, index, card, model, constant, own=own)
+    given = {output.name for output in proto.graph.output} if not _unbounded(proto, index) else set()
     grid = quantised.input_grid(index, image.name, constant)
     notes += scores.notes
     names, taps = match.layers(index, card, layers, scores.tensor, model, notes)
@@ -142,6 +146,7 @@ def prepare(
         input_grid=grid,
         unproved=bool(scores.final) or interface.adapted,
         work=tuple(work.multiply_adds(proto, index, declared)),
+        own=scores.output if scores.output in given else "",
         integers=quantised.computes_with_codes(proto),
         source=str(model),
     )

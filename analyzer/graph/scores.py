@@ -82,7 +82,7 @@ def find_scores(
     while (node := index.producer.get(name)) is not None:
         if node.op_type in _SOFTMAX | _SIGMOID:
             break
-        if node.input[0] not in index.live or not _keeps_order(index, node):
+        if not node.input or node.input[0] not in index.live or not _keeps_order(index, node):
             break
         if node.op_type in quantised.QUANTISING:
             step, is_known = (

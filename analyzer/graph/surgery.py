@@ -1,7 +1,7 @@
 """Giving every model the same interface: one canonical float32 NCHW input, and outputs for scores and layers."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from analyzer.graph.quantised import scale_of
 
 BATCH = "analyzer_batch"
 _TAPS = frozenset({TensorProto.FLOAT})
-_SCORES = _TAPS | {TensorProto.DOUBLE}
+# Scores of an fp16 graph leave it rounded, as the deployed file gives them.
+_SCORES = _TAPS | {TensorProto.DOUBLE, TensorProto.FLOAT16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,9 @@ def rebuild(
     """Give `model` new inputs and outputs, in place, and remove what the new outputs do not need.
 
     The canonical input is (batch, C, H, W) float32 in RGB or L; channel order, layout and element type are adapted
-    inside the graph. Scores become (N, K) float32 or float64, each tap float32, codes of quantised tensors their
-    values. `prefix` starts every new name. bare: leave type and shape of scores and taps as the runtime finds them.
+    inside the graph. Scores become (N, K) float16, float32 or float64, each tap float32, codes of quantised tensors
+    their values. `prefix` starts every new name. bare: leave type and shape of scores and taps as the runtime finds
+    them.
     """
     entry, head, weights = _adapters(image, card, prefix)
     tail: list[NodeProto] = []
@@ -54,9 +56,25 @@ def rebuild(
         _emit(tap, index, f"{prefix}layer_{number}", tail, outputs, kept=None if bare else _TAPS, flat=False)
 
     graph = model.graph
+    graph.initializer.extend(weights)
+    needed = prune(model, [*head, *graph.node, *tail], outputs)
+    others = [v for v in graph.input if v.name in needed and v.name not in (image.name, entry.name)]
+    stored = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    # Weights listed as inputs could be overridden, so the runtime would not treat them as constants.
+    _replace(graph.input, [entry, *(v for v in others if v.name not in stored)])
+    for stale in (graph.value_info, graph.quantization_annotation, model.training_info, model.metadata_props):
+        del stale[:]
+    model.ir_version = max(model.ir_version, 4)  # before 4 every weight had to be listed as an input
+    adapted = any(node.op_type != "Identity" for node in tail)
+    return Interface(entry.name, tuple(output.name for output in outputs), adapted)
+
+
+def prune(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[ValueInfoProto]) -> set[str]:
+    """Give `model` these nodes and outputs, in place, without what the outputs do not need; the tensors they do."""
+    graph = model.graph
     needed = {output.name for output in outputs}
     kept: list[NodeProto] = []
-    for node in reversed([*head, *graph.node, *tail]):
+    for node in reversed(nodes):
         if not needed.isdisjoint(node.output):
             needed.update(walk.reads(node))
             kept.append(node)
@@ -64,17 +82,8 @@ def rebuild(
     for number in reversed(range(len(graph.initializer))):  # one by one: a list would copy the weights
         if graph.initializer[number].name not in needed:
             del graph.initializer[number]
-    graph.initializer.extend(weights)
-    others = [v for v in graph.input if v.name in needed and v.name not in (image.name, entry.name)]
-    stored = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
-    # Weights listed as inputs could be overridden, so the runtime would not treat them as constants.
-    _replace(graph.input, [entry, *(v for v in others if v.name not in stored)])
     _replace(graph.output, outputs)
-    for stale in (graph.value_info, graph.quantization_annotation, model.training_info, model.metadata_props):
-        del stale[:]
-    model.ir_version = max(model.ir_version, 4)  # before 4 every weight had to be listed as an input
-    adapted = any(node.op_type != "Identity" for node in tail)
-    return Interface(entry.name, tuple(output.name for output in outputs), adapted)
+    return needed
 
 
 def _adapters(

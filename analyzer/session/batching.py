@@ -3,12 +3,14 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+DEFAULT = 16
+"""Rows of a pass where nothing was measured."""
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SMALLEST, _SLOW = 8, 0.5
 TOLERANCE = 1e-3
@@ -84,13 +86,50 @@ def rows_agree(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> b
     return True
 
 
+class Fault(NamedTuple):
+    """A row that a batch of `size` gives otherwise than its image alone: at which place, which image, how far off.
+
+    difference: of the largest value of the worst output; infinite where other values are finite.
+    """
+
+    size: int
+    position: int
+    row: int
+    difference: float
+
+
+def faults(
+    forward: Callable[[NDArray[np.float32]], Sequence[Array]],
+    rows: NDArray[np.float32],
+    sizes: Sequence[int],
+    alone: Sequence[Sequence[Array]],
+) -> Iterator[Fault]:
+    """Put each of `rows`, (m, C, H, W), at every place of batches of `sizes`; what differs from `alone`.
+
+    forward: one pass of exactly the rows it is given. alone: for each row its outputs, (1, ...) each.
+    """
+    for size in sizes:
+        for turn in range(len(rows)):
+            order = [(turn + position) % len(rows) for position in range(size)]
+            together = forward(np.ascontiguousarray(rows[order]))
+            for position, row in enumerate(order):
+                off = max(_off(batch[position], out[0]) for batch, out in zip(together, alone[row], strict=True))
+                if off > TOLERANCE:
+                    yield Fault(size, position, row, off)
+
+
 def _close(row: Array, single: Array) -> bool:
+    return _off(row, single) <= TOLERANCE
+
+
+def _off(row: Array, single: Array) -> float:
+    """How far `row` is from `single`, as a part of its largest value; 1e-6 are nothing."""
     finite = np.isfinite(row) & np.isfinite(single)
     if not np.array_equal(row[~finite], single[~finite], equal_nan=True):
-        return False
+        return math.inf
     a, b = row[finite].astype(np.float64), single[finite].astype(np.float64)
-    largest = np.abs(b).max(initial=0.0)
-    return bool(np.abs(a - b).max(initial=0.0) <= TOLERANCE * largest + 1e-6)
+    difference, largest = np.abs(a - b).max(initial=0.0) - 1e-6, np.abs(b).max(initial=0.0)
+    return float(difference / largest) if difference > 0 and largest else math.inf if difference > 0 else 0.0
 
 
 def fit(rows: NDArray[Scalar], size: int) -> NDArray[Scalar]:

@@ -16,7 +16,6 @@ from analyzer.session.backend import Backend
 from analyzer.session.feeding import Feed, Words
 from analyzer.session.interface import InferenceSession
 
-DEFAULT_BATCH = 16
 _ACTIVATIONS = 2**30  # bytes that one batch's activations should stay within
 _HOPELESS = 4  # failures in a row, with the smallest batch and a fresh session
 
@@ -82,7 +81,7 @@ class Session:
             sizes = self._sizes_of(self._fixed)
         if self._fixed is not None and batch_size not in (None, self._fixed):
             self.notes.append(f"Batch size {batch_size} asked for; the model allows {self._fixed} only.")
-        self.batch_size = self._fixed or batch_size or max(1, min(DEFAULT_BATCH, self._limit()))
+        self.batch_size = self._fixed or batch_size or max(1, min(batching.DEFAULT, self._limit()))
         self.classes, self.feature_sizes = sizes[0], sizes[1:]
 
     @property
@@ -119,6 +118,15 @@ class Session:
             done += size
         columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         return columns[0], [column.reshape(count, -1) for column in columns[1:]]
+
+    def forward(self, rows: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """One pass of exactly these rows: scores, then layers, of whatever shape. Raises as `run`, and MemoryError."""
+        return self._forward(rows)
+
+    def run_alone(self) -> None:
+        """From now on, one image at a time."""
+        self.batch_size = self._fixed = 1
+        self.notes.append("Rows of a batch do not match single images; running 1 at a time.")
 
     def choose_batch_size(self, rows: int | None = None) -> int:
         """Measure growing batch sizes, and keep the best for `rows` rows at a time (see `batching.best_size`)."""

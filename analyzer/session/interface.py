@@ -78,6 +78,9 @@ class InferenceSession(Protocol):
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[Any]], /) -> list[NDArray[Any]]:
         """The named outputs, all of them if None."""
 
+    def get_inputs(self) -> Sequence["Node"]:
+        """The inputs, each with a name."""
+
     def get_providers(self) -> list[str]:
         """Full names of the providers in use, the preferred one first."""
 

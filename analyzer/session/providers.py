@@ -7,6 +7,7 @@ import io
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,25 @@ def open_session(prepared: Prepared, backend: Backend, *, lean: bool = False) ->
 
     `lean` keeps CUDA's convolution workspace small. Exceptions of the runtime pass through.
     """
+    options = runtime.options(folder=str(prepared.folder), threads=backend.threads, optimizations=backend.optimizations)
+    others = {name: _options(Backend(name), prepared, lean=lean) for name in (CUDA, CPU)}
+    return _opened(prepared.model, options, backend, _options(backend, prepared, lean=lean), others=others)
+
+
+def _opened(
+    model: bytes | str, options: Any, backend: Backend, given: dict[str, str], *, others: Mapping[str, dict[str, str]]
+) -> InferenceSession:
+    """given: the provider's options; others: those of providers that may take what it leaves."""
     module, name = runtime.load(), backend.provider
     order = {CPU: [CPU], TENSORRT: [TENSORRT, CUDA, CPU]}.get(name, [name, CPU])
     if name != CPU:
         _preload()
-    given = _options(backend, prepared, lean=lean)
-    options = runtime.options(folder=str(prepared.folder), threads=backend.threads, optimizations=backend.optimizations)
     how: dict[str, Any] = {"enable_fallback": 0, "read_config_from_model": 0}
     if name in compiled():
-        others = [(each, _options(Backend(each), prepared, lean=lean)) for each in order[1:]]
-        how["providers"] = [(name, given), *others]
+        how["providers"] = [(name, given), *((each, others.get(each, {})) for each in order[1:])]
     else:
         options.add_provider_for_devices(plugins.devices(name)[:1], given)
-    session: InferenceSession = module.InferenceSession(prepared.model, options, **how)
+    session: InferenceSession = module.InferenceSession(model, options, **how)
     used = session.get_providers()[0]
     if used != name:
         raise UsageError(
@@ -64,6 +71,15 @@ def open_session(prepared: Prepared, backend: Backend, *, lean: bool = False) ->
             + f"or use `provider` {short(used)}"
         )
     return session
+
+
+def open_file(model: Path, prepared: Prepared, backend: Backend) -> InferenceSession:
+    """A session on the file `model` as a deployment opens it: its own graph, and no options but those given.
+
+    prepared: what was made of it. Exceptions of the runtime pass through.
+    """
+    options = runtime.options(folder="", threads=backend.threads, optimizations=backend.optimizations)
+    return _opened(str(model), options, backend, _keyed(backend.options, prepared), others={})
 
 
 def settings(backend: Backend, prepared: Prepared) -> dict[str, Any]:
@@ -117,7 +133,12 @@ def _options(backend: Backend, prepared: Prepared, *, lean: bool) -> dict[str, s
 
     A folder shared between models can make one answer from the engine of another.
     """
-    options = {**_defaults(backend.provider, lean=lean), **backend.options}
+    return _keyed({**_defaults(backend.provider, lean=lean), **backend.options}, prepared)
+
+
+def _keyed(given: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
+    """Options in which folders for compiled engines are those of this model and this graph."""
+    options = dict(given)
     if any("load_compiled" in key for key in options):
         raise UsageError("`provider_option`: a compiled model that is loaded need not be this one; leave it out")
     enabled = options.get("trt_engine_cache_enable", "0").lower() in _TRUE

@@ -43,10 +43,61 @@ class Identity(TypedDict):
     backend: NotRequired[Settings]
 
 
+class Fidelity(TypedDict):
+    """The file as it is, run by itself, against what is measured, on a few real images.
+
+    log_odds_largest: the largest difference of the log-odds of the class that the file predicts, nat; null where its
+    output does not tell. differs: whether that is more than rounding. noise_floor: range of the log-odds under changes
+    of the last bits, nat. other_class: images of another class. separate: whether scores and layers come from graphs of
+    their own; dropped: layers that changed the scores even so. why_not: why the file was not run, "" where it was.
+    """
+
+    images: int
+    log_odds_largest: float | None
+    differs: bool
+    noise_floor: float | None
+    other_class: int
+    separate: bool
+    dropped: list[str]
+    why_not: str
+
+
+class Place(TypedDict):
+    """A row of a batch: its size, the place in it, and which of the images tried."""
+
+    size: int
+    position: int
+    image: int
+
+
+class Batches(TypedDict):
+    """Rows of batches against single images, at `places` places of batches of `sizes`, half in a fresh session.
+
+    faults: places where they differ; largest: by which part of an output's largest value, 1e300 where one of them is
+    not finite; first: the first such place. stopped: why it ended early.
+    """
+
+    images: int
+    sizes: list[int]
+    places: int
+    faults: int
+    largest: float | None
+    first: Place | None
+    stopped: NotRequired[str]
+
+
+class Checks(TypedDict):
+    """What was checked before anything was measured."""
+
+    fidelity: Fidelity
+    batches: Batches
+
+
 class Context(TypedDict):
     """What a run ran on: names and paths as given, device, versions.
 
-    feature: the layer before the classification. feature_sizes: numbers of each layer; earlier versions kept none.
+    feature: the layer before the classification. feature_sizes: numbers of each layer. checks: whether what was
+    measured is what is deployed. Earlier versions kept none of the last two.
     """
 
     model: str
@@ -64,6 +115,7 @@ class Context(TypedDict):
     notes: list[str]
     versions: dict[str, str]
     platform: str
+    checks: NotRequired[Checks]
 
 
 class Change(TypedDict):

@@ -153,12 +153,17 @@ def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: st
         )
     changes = {
         **differences(manifest["identity"].get("limit"), wanted["identity"].get("limit"), "limit"),
-        **differences(manifest["context"], wanted["context"], "context"),
+        **differences(_settled(manifest["context"]), _settled(wanted["context"]), "context"),
     }
     if not changes:
         return manifest
     entry = {"time": now, "changes": changes}
     return cast(Manifest, {**manifest, **wanted, "history": [*manifest["history"], entry]})
+
+
+def _settled(context: Mapping[str, Any]) -> dict[str, Any]:
+    """A context without what differs from session to session by rounding."""
+    return {key: value for key, value in context.items() if key != "checks"}
 
 
 def now() -> str:

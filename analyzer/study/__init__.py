@@ -16,7 +16,7 @@ from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
 from analyzer.session import Backend
 from analyzer.store import ImageStatus
 from analyzer.store.documents import Calibration, SelectedImage
-from analyzer.study import provenance, selection
+from analyzer.study import deployed, provenance, selection
 from analyzer.study.answers import LabelledImage
 from analyzer.study.consistency import EXAMPLES
 from analyzer.study.model import Model, open_model, rows_of
@@ -123,7 +123,10 @@ def run(
         examples=list(_examples(candidates, the_card)),
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
-    context = functools.partial(provenance.context, opened, protocol, file=model, folder=images, card=card_path)
+    opened, checks = deployed.proved(opened, model, protocol)
+    context = functools.partial(
+        provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
+    )
     noted = len(opened.session.notes)
     with store.open_store(
         out,

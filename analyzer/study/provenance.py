@@ -13,7 +13,7 @@ from analyzer import graph
 from analyzer.measures import REGISTRY
 from analyzer.session.runtime import PACKAGES
 from analyzer.store import COMMON
-from analyzer.store.documents import Context, Coordinates, Identity
+from analyzer.store.documents import Checks, Context, Coordinates, Identity
 from analyzer.study.model import Model, reduced_batch
 from analyzer.study.protocol import Protocol
 
@@ -54,7 +54,7 @@ def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol) 
     return cast(Identity, document)
 
 
-def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card: Path) -> Context:
+def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card: Path, checks: Checks) -> Context:
     """What a run runs on. file, folder, card: paths as they were given."""
     prepared, session = model.prepared, model.session
     draft = "; ".join(map(str, model.card.source.get("fill_in", [])))
@@ -75,6 +75,7 @@ def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card:
         "notes": [*todo, *prepared.notes, *session.notes],
         "versions": versions(),
         "platform": platform.platform(),
+        "checks": checks,
     }
 
 

@@ -20,7 +20,7 @@ from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import About, Calibration, ImageCounts
 from analyzer.store.files import plain
-from analyzer.summary import reach
+from analyzer.summary import checks, reach
 from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_labels, radius_text
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
@@ -58,6 +58,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
             rows |= dict(numbers(table, measured, scales))
         if reach.starts_below_steps(measured, calibration):
             rows = reach.without_ratios_of_ratios(rows)
+    proved = manifest["context"].get("checks")
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers] if len(layers) > 1 else [""]
     about: About = {
@@ -69,8 +70,11 @@ def summarise(dataset: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": about,
-        "sentences": list(sentences(measures, rows, suffixes)),
-        "warnings": list(warnings(dataset, measured, rows, calibration, manifest)),
+        "sentences": [*sentences(measures, rows, suffixes), *(checks.checked(proved) if proved else ())],
+        "warnings": [
+            *(checks.faults(proved) if proved else ()),
+            *warnings(dataset, measured, rows, calibration, manifest),
+        ],
         **{name: {**estimate._asdict()} for name, estimate in rows.items()},
     }
 

@@ -1,0 +1,327 @@
+"""Whether what is measured is what is deployed: the file by itself, taps, batches."""
+
+import dataclasses
+import json
+
+import graphs
+import numpy as np
+import pytest
+import runs
+from graphs import edit, node, tensor
+from onnx import TensorProto
+
+from analyzer import graph, study
+from analyzer.errors import InputError
+from analyzer.session import Backend, Split, batching, providers
+from analyzer.study import Protocol, deployed
+from analyzer.study.model import open_model
+from analyzer.summary import checks
+
+ISOTROPY = Protocol(measures=("isotropy",), min_confidence=0.0)
+
+
+def rows_of(card, count=4, seed=3):
+    """Smooth grey levels, (count, C, H, W)."""
+    return list(np.random.default_rng(seed).uniform(40, 215, (count, *card.pixel_shape)))
+
+
+def proved(made, *, protocol=None, layers=()):
+    """The model as it is measured, and its checks."""
+    path, card = made
+    protocol = dataclasses.replace(protocol or Protocol(min_confidence=0.0), layers=tuple(layers))
+    backend = Backend("cpu", 1)
+    model = open_model(path, card=card, protocol=protocol, backend=backend, batch_size=8, examples=rows_of(card))
+    return deployed.proved(model, path, protocol)
+
+
+# --- the file by itself -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"layout": "NHWC", "channels": "BGR"},
+        {"softmax": True},
+        {"input_type": "float16"},
+        {"input_type": "uint8"},
+        {"fixed_batch": 3},
+        {"external_data": True},
+        {"channels": "L"},
+        {"opset": 9},
+    ],
+    ids=str,
+)
+def test_the_file_by_itself_gives_what_is_measured(tmp_path, how):
+    protocol = Protocol(clip=True, round=True, min_confidence=0.0)  # which a uint8 input needs
+    model, found = proved(graphs.convnet(tmp_path, **how), protocol=protocol)
+    fidelity = found["fidelity"]
+    assert fidelity["images"] == 4 and fidelity["why_not"] == "" and fidelity["other_class"] == 0
+    assert not fidelity["differs"] and not fidelity["separate"]
+    assert fidelity["log_odds_largest"] == pytest.approx(0.0, abs=2e-4)
+    assert model.layers == ("fc2",)
+
+
+def test_a_file_that_is_not_what_is_measured_is_said(tmp_path):
+    """Stand-in for a rebuilt graph that is another function: the file changes once the graph has been read."""
+    made = graphs.convnet(tmp_path)
+    path, card = made
+    protocol = Protocol(min_confidence=0.0)
+    model = open_model(path, card=card, protocol=protocol, backend=Backend("cpu", 1), examples=rows_of(card))
+    edit(path, lambda m: m.graph.initializer.append(tensor("shift", [0.5, 0.4, 0.3, 0.2, 0.1])))
+
+    def shift(model):
+        model.graph.node[-1].name = model.graph.node[-1].output[0] = "unshifted"
+        model.graph.node.append(node("Add", "unshifted shift", "logits"))
+
+    edit(path, shift)
+    _, found = deployed.proved(model, path, protocol)
+    fidelity = found["fidelity"]
+    assert fidelity["differs"] and 0.01 < fidelity["log_odds_largest"] <= 0.5 + 1e-5
+    assert not fidelity["separate"]  # the taps have nothing to do with it
+    (said,) = checks.faults(found)
+    assert said.startswith("The file by itself differs from what is measured by 0.") and "noise floors" in said
+    assert list(checks.checked(found)) == []
+
+
+def test_an_inner_tensor_cannot_be_had_from_the_file_by_itself(tmp_path):
+    path, card = graphs.convnet(tmp_path, softmax=True)
+    card = dataclasses.replace(card, output_name="logits", kind="logits")
+    _, found = proved((path, card))
+    assert found["fidelity"]["why_not"] and found["fidelity"]["log_odds_largest"] is None
+    assert [s for s in checks.faults(found) if s.startswith("Not compared with the file by itself: the file by itself")]
+
+
+def test_a_file_that_cannot_be_opened_by_itself_says_why(tmp_path, monkeypatch):
+    def fails(*given):
+        raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no room for a second copy")
+
+    monkeypatch.setattr(providers, "open_file", fails)
+    _, found = proved(graphs.convnet(tmp_path))
+    assert found["fidelity"]["why_not"] == "the file by itself does not run: no room for a second copy"
+
+
+# --- taps -------------------------------------------------------------------------------------------------------------
+
+
+class Disturbed:
+    """The largest score grows by `shift` where a tensor of `where` is an output: a tap that breaks a fusion."""
+
+    def __init__(self, real, where, shift):
+        self.real, self.shift = real, shift
+        self.hit = any(output.name in where for output in real.get_outputs())
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def run(self, names, feed):
+        scores, *layers = self.real.run(names, feed)
+        if self.hit:
+            scores = scores.copy()
+            scores[np.arange(len(scores)), scores.argmax(axis=1)] += self.shift
+        return [scores, *layers]
+
+
+@pytest.fixture
+def disturbed(monkeypatch):
+    def install(*where, shift=0.3):
+        real = providers.open_session
+        monkeypatch.setattr(
+            providers, "open_session", lambda *given, **how: Disturbed(real(*given, **how), where, shift)
+        )
+
+    return install
+
+
+def test_a_tap_that_changes_the_scores_is_taken_alone_or_left_out(tmp_path, disturbed):
+    made = graphs.convnet(tmp_path)
+    rows = np.stack(rows_of(made[1])).astype(np.float32)
+    plain, _ = proved(made, layers=("relu1", "relu2"))
+    expected = plain.session.run(rows)
+    disturbed("relu1")
+    model, found = proved(made, layers=("relu1", "relu2"))
+    assert isinstance(model.session, Split) and model.layers == ("relu2",)
+    fidelity = found["fidelity"]
+    assert fidelity["separate"] and fidelity["dropped"] == ["relu1"] and not fidelity["differs"]
+    assert fidelity["log_odds_largest"] < 1e-4
+    scores, features = model.session.run(rows)
+    np.testing.assert_allclose(scores, expected[0], rtol=1e-5, atol=1e-5)
+    assert len(features) == 1 and model.session.feature_sizes == (features[0].shape[1],)
+    np.testing.assert_allclose(features[0], expected[1][1], rtol=1e-5, atol=1e-5)
+    said = " ".join(model.prepared.notes)
+    assert "changes the scores by up to 0.3 nat" in said and "even alone: relu1" in said
+
+
+def test_taps_that_change_the_scores_only_together_are_all_kept(tmp_path, monkeypatch):
+    made = graphs.convnet(tmp_path)
+    real = providers.open_session
+
+    def opened(*given, **how):
+        session = real(*given, **how)
+        both = len(session.get_outputs()) == 3
+        return Disturbed(session, [session.get_outputs()[0].name] if both else (), 0.3)
+
+    monkeypatch.setattr(providers, "open_session", opened)
+    model, found = proved(made, layers=("relu1", "relu2"))
+    assert model.layers == ("relu1", "relu2") and found["fidelity"]["separate"]
+    assert found["fidelity"]["dropped"] == [] and not found["fidelity"]["differs"]
+
+
+def test_without_any_layer_left_the_message_says_what_to_do(tmp_path, disturbed):
+    made = graphs.convnet(tmp_path)
+    disturbed("fc2")
+    with pytest.raises(InputError, match=r"marking 'fc2' as an output changes the scores by 0\.3 nat.*`layers`"):
+        proved(made)
+    model, _ = proved(made, protocol=ISOTROPY)
+    assert model.layers == ()
+
+
+def test_a_run_of_a_network_that_taps_change_has_the_scores_of_the_file(tmp_path, images, disturbed):
+    made = graphs.convnet(tmp_path)
+    runs.write_images(images, 3)
+    plain = runs.measure(made[0], images, tmp_path / "plain", layers=("relu2",))
+    disturbed("relu1")
+    both = runs.measure(made[0], images, tmp_path / "split", layers=("relu1", "relu2"))
+    for name in ("clean_log_odds", "isotropy_log_odds", "feature_distance"):
+        np.testing.assert_allclose(both[name].values, plain[name].values, rtol=1e-3, atol=1e-4)
+    assert list(both["layer"].values) == ["relu2"]
+    summary = json.loads((tmp_path / "split" / "summary.json").read_text())
+    assert any("Left out, since they change the scores even alone: relu1" in note for note in summary["warnings"])
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def mixing(folder, *, above):
+    """`convnet`, whose logits get the batch's mean of the logits added where the batch has more than `above` rows."""
+    path, card = graphs.convnet(folder)
+
+    def change(model):
+        model.graph.node[-1].name = model.graph.node[-1].output[0] = "own"
+        model.graph.initializer.append(tensor("above", [above], np.int64))
+        model.graph.initializer.append(tensor("first", [0], np.int64))
+        model.graph.node.extend(
+            [
+                node("Shape", "own", "shape"),
+                node("Gather", "shape first", "rows", axis=0),
+                node("Greater", "rows above", "many"),
+                node("Cast", "many", "one_or_none", to=TensorProto.FLOAT),
+                node("ReduceMean", "own", "mean", axes=[0], keepdims=1),
+                node("Mul", "mean one_or_none", "added"),
+                node("Add", "own added", "logits"),
+            ]
+        )
+
+    edit(path, change)
+    return path, card
+
+
+@pytest.mark.parametrize(("above", "wrong"), [(1, {2, 16}), (2, {8}), (100, set())])
+def test_a_graph_that_mixes_rows_is_found_with_its_sizes(tmp_path, above, wrong):
+    model, found = proved(mixing(tmp_path, above=above))
+    batches = found["batches"]
+    assert batches["images"] == 4
+    if not wrong:
+        assert batches == {
+            "images": 4,
+            "sizes": [1, 2, 8],
+            "places": 2 * 4 * (1 + 2 + 8),
+            "faults": 0,
+            "largest": None,
+            "first": None,
+        }
+        assert model.session.batch_size == 8 and list(checks.faults(found)) == []
+        (said,) = checks.checked(found)
+        assert "every place of batches of 1, 2, 8 gives what the image alone gives" in said
+        return
+    assert batches["faults"] == 2 * 4 * sum(wrong) and batches["first"]["size"] == min(wrong)
+    assert batches["largest"] > 1e-3 and model.session.batch_size == 1
+    (said,) = checks.faults(found)
+    assert f"Batches: at {batches['faults']} of {batches['places']} places" in said
+    assert f"of {min(wrong)}." in said and "one at a time" in said
+    assert any("running 1 at a time" in note for note in model.session.notes)
+
+
+def test_the_faults_are_the_rows_and_places_that_are_wrong():
+    def forward(rows):
+        out = rows.copy()
+        if len(rows) == 3:
+            out[1] += 1.0  # place 1 of a batch of 3 is wrong, whatever stands there
+        return [out]
+
+    rows = np.arange(1.0, 5.0, dtype=np.float32).reshape(4, 1)
+    alone = [forward(row[None]) for row in rows]
+    found = list(batching.faults(forward, rows, [1, 2, 3], alone))
+    assert [(f.size, f.position, f.row) for f in found] == [(3, 1, row) for row in (1, 2, 3, 0)]
+    assert [f.difference for f in found] == pytest.approx([1 / 2, 1 / 3, 1 / 4, 1.0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "single", "off"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, np.nan], [1.0, np.nan], 0.0),
+        ([1.0, np.nan], [1.0, 2.0], np.inf),
+        ([1.0, np.inf], [1.0, -np.inf], np.inf),
+        ([1e-7], [0.0], 0.0),
+        ([1.0], [0.0], np.inf),
+        ([2.2, 1.0], [2.0, 1.0], 0.1),
+    ],
+)
+def test_how_far_a_row_is_off(row, single, off):
+    assert batching._off(np.array(row), np.array(single)) == pytest.approx(off, rel=1e-5)
+
+
+# --- stored and shown -------------------------------------------------------------------------------------------------
+
+
+def test_checks_are_stored_shown_and_no_reason_for_history(tmp_path, images, capsys):
+    made = graphs.convnet(tmp_path)
+    runs.write_images(images, 3)
+    out = tmp_path / "run"
+    runs.measure(made[0], images, out, limit=2)
+    manifest = json.loads((out / "manifest.json").read_text())
+    found = manifest["context"]["checks"]
+    assert found["fidelity"]["images"] == 3 and found["batches"]["sizes"] == [1, 2, 8]
+    _, said, _ = runs.call(capsys, "summary", out)
+    assert "Checked on 3 images: the file by itself" in " ".join(said.split())
+    runs.measure(made[0], images, out, limit=3)
+    history = json.loads((out / "manifest.json").read_text())["history"]
+    assert [list(entry["changes"]) for entry in history] == [["limit"]]
+
+
+def test_other_settings_of_the_backend_are_refused_on_resume(tmp_path, images, capsys):
+    made = graphs.convnet(tmp_path)
+    runs.write_images(images, 2)
+    out = tmp_path / "run"
+    command = ["run", made[0], "--images", images, "--out", out, *runs.SMALL]
+    assert runs.call(capsys, *command, "--optimizations", "off")[0] in (None, 0)
+    code, _, said = runs.call(capsys, *command)
+    assert code == 2 and 'backend.optimizations "off" -> "all"' in said
+    assert runs.call(capsys, *command, "--optimizations", "off")[0] in (None, 0)
+
+
+def test_a_run_of_a_version_without_settings_goes_on(tmp_path, images, monkeypatch):
+    made = graphs.convnet(tmp_path)
+    runs.write_images(images, 3)
+    real = study.provenance.identity
+
+    def without(*given):
+        document = real(*given)
+        del document["backend"]
+        return document
+
+    monkeypatch.setattr(study.provenance, "identity", without)
+    runs.measure(made[0], images, tmp_path / "run", limit=2)
+    monkeypatch.undo()
+    dataset = runs.measure(made[0], images, tmp_path / "run", limit=3)
+    assert dataset.sizes["image"] == 3
+
+
+def test_a_graph_is_cut_to_what_its_outputs_need(tmp_path):
+    path, card = graphs.convnet(tmp_path)
+    whole = graph.prepare(path, card=card, layers=("relu1", "fc2"))
+    one = graph.tapped(whole, (1,))
+    assert one.layers == ("fc2",) and one.outputs == (whole.outputs[0], whole.outputs[2])
+    assert len(one.model) <= len(whole.model)
+    assert graph.tapped(whole, ()).layers == ()
