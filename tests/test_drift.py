@@ -77,7 +77,9 @@ def test_the_same_build_is_equal_up_to_rounding(tmp_path):
     model, _ = graphs.convnet(tmp_path / "model")
     runs.write_images(tmp_path / "images", 12)
     found = the(drift(*_pair(measure(tmp_path, {"a": model, "b": model}, tmp_path / "images"))))
-    assert found["verdict"].startswith("equal up to rounding (0 of 576 rows of 12 images; below 24 % with 95 %)")
+    assert found["verdict"].startswith(
+        "equal up to rounding (0 of 12 clean images, below 24 % with 95 %; 0 of 576 perturbed "
+    )
     for name, number in values(found).items():
         if not any(word in name for word in ("equivalent", "resolved", "floor", "response")):
             assert number["value"] == 0, name
@@ -201,7 +203,7 @@ def test_a_quantised_input(tmp_path):
     assert step / 4 < equivalent["value"] < step
     assert found["drift_resolved_radius_median"]["value"] in (12.0, 13.5, 15.0)
     assert (
-        f"below radius {found['drift_resolved_radius_median']['value']:.3g} this build answers with its rounding steps"
+        f"and from {found['drift_resolved_radius_median']['value']:.3g} on no more, this build answers with its rounding"
         in (found["verdict"])
     )
     assert found["drift_resolved_feature_radius_median"]["value"] in (12.0, 13.5, 15.0)

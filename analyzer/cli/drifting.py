@@ -1,7 +1,8 @@
 """The command that holds builds of one network together: drift."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from analyzer.verdicts.drift import Document
+
+
+_NAME = 26  # letters of a candidate's name that a table of 80 columns has room for
+_RADII = "drift_equivalent_noise_median", "drift_resolved_radius_median"
 
 
 @app.command()
@@ -53,6 +58,8 @@ def drift(
     if not run:
         if odd := [name for name, value in given.items() if value is not None]:
             raise UsageError(f"--{odd[0]} goes with --run, which makes the runs")
+        if models := [path for path in (reference, *candidates) if path.suffix == ".onnx"]:
+            raise UsageError(f"{models[0]}: a model, not a run; --run makes the runs of models first")
         document = drifting.drift(reference, candidates, match=match or [])
     elif images is None or out is None:
         raise UsageError("--run needs --images DIR and --out DIR")
@@ -126,17 +133,30 @@ def _made(
 def _overview(document: "Document") -> "Table":
     """One line a candidate: decisions, and how much noise does as much."""
     from analyzer.cli import tables
+    from analyzer.summary import parts
 
     table = tables.titled("All candidates")
     headings = ("candidate", "clean images flipped", "for the worse", "as much as noise of", "resolved from radius")
+    names = _without_common_start(document)
     for heading in headings:
-        table.add_column(tables.cell(heading), overflow="fold", justify="left" if heading == "candidate" else "right")
+        first = heading == "candidate"
+        width = min(_NAME, max(map(len, names.values()))) if first else None
+        table.add_column(tables.cell(heading), overflow="fold", justify="left" if first else "right", min_width=width)
     for candidate in document["candidates"]:
+        radii = sorted({at for name in candidate if (at := parts(name).radius) is not None})
         clean = "drift_clean_flip_share", "drift_clean_negative_flip_share"
-        radii = "drift_equivalent_noise_median", "drift_resolved_radius_median"
-        cells = [_share(candidate.get(name)) for name in clean] + [_radius(candidate.get(name)) for name in radii]
-        table.add_row(*map(tables.cell, (candidate["name"], *cells)))
+        cells = [_share(candidate.get(name)) for name in clean]
+        cells += [_radius(candidate.get(name), radii) for name in _RADII]
+        table.add_row(*map(tables.cell, (names[candidate["name"]], *cells)))
     return table
+
+
+def _without_common_start(document: "Document") -> dict[str, str]:
+    """What to call each candidate where room is scarce: its name after the part that all names begin with."""
+    names = [candidate["name"] for candidate in document["candidates"]]
+    columns = zip(document["reference"]["name"], *names, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
+    return {name: name[same:].lstrip("_-. ") or name for name in names}
 
 
 def _by_radius(candidate: dict[str, Any]) -> "Table":
@@ -163,14 +183,16 @@ def _by_radius(candidate: dict[str, Any]) -> "Table":
 def _layers(candidate: dict[str, Any]) -> "Table":
     """Along the depth: how far a layer's features are off, and from which radius on they answer as the reference's."""
     from analyzer.cli import tables
+    from analyzer.summary import parts
 
     table = tables.titled(f"{candidate['name']}, layers from first to last")
     for heading in ("layer", "relative error", "resolved from radius"):
         table.add_column(tables.cell(heading), justify="left" if heading == "layer" else "right", overflow="fold")
+    radii = sorted({at for name in candidate if (at := parts(name).radius) is not None})
     for name, suffix in _suffixes(candidate):
         error = candidate[f"drift_clean_feature_relative_median{suffix}"]
         resolved = candidate.get(f"drift_resolved_feature_radius_median{suffix}")
-        table.add_row(*map(tables.cell, (name, _value(error), _radius(resolved))))
+        table.add_row(*map(tables.cell, (name, _value(error), _radius(resolved, radii))))
     return table
 
 
@@ -187,7 +209,7 @@ def _share(entry: dict[str, Any] | None) -> str:
         return "-"
     if not math.isfinite(entry["value"]):
         return "undefined"
-    interval = f" ({100 * entry['low']:.2g} – {100 * entry['high']:.2g})" if math.isfinite(entry["low"]) else ""
+    interval = f"\n{100 * entry['low']:.2g} – {100 * entry['high']:.2g}" if math.isfinite(entry["low"]) else ""
     return f"{100 * entry['value']:.2g} %{interval}"
 
 
@@ -197,9 +219,14 @@ def _value(entry: dict[str, Any] | None) -> str:
     return "-" if entry is None else tables.number(entry["value"], ".2g")
 
 
-def _radius(entry: dict[str, Any] | None) -> str:
+def _radius(entry: dict[str, Any] | None, radii: Sequence[float]) -> str:
+    """A radius with its interval; ≤ or > the measured radii where it lies outside them."""
     if entry is None:
         return "-"
     if "censored" in entry:
-        return {"below": "below all", "above": "above all"}[entry["censored"]]
-    return f"{entry['value']:.3g}" if math.isfinite(entry["value"]) else "undefined"
+        return {"below": f"≤ {radii[0]:g}", "above": f"> {radii[-1]:g}"}[entry["censored"]] if radii else "-"
+    if not math.isfinite(entry["value"]):
+        return "undefined"
+    ends = (f"{entry[end]:.2g}" if math.isfinite(entry[end]) else "…" for end in ("low", "high"))
+    unknown = math.isnan(entry["low"]) and math.isnan(entry["high"])
+    return f"{entry['value']:.3g}" + ("" if unknown else f"\n{' – '.join(ends)}")

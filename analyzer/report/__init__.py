@@ -46,11 +46,11 @@ def write(runs: Sequence[Path], out: Path, *, drift: bool = False) -> Path:
     """
     if not runs:
         raise UsageError("no run given; expected one run directory or more")
-    found = drifting.drift(runs[0], runs[1:]) if drift else None
     target, figures = Path(out) / PAGE, Path(out) / "figures"
     with opened([Path(run) for run in runs]) as loaded:
         for wanted in (target, figures / "worst.png"):  # before minutes of drawing
             files.check_asked_for(wanted, parameter="out")
+        found = drifting.drift(runs[0], runs[1:], names=[run.label for run in loaded]) if drift else None
         pictures = list(_pictures(loaded, figures))
         cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
         judged = [judge(run.dataset, no_bound="is shown by `analyzer claims` with the model") for run in loaded]

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.store import checksums, files, schema
 from analyzer.store.documents import Calibration, Coordinates, Manifest
 from analyzer.store.validation import check_calibration, manifest_fault
+from analyzer.text import one_line
 
 MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
     "manifest.json",
@@ -50,7 +52,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError:
         if in_results:
             raise IncompleteError(f"{file}: missing\n{again}") from None
-        raise InputError(f"{path}: no run here (it has no {MANIFEST}); give the `out` of a run") from None
+        raise InputError(f"{path}: no run here ({_instead(Path(path))}); give the `out` of a run") from None
     except ValueError as e:
         fault = str(e)
     else:
@@ -61,6 +63,15 @@ def read_manifest(path: Path) -> Manifest:
     if in_results:
         raise IncompleteError(f"{file}: damaged: {fault}\n{again}")
     raise InputError(f"{file}: damaged: {fault}\nbring it back from a copy, or measure into another `out`")
+
+
+def _instead(path: Path) -> str:
+    """What is there in place of a run."""
+    if not os.path.isdir(path):  # noqa: PTH112 - a name that is too long is no folder; pathlib raises
+        return "a file" if os.path.exists(path) else "no such folder"  # noqa: PTH110
+    inside = sorted(each.parent.name for each in path.glob(f"*/{MANIFEST}"))
+    runs = f", but runs are inside: {', '.join(map(one_line, inside[:5]))}" if inside else ""
+    return f"it has no {MANIFEST}{runs}"
 
 
 def _refuse_other_schema(file: Path, manifest: Mapping[str, Any]) -> None:

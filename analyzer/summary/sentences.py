@@ -12,6 +12,11 @@ from analyzer.text import short
 
 Rows = Mapping[str, Estimate]
 
+SAME_RATIO = (0.8, 1.25)
+"""By what factor L_x may change over the radii and still count as that of a linear map."""
+SAME_RANGE = 0.1
+"""How far the range under reordering may be from that under fresh noise, as a share of it, and still count as equal."""
+
 
 def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str]) -> Iterator[str]:
     """The sentences of a run's measures; of one that is not among SENTENCES, its first column at both ends."""
@@ -63,8 +68,11 @@ def _symmetry(rows: Rows, suffix: str) -> str:
     if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
         return f"{start}; {relative.n} image(s) are too few, or too skewed, to compare it with fresh noise."
     interval = f"{relative.low:+.0%} to {relative.high:+.0%}, paired over images"
+    if max(-relative.low, relative.high) < SAME_RANGE:
+        within = f"within {SAME_RANGE:.0%} of what fresh noise does"
+        return f"{start}; that is {within} ({interval}), so it adds nothing to isotropy here."
     if relative.low <= 0 <= relative.high:
-        return f"{start}; it cannot be told from fresh noise ({interval}), so it adds nothing to isotropy here."
+        return f"{start}; it cannot be told from fresh noise ({interval})."
     return f"{start}; that differs from fresh noise by {relative.value:+.0%} ({interval})."
 
 
@@ -119,12 +127,12 @@ def _lipschitz(rows: Rows, suffix: str) -> str:
         return "Lipschitz: the ratio is undefined: nothing was added, or the features do not vary over the image set."
     radii = by_radius(rows, "lipschitz_median", suffix)
     growth = rows.get(f"lipschitz_growth_median{suffix}")
-    changes = (
-        f" It changes by a factor of {growth.value:.2g} from radius {min(radii):g} to {max(radii):g}: not locally "
-        "linear."
-        if growth and len(radii) > 1 and np.isfinite(growth.value) and not 0.8 <= growth.value <= 1.25
-        else ""
-    )
+    changes = ""
+    if growth and len(radii) > 1 and changes_clearly(growth):
+        changes = (
+            f" It changes by a factor of {growth.value:.2g} ({growth.low:.2g} to {growth.high:.2g}) from radius "
+            f"{min(radii):g} to {max(radii):g}: not locally linear."
+        )
     medians = f"median {median.value:.2g}"
     largest = by_radius(rows, "lipschitz_q95", suffix)
     if still := [radius for radius in sorted(radii) if largest[radius].value == 0]:
@@ -135,6 +143,16 @@ def _lipschitz(rows: Rows, suffix: str) -> str:
         f"Lipschitz: {below.value:.1%} of the perturbations have a normalised ratio below 1 ({medians}), measured by "
         f"the ranges of the image set.{changes} Random noise sees a lower bound of the local constant."
     )
+
+
+def changes_clearly(growth: Estimate) -> bool:
+    """Whether the ratio's factor from the smallest radius to the largest is not that of a linear map.
+
+    The median over at least FEW_IMAGES images, with its interval clear of SAME_RATIO.
+    """
+    if growth.n < FEW_IMAGES or not (np.isfinite(growth.low) and np.isfinite(growth.high)):
+        return False
+    return growth.low > SAME_RATIO[1] or growth.high < SAME_RATIO[0]
 
 
 SENTENCES: dict[str, Callable[[Rows, str], str]] = {

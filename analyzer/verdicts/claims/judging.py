@@ -14,6 +14,7 @@ from analyzer.measures.ranges import within_rounding
 from analyzer.statistics import FEW_IMAGES, Estimate, mean_over_images, mean_share, quantile_over_images, share
 from analyzer.store import scales_of
 from analyzer.summary import layer_suffix, measured_images, name_of, radius_text, reach
+from analyzer.summary.sentences import SAME_RANGE, changes_clearly
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 AS_LINEAR = "holds, but a linear map would do the same"
@@ -22,12 +23,8 @@ NO_MORE = "holds, but symmetry adds nothing beyond isotropy here"
 SAME_SCORE = 0.01
 """A range of the true-class probability below which "the score does not significantly change"."""
 LOW_MANTEL = 0.1
-SAME_RATIO = (0.8, 1.25)
-"""By what factor L_x may change over the radii and still count as that of a linear map."""
 SAME_GROWTH = 0.25
 """How far the growth of a range may be from that of a linear map and still count as its."""
-SAME_RANGE = 0.1
-"""How far the range under reordering may be from that under fresh noise, as a share of it, and still count as equal."""
 
 
 class Figure(NamedTuple):
@@ -269,10 +266,11 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
     )
     if below_one[0] >= 1:
         return figures, HOLDS, text
-    growing = _bounds(growth)
-    if growing is None or (growing[0] <= SAME_RATIO[1] and growing[1] >= SAME_RATIO[0]):
-        return figures, AS_LINEAR, text
-    return figures, NOT_LINEAR, f"{text}; the ratio changes by a factor of {growth.value:.2g} over the radii"
+    ends = f"from radius {measured['radius'].values[0]:g} to {measured['radius'].values[-1]:g}"
+    if not changes_clearly(growth):
+        known = f" changes by a factor of {growth.value:.2g}" if np.isfinite(growth.value) else " has no known change"
+        return figures, AS_LINEAR, f"{text}; the ratio{known} {ends}"
+    return figures, NOT_LINEAR, f"{text}; the ratio changes by a factor of {growth.value:.2g} {ends}"
 
 
 def _linear_part(measured: Any, layer: int, scale: float) -> tuple[Estimate, Estimate]:

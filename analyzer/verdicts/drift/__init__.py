@@ -43,13 +43,16 @@ Document = dict[str, Any]
 """{"schema", "reference": Described, "candidates": [...], "images", "notes"}; see `drift`."""
 
 
-def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] = ()) -> Document:
+def drift(
+    reference: Path, candidates: Sequence[Path], *, match: Sequence[str] = (), names: Sequence[str] | None = None
+) -> Document:
     """How far each candidate is from the reference, around every image that both measured. Prints nothing.
 
     Args:
         reference: The run directory of the build that the others are to replace.
         candidates: Run directories of one protocol and of the same images.
         match: "A=B" for layers of the reference and of the candidates that belong together under different names.
+        names: What the runs are called, the reference first; their folders by default.
 
     Returns:
         {"schema": 1, "reference": {"name", "path", "model", "provider", "precision"}, "candidates": [...], "images":
@@ -87,7 +90,7 @@ def drift(reference: Path, candidates: Sequence[Path], *, match: Sequence[str] =
         raise UsageError(
             f"drift needs a reference and other runs as candidates, got {', '.join(map(one_line, paths)) or 'none'}"
         )
-    names, readers = pairing.names_of(paths), [Run(path) for path in paths]
+    names, readers = names or pairing.names_of(paths), [Run(path) for path in paths]
     pairing.check_protocols(readers, names)
     check_shapes(readers, names)
     with ExitStack() as stack:

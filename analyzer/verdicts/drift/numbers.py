@@ -80,12 +80,24 @@ def censored_median(radii: Array, measured: Sequence[float]) -> Number:
     return estimate
 
 
+def from_radius_before(radius: Number, measured: Sequence[float]) -> Number:
+    """A radius at which something is first seen: it may have begun anywhere after the measured radius before."""
+    before = [r for r in measured if r < radius["low"]]
+    return {**radius, "low": max(before)} if before else radius
+
+
 UNKNOWN: Number = {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
 
 
 def upper(radius: Number) -> float:
     """A censored median radius as a number: 0 for below the smallest, infinite for above the largest, NaN unknown."""
     return {BELOW: 0.0, ABOVE: np.inf}.get(radius.get("censored", ""), radius["value"])
+
+
+def outside_of(entry: Number, radii: Sequence[float]) -> str:
+    """Where a radius lies that is outside those of the run, in words; "" where it is not."""
+    ends = {BELOW: f"below the smallest radius, {min(radii):g}", ABOVE: f"above the largest radius, {max(radii):g}"}
+    return f"known only to lie {ends[entry['censored']]}" if "censored" in entry else ""
 
 
 def as_estimate(entry: Number, radii: Sequence[float]) -> Estimate:
@@ -95,5 +107,6 @@ def as_estimate(entry: Number, radii: Sequence[float]) -> Estimate:
         case "below":
             return Estimate(min(radii), 0.0, min(radii), entry["n"])
         case "above":
-            return Estimate(np.inf, max(radii), np.inf, entry["n"])
+            low = entry["low"] if np.isfinite(entry["low"]) else max(radii)
+            return Estimate(np.inf, low, np.inf, entry["n"])
     return Estimate(entry["value"], entry["low"], entry["high"], entry["n"])

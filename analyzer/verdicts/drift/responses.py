@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 
 from analyzer.measures.ranges import within_rounding
 from analyzer.summary import name_of
-from analyzer.verdicts.drift.numbers import Array, Number, censored_median, largest, median, within_image
+from analyzer.verdicts.drift.numbers import (
+    Array,
+    Number,
+    censored_median,
+    from_radius_before,
+    largest,
+    median,
+    within_image,
+)
 
 AGREEING = 0.9
 """Correlation over the trials from which on two responses are called the same."""
@@ -138,5 +146,5 @@ def of_responses(
         defined = np.isfinite(spread) & ~within_rounding(spread, floor[:, None], trials=reference.shape[-1])
         agreement = correlation(reference, candidate)
         resolved = resolved_radius(agreement, radii, defined=defined)
-        found["drift_resolved_radius_median"] = censored_median(resolved, radii)
+        found["drift_resolved_radius_median"] = from_radius_before(censored_median(resolved, radii), radii)
     return found

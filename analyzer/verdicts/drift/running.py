@@ -25,8 +25,12 @@ def models_of(reference: Path, candidates: Sequence[Path]) -> list[Path]:
 
     Raises UsageError where nothing is left to be compared, or two models have one file name.
     """
+    if os.path.isdir(reference):  # noqa: PTH112 - a name that is too long is no folder; pathlib raises
+        raise InputError(f"{reference}: a folder; the reference comes first, as one .onnx file, folders come after it")
     found = [reference]
     for path in candidates:
+        if not os.path.exists(path):  # noqa: PTH110 - likewise
+            raise InputError(f"{path}: no such model or folder of builds")
         if os.path.isdir(path):  # noqa: PTH112 - a name that is too long is no folder; pathlib raises
             inside = sorted(path.glob("*.onnx"))
             if not inside:

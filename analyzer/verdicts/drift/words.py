@@ -48,10 +48,18 @@ def _size(found: Found) -> str:
     if equivalent is None or not equivalent["n"]:
         return "differs by an unknown amount: no log-odds are defined in both runs"
     if equivalent.get("censored") == BELOW:
-        return f"differs by less than noise of {radius_text(min(found.radii))} grey levels"
+        return f"differs by less than noise of {_grey(min(found.radii))}"
     if equivalent.get("censored") == ABOVE:
-        return f"differs by more than noise of {radius_text(max(found.radii))} grey levels"
-    return f"differs by as much as noise of {equivalent['value']:.2g} grey levels"
+        return f"differs by more than noise of {_grey(max(found.radii))}"
+    low, high = equivalent["low"], equivalent["high"]
+    if math.isnan(low) and math.isnan(high):
+        return f"differs by as much as noise of {_grey(equivalent['value'])}"
+    ends = ["below the radii" if math.isnan(low) else f"{low:.3g}", "above them" if math.isnan(high) else f"{high:.3g}"]
+    return f"differs by as much as noise of {_grey(equivalent['value'])} ({' to '.join(ends)})"
+
+
+def _grey(radius: float) -> str:
+    return f"{radius:.3g} grey level{'' if radius == 1 else 's'}"
 
 
 def _decisions(found: Found) -> str:
@@ -69,9 +77,18 @@ def _decisions(found: Found) -> str:
 
 
 def _images(found: Found) -> str:
-    flip = found.numbers.get(name_of("drift_flip_share", radius=found.radii[0]))
-    bound = f"; below {_percent(flip['high'])} with 95 %" if flip is not None and math.isfinite(flip["high"]) else ""
-    return f"0 of {found.rows:,} rows of {found.images} images{bound}"
+    """How many decisions were compared, and what none of them leaves possible, over images."""
+    said = []
+    rows = f"0 of {found.rows:,} perturbed rows of {found.images} images"
+    for what, name in (
+        (f"0 of {found.clean} clean images", "drift_clean_flip_share"),
+        (rows, name_of("drift_flip_share", radius=found.radii[0])),
+    ):
+        flip = found.numbers.get(name)
+        if flip is not None:
+            below = f", below {_percent(flip['high'])} with 95 %" if math.isfinite(flip["high"]) else ""
+            said.append(f"{what}{below}")
+    return "; ".join(said)
 
 
 def _worst_radius(found: Found) -> tuple[float, float]:
@@ -90,8 +107,17 @@ def _resolved(found: Found) -> str:
         return ""
     if resolved.get("censored") == ABOVE:
         return f"at no radius does it answer noise as {found.reference} does"
-    how = "answers with its rounding steps" if found.steps else f"does not answer noise as {found.reference} does"
-    return f"below radius {resolved['value']:.3g} this build {how}"
+    return f"{_not_yet(found, resolved)} this build {_otherwise(found)}"
+
+
+def _not_yet(found: Found, resolved: Number) -> str:
+    """Up to where a build does not answer as the reference: the measured radius before the one at which it does."""
+    before = max((radius for radius in found.radii if radius < resolved["value"]), default=min(found.radii))
+    return f"up to radius {radius_text(before)} at least, and from {resolved['value']:.3g} on no more,"
+
+
+def _otherwise(found: Found) -> str:
+    return "answers with its rounding steps" if found.steps else f"does not answer noise as {found.reference} does"
 
 
 def _first_layer(found: Found) -> str:
@@ -123,7 +149,13 @@ def sentences(found: Found) -> Iterator[str]:
     if resolved is not None and "value" in resolved and math.isfinite(resolved["value"]):
         steps = ": its ranges and Lipschitz ratios there are those of its rounding steps" if found.steps else ""
         yield (
-            f"At radii below {resolved['value']:.3g} the log-odds of {found.candidate} move otherwise than those of "
+            f"{_not_yet(found, resolved).capitalize()} the log-odds of {found.candidate} move otherwise than those of "
+            f"{found.reference} (correlation over the trials below 0.9){steps}."
+        )
+    elif resolved is not None and resolved.get("censored") == ABOVE:
+        steps = ": its ranges and Lipschitz ratios are those of its rounding steps" if found.steps else ""
+        yield (
+            f"At no radius up to {radius_text(max(found.radii))} do the log-odds of {found.candidate} move as those of "
             f"{found.reference} (correlation over the trials below 0.9){steps}."
         )
     if found.churn is not None and (found.churn["negative"] or found.churn["positive"]):

@@ -86,6 +86,11 @@ def check_names(conditions: Iterable[Condition], names: Sequence[str], whose: st
     """Raise UsageError for the first name that is not among `names`, with the nearest ones and all there are."""
     for condition in conditions:
         if condition.name not in names:
+            stem, _, layer = parts(condition.name)
+            radii = [name for name in names if "@" in name and parts(name)[0::2] == (stem, layer)]
+            if radii:
+                measured = ", ".join(name.partition("@")[2].partition("/")[0] for name in radii)
+                raise UsageError(f"{condition.name}: {whose} has it at the radii {measured}, not at this one")
             near = difflib.get_close_matches(condition.name, names, n=NEAR, cutoff=0.5)
             near = near or [name for name in names if condition.name in name][:NEAR]
             hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -119,13 +124,15 @@ def judge(
     conditions: Sequence[Condition],
     *,
     changes: Mapping[Condition, Change] | None = None,
+    outside: Mapping[str, str] | None = None,
     strict: bool = False,
 ) -> list[Verdict]:
     """One verdict a condition, in their order.
 
-    estimates: the run's numbers by the names of summary.json. changes: of each REGRESSION condition. A value on the
-    bound passes. Where the interval straddles the bound, or there is none, the condition is undecided: the value
-    decides, unless `strict`, which lets nothing undecided through. An undefined value never passes.
+    estimates: the run's numbers by the names of summary.json. changes: of each REGRESSION condition. outside: of numbers
+    that lie outside what was measured, where. A value on the bound passes. Where the interval straddles the bound, or
+    there is none, the condition is undecided: the value decides, unless `strict`, which lets nothing undecided through.
+    An undefined value never passes.
 
     Raises UsageError for a name that is not in `estimates`.
     """
@@ -138,7 +145,7 @@ def judge(
             value, baseline, note = change.value, change.baseline, change.note
         else:
             judged = estimates[condition.name]
-            value, baseline, note = judged.value, math.nan, ""
+            value, baseline, note = judged.value, math.nan, (outside or {}).get(condition.name, "")
         status, by_value = _status(condition, judged)
         passed = by_value and not (strict and status == "undecided")
         verdicts.append(
@@ -156,10 +163,8 @@ def _status(condition: Condition, judged: Estimate) -> tuple[str, bool]:
     value, bound = sign * judged.value, sign * condition.bound
     low, high = sorted((sign * judged.low, sign * judged.high))
     by_value = value <= bound
-    if not math.isfinite(value):  # a radius beyond the measured ones
-        return ("passes" if by_value else "fails"), by_value
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "undecided", by_value
+    if math.isnan(low) or math.isnan(high):
+        return ("undecided" if math.isfinite(value) else "passes" if by_value else "fails"), by_value
     if (high <= bound) if by_value else (low > bound):
         return ("passes" if by_value else "fails"), by_value
     return "undecided", by_value
@@ -178,7 +183,7 @@ def _worsening(change: Estimate, direction: int) -> Estimate:
 def _text(status: str, by_value: bool, judged: Estimate, strict: bool, note: str) -> str:
     text = status
     if status == "undecided":
-        straddles = math.isfinite(judged.low) and math.isfinite(judged.high)
+        straddles = not (math.isnan(judged.low) or math.isnan(judged.high))
         why = "the interval straddles the bound" if straddles else "there is no interval"
         text = f"undecided (value {'passes' if by_value else 'fails'}): {why}"
         text += ", which `strict` does not let through" if strict and by_value else ""
