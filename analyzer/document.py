@@ -80,9 +80,11 @@ class Keys:
         if not isinstance(document, dict):
             raise InputError(f"{where}: {prefix.rstrip('.') or 'the card'} must be an object")
         self.left, self.where, self.prefix = dict(document), where, prefix
+        self.asked: set[str] = set()
 
     def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
         """The value of `key`, of type `kind`; `default` where the key is absent."""
+        self.asked.add(key)
         if key not in self.left:
             if default is _REQUIRED:
                 near = difflib.get_close_matches(key, self.left, n=1, cutoff=0.85)
@@ -118,6 +120,7 @@ class Keys:
 
     def number(self, key: str, *, most: float, above: float | None = None, least: float = 0) -> float:
         """The number of `key`: greater than `above` where that is given, else at least `least`, and at most `most`."""
+        self.asked.add(key)
         if key not in self.left:
             self.take(key, float)  # says that it is missing
         value = self.left.pop(key)
@@ -133,7 +136,8 @@ class Keys:
         """Refuse keys that were not taken."""
         if self.left:
             unknown = ", ".join(f"{self.prefix}{key}" for key in sorted(self.left))
-            raise InputError(f"{self.where}: unknown key {unknown:.200}")
+            known = f"; known here: {', '.join(sorted(self.asked))}" if self.asked else ""
+            raise InputError(f"{self.where}: unknown key {unknown:.200}{known}")
 
 
 def refuse_unit_range(where: str, mean: Sequence[float], std: Sequence[float]) -> None:

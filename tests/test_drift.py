@@ -27,6 +27,7 @@ from analyzer.errors import InputError, UsageError
 from analyzer.perturbations import deltas
 from analyzer.sketch import STANDARD_ERROR
 from analyzer.store import files, schema
+from analyzer.verdicts import gate
 from analyzer.verdicts.drift import drift, layers, numbers, responses
 
 SIZE = 3 * 8 * 8
@@ -203,11 +204,31 @@ def test_a_quantised_input(tmp_path):
     assert step / 4 < equivalent["value"] < step
     assert found["drift_resolved_radius_median"]["value"] in (12.0, 13.5, 15.0)
     assert (
-        f"and from {found['drift_resolved_radius_median']['value']:.3g} on no more, this build answers with its rounding"
+        f"from {found['drift_resolved_radius_median']['value']:.3g} on no more, this build answers with its rounding"
         in (found["verdict"])
     )
     assert found["drift_resolved_feature_radius_median"]["value"] in (12.0, 13.5, 15.0)
     assert found["drift_clean_flip_share"]["n"] == 40
+
+
+def test_a_gate_on_a_radius_outside_the_measured_ones(tmp_path, images):
+    """A build whose drift is larger than any response at the radii of the run, and the reference against itself."""
+    a, _ = two_classes(tmp_path / "a model")
+    b, _ = two_classes(tmp_path / "b model", bias=30.0)
+    runs.write_images(images, 40, 8)
+    measure(tmp_path, {"a": a, "same": a, "b": b}, images, radii=(1.0, 2.0), trials=20)
+    name = "drift_equivalent_noise_median"
+    for run, bound, status in (
+        ("b", 1.5, "fails"),
+        ("b", 30, "undecided"),
+        ("same", 1.5, "passes"),
+        ("same", 0.1, "undecided"),
+    ):
+        judged = gate.gate(tmp_path / run, maximum=[f"{name}={bound}"], baseline=tmp_path / "a")
+        (verdict,) = judged["verdicts"]
+        assert (verdict["status"], verdict["passed"]) == (status, status == "passes"), (run, bound, verdict)
+        side = "above the largest radius, 2" if run == "b" else "below the smallest radius, 1"
+        assert f"known only to lie {side}" in verdict["explanation"]
 
 
 def test_an_independent_script_finds_the_same(tmp_path):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from analyzer.verdicts.compare.paired import Pair
     from analyzer.verdicts.gate import Judgement
 
+_CONDITION = 34  # letters of a condition's name that a table of 80 columns has room for
+
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories of one protocol.")]
 
 
@@ -114,6 +116,7 @@ def gate(
 ) -> None:
     """Judge a run by the numbers of its summary.json: exit code 3 where it does not pass."""
     from analyzer.cli import terminal
+    from analyzer.cli.flags import flags
     from analyzer.verdicts import gate as judging
 
     if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
@@ -130,6 +133,9 @@ def gate(
             terminal.say(sentence, style="bold yellow")
         if document["verdicts"]:
             terminal.console().print(_verdict_table(document))
+        for verdict in document["verdicts"]:
+            if verdict["explanation"] != verdict["status"]:
+                terminal.say(f"• {verdict['name']}: {flags(verdict['explanation'])}.")
         for note in document["notes"]:
             terminal.say(f"! {note}", style="yellow")
     if not document["passed"]:
@@ -139,14 +145,20 @@ def gate(
 
 
 def _verdict_table(document: "Judgement") -> "Table":
-    from analyzer.cli.flags import flags
+    from analyzer.cli import tables
     from analyzer.verdicts.gate import cells, sign
 
-    table = _table(f"Gate: {document['run']['name']}", ["", "condition", "value", "judged", "95 % interval", "verdict"])
+    table = tables.titled(f"Gate: {document['run']['name']}")
+    changes = any(verdict["kind"] == "max-regression" for verdict in document["verdicts"])
+    table.add_column("")
+    widest = max(len(word) for verdict in document["verdicts"] for word in verdict["condition"].split())
+    table.add_column(_cell("condition"), overflow="fold", min_width=min(widest, _CONDITION))
+    for heading in ("value", *(["change for the worse"] if changes else []), "95 % interval", "images", "verdict"):
+        table.add_column(_cell(heading), overflow="fold")
     for verdict in document["verdicts"]:
         value, judged, interval = cells(verdict)
-        row = (sign(verdict), verdict["condition"], value, judged, interval, flags(verdict["explanation"]))
-        table.add_row(*map(_cell, row))
+        row = [sign(verdict), verdict["condition"], value, *([judged] if changes else []), interval]
+        table.add_row(*map(_cell, [*row, str(verdict["n"]), verdict["status"]]))
     return table
 
 

@@ -105,7 +105,8 @@ def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = 
     )
     table.add_column("radius", justify="right")
     for number, _ in columns:
-        table.add_column(Text(number.heading), justify="right", max_width=16, overflow="fold")
+        longest = max(map(len, number.heading.split()))  # a word stays whole where there is room
+        table.add_column(Text(number.heading), justify="right", max_width=16, min_width=longest, overflow="fold")
     for radius, label in radius_labels({r for _, at in columns for r in at}).items():
         table.add_row(label, *(_cell(number, at.get(radius)) for number, at in columns))
     overall = [(number, rows.get(number.name + suffix)) for number, _ in columns]

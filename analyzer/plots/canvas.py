@@ -68,11 +68,15 @@ def panels(
     x: str,
     y: str,
     height: float = 2.6,
+    scale: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """One panel a run with shared axes, two or three a row; a title has the run's label, then what is said below it."""
+    """One panel a run with shared axes, two or three a row; a title has the run's label, then what is said below it.
+
+    scale: whether a colour bar is to stand beside them.
+    """
     columns = columns_for(len(runs))
     lines = -(-len(runs) // columns)
-    each = WIDTH / columns - (0.5 if columns > 1 else 1.0)
+    each = (WIDTH - (0.75 if scale else 0.0)) / columns - (0.5 if columns > 1 else 1.0)
     figure, axes = blank(WIDTH, height * lines + 0.4, lines, columns, sharex=True, sharey=True)
     headings = [heading(run.label, note, width=each) for run, note in zip(runs, titles, strict=True)]
     for number, ax in enumerate(axes.flat):

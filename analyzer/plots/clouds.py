@@ -43,6 +43,7 @@ def _figure(runs: Sequence[DrawnRun], clouds: Sequence[Cloud | None]) -> Figure:
         [_note(seen) for seen in clouds],
         x="radius, grey levels",
         y="range of the true-class score",
+        scale=True,
     )
     resolved = [np.where(seen.resolved, seen.spread, np.nan) for seen in drawn]
     room = _any_triangle(drawn)

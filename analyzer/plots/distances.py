@@ -90,7 +90,7 @@ def _seen(run: DrawnRun) -> _Seen | None:
 
 def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure:
     notes = [_note(run, seen) for run, seen in zip(runs, seen_of, strict=True)]
-    figure, axes = canvas.panels(runs, notes, x="input distance / range", y="feature distance / range")
+    figure, axes = canvas.panels(runs, notes, x="input distance / range", y="feature distance / range", scale=True)
     drawn = [seen for seen in seen_of if seen is not None]
     both = [np.isfinite(seen.x) & np.isfinite(seen.y) for seen in drawn]
     left, right = canvas.log_limits([seen.x[k] for seen, k in zip(drawn, both, strict=True)], room=False)

@@ -1,6 +1,6 @@
 """Text in pictures: shown literally, in characters that the font has, and short enough for its place."""
 
-import textwrap
+import re
 import unicodedata
 from functools import cache
 
@@ -35,12 +35,24 @@ def shortened(text: object, *, letters: int, lines: int = 1) -> str:
     whole = printable(text)
     letters = max(letters, 4)
     room = letters * lines
-    wrapped = textwrap.wrap(whole, letters)
+    wrapped = _wrapped(whole, letters)
     while len(wrapped) > lines and room > 4:
         kept = room - 1
-        wrapped = textwrap.wrap(f"{whole[: kept - kept // 2]}…{whole[len(whole) - kept // 2 :]}", letters)
+        wrapped = _wrapped(f"{whole[: kept - kept // 2]}…{whole[len(whole) - kept // 2 :]}", letters)
         room -= 1
     return "\n".join(wrapped)
+
+
+def _wrapped(text: str, letters: int) -> list[str]:
+    """Lines of at most so many letters, broken after a blank or what joins the words of a name where there is one."""
+    lines = [""]
+    for word in re.split(r"(?<=[ _./-])", text):
+        if len(lines[-1]) + len(word.rstrip()) > letters and lines[-1]:
+            lines.append("")
+        lines[-1] += word
+        while len(lines[-1].rstrip()) > letters:
+            lines[-1:] = [lines[-1][:letters], lines[-1][letters:]]
+    return [stripped for line in lines if (stripped := line.strip())]
 
 
 def tick(value: float, _position: int | None = None) -> str:
