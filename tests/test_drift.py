@@ -224,7 +224,7 @@ def test_a_gate_on_a_radius_outside_the_measured_ones(tmp_path, images):
         ("same", 1.5, "passes"),
         ("same", 0.1, "undecided"),
     ):
-        judged = gate.gate(tmp_path / run, maximum=[f"{name}={bound}"], baseline=tmp_path / "a")
+        judged = gate.gate(tmp_path / run, max={name: bound}, baseline=tmp_path / "a")
         (verdict,) = judged["verdicts"]
         assert (verdict["status"], verdict["passed"]) == (status, status == "passes"), (run, bound, verdict)
         side = "above the largest radius, 2" if run == "b" else "below the smallest radius, 1"
