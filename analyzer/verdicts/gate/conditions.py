@@ -130,9 +130,9 @@ def judge(
     """One verdict a condition, in their order.
 
     estimates: the run's numbers by the names of summary.json. changes: of each REGRESSION condition. outside: of
-    numbers that lie outside what was measured, where. A value on the bound passes. Where the interval straddles the bound,
-    or there is none, the condition is undecided: the value decides, unless `strict`, which lets nothing undecided
-    through. An undefined value never passes.
+    numbers that lie outside what was measured, where. A value on the bound passes. Where the interval straddles the
+    bound, or there is none, the condition is undecided: the value decides, unless `strict`, which lets nothing
+    undecided through. An undefined value never passes.
 
     Raises UsageError for a name that is not in `estimates`.
     """
