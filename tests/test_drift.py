@@ -577,3 +577,15 @@ def test_the_short_way_refuses_what_it_cannot_compare(builds, tmp_path, capsys):
         done = call(capsys, "drift", *arguments)
         assert done[0] == code and said in done[2], done
         assert len(done[2].strip().splitlines()) <= 2
+
+
+def test_settings_of_the_backend_may_differ_and_are_said(tmp_path, images):
+    """The same file without graph optimisations is a candidate like any other."""
+    model, _ = graphs.convnet(tmp_path / "model")
+    runs.write_images(images, 12)
+    paths = [tmp_path / "all", tmp_path / "off"]
+    for path in paths:
+        study.run(model, images, path, protocol=runs.protocol(), provider="cpu", optimizations=path.name)
+    document = drift(*_pair(paths))
+    assert document["notes"][0] == "off ran with other settings than all: optimizations all -> off."
+    assert the(document)["verdict"].startswith("equal up to rounding")
