@@ -231,6 +231,7 @@ def test_22_too_little_memory_for_the_batch(tmp_path, monkeypatch):
     assert "Out of memory: batch size halved to 2." in worked(case.run()).out
     run = Run(case.out)
     assert run.context["batch_size"] == 2
-    assert run.manifest["history"][-1]["changes"]["context.batch_size"] == [8, 2]
-    assert "Out of memory: batch size halved to 2." in run.read_summary()["warnings"]
+    warned = run.read_summary()["warnings"]
+    assert "Out of memory: batch size halved to 2." in warned
+    assert any(warning.startswith("Batches were not checked to the end:") for warning in warned)
     worked(call("verify", case.out))
