@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from analyzer import card as cards
-from analyzer import images, study
+from analyzer import images, sketch, study
 from analyzer.measures import REGISTRY, geometry
 from analyzer.session import Backend
 from analyzer.store import files, units
@@ -178,6 +178,7 @@ class Stages:
             (rows.Perturbed, "distances", "input distances"),
             (geometry, "centred_gram", "feature distances"),
             (geometry, "distance_from", "feature distances"),
+            (sketch, "sketch", "sketches"),
             (Model, "true_class", "scores"),
         ]
         kept = [(place, name, place.__dict__.get(name)) for place, name, _ in places]
