@@ -172,8 +172,18 @@ def test_without_any_layer_left_the_message_says_what_to_do(tmp_path, disturbed)
     disturbed("fc2")
     with pytest.raises(InputError, match=r"marking 'fc2' as an output changes the scores by 0\.3 nat.*`layers`"):
         proved(made)
-    model, _ = proved(made, protocol=ISOTROPY)
-    assert model.layers == ()
+    model, found = proved(made, protocol=ISOTROPY)
+    assert model.layers == ("fc2",) and found["fidelity"]["separate"] and not found["fidelity"]["differs"]
+
+
+def test_a_run_without_features_takes_the_scores_of_a_graph_without_taps(tmp_path, images, disturbed):
+    made = graphs.convnet(tmp_path)
+    runs.write_images(images, 3)
+    options = {"measures": ("isotropy",)}
+    plain = runs.measure(made[0], images, tmp_path / "plain", **options)
+    disturbed("fc2")
+    split = runs.measure(made[0], images, tmp_path / "split", **options)
+    np.testing.assert_allclose(split["isotropy_log_odds"].values, plain["isotropy_log_odds"].values, rtol=1e-5)
 
 
 def test_a_run_of_a_network_that_taps_change_has_the_scores_of_the_file(tmp_path, images, disturbed):

@@ -192,14 +192,16 @@ def _split(
     dropped: list[str] = []
     for place, layer in enumerate(model.layers):
         alone = _opened(model, session, (place,))
-        if answers.agree(alone, bare, declared=True):
+        # Where nothing reads features one layer stays all the same, since a run has one.
+        if answers.agree(alone, bare, declared=True) or not (protocol.needs_features or place):
             kept.append(place)
             sessions.append(alone)
         else:
             alone.close()
             dropped.append(layer)
+    bare.notes[:0] = [note for note in session.notes if note not in bare.notes]
     session.close()
-    if not kept and protocol.needs_features:
+    if not kept:
         raise InputError(
             f"{model.prepared.source}: marking {' or '.join(map(repr, dropped)):.200} as an output changes the scores "
             f"by {apart:.2g} nat, so the network that would be measured is not the one that is deployed; name another "
