@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from analyzer.verdicts.compare.paired import Pair
     from analyzer.verdicts.gate import Judgement
 
-_CONDITION = 34  # letters of a condition's name that a table of 80 columns has room for
+_CONDITION = 31  # letters of a condition's name that a table of 80 columns has room for
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories of one protocol.")]
 
@@ -148,17 +148,20 @@ def _verdict_table(document: "Judgement") -> "Table":
     from analyzer.cli import tables
     from analyzer.verdicts.gate import cells, sign
 
-    table = tables.titled(f"Gate: {document['run']['name']}")
+    counts = sorted({verdict["n"] for verdict in document["verdicts"]})
+    images = f"{counts[0]} images" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
+    table = tables.titled(f"Gate: {document['run']['name']}, {images}")
     changes = any(verdict["kind"] == "max-regression" for verdict in document["verdicts"])
     table.add_column("")
     widest = max(len(word) for verdict in document["verdicts"] for word in verdict["condition"].split())
-    table.add_column(_cell("condition"), overflow="fold", min_width=min(widest, _CONDITION))
-    for heading in ("value", *(["change for the worse"] if changes else []), "95 % interval", "images", "verdict"):
-        table.add_column(_cell(heading), overflow="fold")
+    table.add_column(_cell("condition"), overflow="fold", min_width=min(widest, _CONDITION - 13 * changes))
+    for heading in ("value", *(["for the worse"] if changes else []), "95 % interval", "verdict"):
+        table.add_column(_cell(heading), overflow="fold", max_width=17 if heading == "95 % interval" else 9)
     for verdict in document["verdicts"]:
         value, judged, interval = cells(verdict)
-        row = [sign(verdict), verdict["condition"], value, *([judged] if changes else []), interval]
-        table.add_row(*map(_cell, [*row, str(verdict["n"]), verdict["status"]]))
+        change = [judged if verdict["kind"] == "max-regression" else ""] if changes else []
+        row = [sign(verdict), verdict["condition"], value, *change, interval, verdict["status"]]
+        table.add_row(*map(_cell, row))
     return table
 
 

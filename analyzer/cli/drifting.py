@@ -141,7 +141,13 @@ def _overview(document: "Document") -> "Table":
     for heading in headings:
         first = heading == "candidate"
         width = min(_NAME, max(map(len, names.values()))) if first else None
-        table.add_column(tables.cell(heading), overflow="fold", justify="left" if first else "right", min_width=width)
+        table.add_column(
+            tables.cell(heading),
+            overflow="fold",
+            justify="left" if first else "right",
+            min_width=width,
+            max_width=max(width or 0, 10),
+        )
     for candidate in document["candidates"]:
         radii = sorted({at for name in candidate if (at := parts(name).radius) is not None})
         clean = "drift_clean_flip_share", "drift_clean_negative_flip_share"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures.quantities import Quantity, contributions, per_image
 from analyzer.store import ImageStatus, Outcome, Run, State
+from analyzer.store.manifest import differences
 
 Array = NDArray[np.float64]
 PROTOCOL = ("radii", "trials", "norm", "clip", "round", "seed", "min_confidence")
@@ -147,13 +148,29 @@ def notes(runs: Sequence[OpenRun], places: Sequence[NDArray[np.intp]]) -> Iterat
         values = [str({**run.run.context}.get(key)) for run in runs]
         if len(set(values)) > 1:
             yield f"The runs differ in {key}: {', '.join(values)}."
-    settings = [json.dumps({**run.run.identity}.get("backend", "not recorded"), sort_keys=True) for run in runs]
-    if len(set(settings)) > 1:
-        yield f"The runs differ in the provider's settings: {', '.join(settings)}."
+    yield from settings(runs)
     if not same_calibration(runs) and all(run.run.layers for run in runs):
         yield f"The {OTHER_RANGES}: no verdict on normalised ratios."
     if all(run.run.layers for run in runs) and not paired_layers(runs):
         yield "No feature layer has the same name in all runs: nothing that needs features is compared."
+
+
+def settings(runs: Sequence[OpenRun]) -> Iterator[str]:
+    """In which settings of the provider runs differ from the first, in sentences; earlier versions recorded none."""
+    for run in runs[1:]:
+        here, there = ({**each.run.identity}.get("backend") for each in (runs[0], run))
+        changed = differences(here, there) if here and there else {}
+        if "absent" in changed.get(
+            "instructions", ()
+        ):  # of a build that computes in integers against one that does not
+            del changed["instructions"]
+        if changed:
+            listed = "; ".join(f"{key} {_setting(old)} -> {_setting(new)}" for key, (old, new) in changed.items())
+            yield f"{run.name} ran with other settings than {runs[0].name}: {listed}."
+
+
+def _setting(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def same_perturbations(runs: Sequence[OpenRun]) -> bool:

@@ -15,7 +15,6 @@ import numpy as np
 from analyzer.errors import UsageError
 from analyzer.measures.ranges import within_rounding
 from analyzer.store import Run
-from analyzer.store.manifest import differences
 from analyzer.store.schema import LATER
 from analyzer.summary import layer_suffix
 from analyzer.text import one_line
@@ -138,15 +137,7 @@ def _described(run: OpenRun) -> Described:
 def _notes(runs: Sequence[OpenRun]) -> Iterator[str]:
     reference = runs[0]
     for run in runs[1:]:
-        here, there = ({**each.run.identity}.get("backend") for each in (reference, run))
-        changed = differences(here, there) if here and there else {}
-        if "absent" in changed.get(
-            "instructions", ()
-        ):  # of a build that computes in integers against one that does not
-            del changed["instructions"]
-        if changed:
-            listed = "; ".join(f"{key} {_setting(old)} -> {_setting(new)}" for key, (old, new) in changed.items())
-            yield f"{run.name} ran with other settings than {reference.name}: {listed}."
+        yield from pairing.settings([reference, run])
         places = pairing.matched([reference, run])
         measured = [len(each.positions) for each in (reference, run)]
         if any(n > len(places[0]) for n in measured):
@@ -164,10 +155,6 @@ def _notes(runs: Sequence[OpenRun]) -> Iterator[str]:
         yield "Without labels for all images nothing is said of better or worse."
     if reference.dataset.sizes["trial"] < responses.FEWEST_TRIALS:
         yield f"No resolved radius: it takes {responses.FEWEST_TRIALS} trials or more."
-
-
-def _setting(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _candidate(reference: OpenRun, candidate: OpenRun, match: Sequence[str]) -> Document:

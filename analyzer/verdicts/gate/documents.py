@@ -144,7 +144,7 @@ def cells(verdict: VerdictEntry) -> tuple[str, str, str]:
         value += f" (baseline {_shown(verdict['baseline'])})"
     low, high = verdict["low"], verdict["high"]
     bounded = not (math.isnan(low) or math.isnan(high))
-    interval = f"{_shown(low, relative)} to {_shown(high, relative)}" if bounded else "none"
+    interval = f"{_shown(low, relative)} – {_shown(high, relative)}" if bounded else "none"
     return value, _shown(verdict["judged"], relative), interval
 
 
