@@ -5,13 +5,14 @@ import json
 
 import graphs
 import numpy as np
+import onnx
 import pytest
 import runs
-from graphs import edit, node, tensor
+from graphs import edit, node, tensor, value
 from onnx import TensorProto
 
 from analyzer import graph, study
-from analyzer.errors import InputError
+from analyzer.errors import InputError, UsageError
 from analyzer.session import Backend, Split, batching, providers
 from analyzer.study import Protocol, deployed
 from analyzer.study.model import open_model
@@ -58,7 +59,7 @@ def test_the_file_by_itself_gives_what_is_measured(tmp_path, how):
     fidelity = found["fidelity"]
     assert fidelity["images"] == 4 and fidelity["why_not"] == "" and fidelity["other_class"] == 0
     assert not fidelity["differs"] and not fidelity["separate"]
-    assert fidelity["log_odds_largest"] == pytest.approx(0.0, abs=2e-4)
+    assert fidelity["largest"] == pytest.approx(0.0, abs=2e-4)
     assert model.layers == ("fc2",)
 
 
@@ -77,9 +78,9 @@ def test_a_file_that_is_not_what_is_measured_is_said(tmp_path):
     edit(path, shift)
     _, found = deployed.proved(model, path, protocol)
     fidelity = found["fidelity"]
-    assert fidelity["differs"] and 0.01 < fidelity["log_odds_largest"] <= 0.5 + 1e-5
+    assert fidelity["differs"] and 0.01 < fidelity["largest"] <= 0.5 + 1e-5
     assert not fidelity["separate"]  # the taps have nothing to do with it
-    (said,) = checks.faults(found)
+    (said,) = checks.faults(found, 8)
     assert said.startswith("The file by itself differs from what is measured by 0.") and "noise floors" in said
     assert list(checks.checked(found)) == []
 
@@ -88,8 +89,10 @@ def test_an_inner_tensor_cannot_be_had_from_the_file_by_itself(tmp_path):
     path, card = graphs.convnet(tmp_path, softmax=True)
     card = dataclasses.replace(card, output_name="logits", kind="logits")
     _, found = proved((path, card))
-    assert found["fidelity"]["why_not"] and found["fidelity"]["log_odds_largest"] is None
-    assert [s for s in checks.faults(found) if s.startswith("Not compared with the file by itself: the file by itself")]
+    assert found["fidelity"]["why_not"] and found["fidelity"]["largest"] is None
+    assert [
+        s for s in checks.faults(found, 8) if s.startswith("Not compared with the file by itself: the file by itself")
+    ]
 
 
 def test_a_file_that_cannot_be_opened_by_itself_says_why(tmp_path, monkeypatch):
@@ -99,6 +102,72 @@ def test_a_file_that_cannot_be_opened_by_itself_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(providers, "open_file", fails)
     _, found = proved(graphs.convnet(tmp_path))
     assert found["fidelity"]["why_not"] == "the file by itself does not run: no room for a second copy"
+
+
+def two_logits(folder, scale, *, final="", bias=(0.0, 0.0), extra=()):
+    """z = scale * (mean input, - mean input) + bias of two classes, behind the operator `final`."""
+    out = "z" if not final else "p"
+    nodes = [node("Flatten", "x", "flat"), node("ReduceMean", "flat", "f", axes=[1], keepdims=1)]
+    nodes += [node("Gemm", "f w b", "z"), *([node(final, "z", "p")] if final else []), *extra]
+    weights = [tensor("w", [[scale, -scale]]), tensor("b", bias)]
+    kind = {"": "logits", "Softmax": "probabilities", "Sigmoid": "sigmoid"}[final]
+    card = graphs.make_card((8, 8), kind=kind, feature="f")
+    return graphs.save(folder, "two", nodes, [value("x", ["N", 3, 8, 8])], [value(out, ["N", 2])], weights, card)
+
+
+@pytest.mark.parametrize("final", ["", "Softmax", "Sigmoid"])
+@pytest.mark.parametrize("scale", [0.001, 0.03, 0.06, 0.1, 0.3])
+def test_the_same_function_is_no_false_alarm_however_sure_it_is(tmp_path, final, scale):
+    _, found = proved(two_logits(tmp_path, scale, final=final))
+    assert not found["fidelity"]["differs"] and found["fidelity"]["other_class"] == 0
+    rounds_to_one = final == "Sigmoid" and scale == 0.3
+    assert (found["fidelity"]["largest"] is None) == rounds_to_one
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.03, 0.08])
+def test_another_function_is_found_however_sure_the_softmax_is(tmp_path, scale):
+    """The file's logits move apart by 6 nat; at the largest scale p of the first class is 1 in float32 both times."""
+    made = two_logits(tmp_path, scale, final="Softmax")
+    path, card = made
+    protocol = Protocol(min_confidence=0.0)
+    model = open_model(path, card=card, protocol=protocol, backend=Backend("cpu", 1), examples=rows_of(card))
+    two_logits(tmp_path, scale, final="Softmax", bias=(3.0, -3.0))
+    _, found = deployed.proved(model, path, protocol)
+    assert found["fidelity"]["differs"] and found["fidelity"]["largest"] == pytest.approx(6.0, abs=4)
+
+
+def test_a_class_that_is_not_finite_in_both_is_no_difference(tmp_path):
+    _, found = proved(two_logits(tmp_path, 0.03, bias=(0.0, np.nan)))
+    assert not found["fidelity"]["differs"] and found["fidelity"]["other_class"] == 0
+
+
+def test_what_the_scores_do_not_need_is_not_run_where_its_size_is_computed(tmp_path):
+    path, card = two_logits(tmp_path, 0.03)
+
+    def add(model):
+        model.graph.initializer.extend([tensor("zero", np.float32(0)), tensor("one", np.float32(1))])
+        model.graph.node.append(node("ReduceMax", "x", "size", keepdims=0))
+        model.graph.node.append(node("Range", "zero size one", "many"))
+        model.graph.output.append(value("many", None))
+
+    edit(path, add)
+    card = dataclasses.replace(card, output_name="z")
+    assert graph.prepare(path, card=card).own == ""
+    _, found = proved((path, card))
+    assert "may not end" in found["fidelity"]["why_not"]
+
+
+def test_a_second_input_is_said_in_words(tmp_path):
+    path, card = two_logits(tmp_path, 0.03)
+
+    def add(model):
+        model.graph.input.append(value("other", [1]))
+        model.graph.node.append(node("Abs", "other", "unused"))
+        model.graph.output.append(value("unused", [1]))
+
+    edit(path, add)
+    _, found = proved((path, dataclasses.replace(card, input_name="x", output_name="z")))
+    assert "further inputs (x, other)" in found["fidelity"]["why_not"]
 
 
 # --- taps -------------------------------------------------------------------------------------------------------------
@@ -143,7 +212,7 @@ def test_a_tap_that_changes_the_scores_is_taken_alone_or_left_out(tmp_path, dist
     assert isinstance(model.session, Split) and model.layers == ("relu2",)
     fidelity = found["fidelity"]
     assert fidelity["separate"] and fidelity["dropped"] == ["relu1"] and not fidelity["differs"]
-    assert fidelity["log_odds_largest"] < 1e-4
+    assert fidelity["largest"] < 1e-4
     scores, features = model.session.run(rows)
     np.testing.assert_allclose(scores, expected[0], rtol=1e-5, atol=1e-5)
     assert len(features) == 1 and model.session.feature_sizes == (features[0].shape[1],)
@@ -202,9 +271,9 @@ def test_a_run_of_a_network_that_taps_change_has_the_scores_of_the_file(tmp_path
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def mixing(folder, *, above):
+def mixing(folder, *, above, fixed_batch=None):
     """`convnet`, whose logits get the batch's mean of the logits added where the batch has more than `above` rows."""
-    path, card = graphs.convnet(folder)
+    path, card = graphs.convnet(folder, fixed_batch=fixed_batch)
 
     def change(model):
         model.graph.node[-1].name = model.graph.node[-1].output[0] = "own"
@@ -240,16 +309,54 @@ def test_a_graph_that_mixes_rows_is_found_with_its_sizes(tmp_path, above, wrong)
             "largest": None,
             "first": None,
         }
-        assert model.session.batch_size == 8 and list(checks.faults(found)) == []
+        assert model.session.batch_size == 8 and list(checks.faults(found, 8)) == []
         (said,) = checks.checked(found)
         assert "every place of batches of 1, 2, 8 gives what the image alone gives" in said
         return
     assert batches["faults"] == 2 * 4 * sum(wrong) and batches["first"]["size"] == min(wrong)
     assert batches["largest"] > 1e-3 and model.session.batch_size == 1
-    (said,) = checks.faults(found)
+    (said,) = checks.faults(found, 1)
     assert f"Batches: at {batches['faults']} of {batches['places']} places" in said
     assert f"of {min(wrong)}." in said and "one at a time" in said
     assert any("running 1 at a time" in note for note in model.session.notes)
+
+
+def test_a_batch_that_a_file_fixes_is_tried_as_it_is(tmp_path):
+    """Rows mix in the batch of 3 that the file declares; images are measured three at a time."""
+    path, card = mixing(tmp_path, above=1, fixed_batch=3)
+    model, found = proved((path, card))
+    assert not model.session.independent and model.session.batch_size == 3
+    assert found["batches"]["sizes"] == [3] and found["batches"]["faults"] > 0
+    (said,) = checks.faults(found, model.session.batch_size)
+    assert "Images were measured 3 at a time" in said
+
+
+def test_a_graph_for_one_image_only_is_measured_one_by_one(tmp_path):
+    """Two images give (1, 10) where one gives (1, 5)."""
+    path, card = graphs.convnet(tmp_path, fixed_batch=1)
+
+    def change(model):
+        model.graph.node[-1].name = model.graph.node[-1].output[0] = "own"
+        model.graph.initializer.extend([tensor("flat5", [-1], np.int64), tensor("zeroth", [0], np.int64)])
+        model.graph.node.append(node("Reshape", "own flat5", "five"))
+        model.graph.node.append(node("Unsqueeze", "five zeroth", "logits"))
+
+    edit(path, change)
+    model, found = proved((path, card))
+    assert model.session.batch_size == 1 and found["batches"]["sizes"] == [1, 2, 16]
+    assert found["batches"]["faults"] == 2 * 4 * (2 + 16)
+
+
+def test_too_little_memory_for_a_second_session_ends_the_check_not_the_run(tmp_path, monkeypatch):
+    made = graphs.convnet(tmp_path)
+
+    def full(*given, **how):
+        raise UsageError("too little memory")
+
+    monkeypatch.setattr(deployed, "_opened", full)
+    _, found = proved(made)
+    assert found["batches"]["stopped"] == "too little memory" and found["batches"]["faults"] == 0
+    assert [said for said in checks.faults(found, 8) if "not checked to the end: too little memory" in said]
 
 
 def test_the_faults_are_the_rows_and_places_that_are_wrong():
@@ -324,8 +431,25 @@ def test_a_run_of_a_version_without_settings_goes_on(tmp_path, images, monkeypat
     monkeypatch.setattr(study.provenance, "identity", without)
     runs.measure(made[0], images, tmp_path / "run", limit=2)
     monkeypatch.undo()
+    with pytest.raises(UsageError, match="backend"):
+        study.run(made[0], images, tmp_path / "run", protocol=runs.protocol(limit=3), optimizations="off")
     dataset = runs.measure(made[0], images, tmp_path / "run", limit=3)
     assert dataset.sizes["image"] == 3
+
+
+def test_what_a_check_finds_on_resume_is_kept(tmp_path, images, monkeypatch):
+    """The file is another function the second time: the history and the warning say so."""
+    made = graphs.convnet(tmp_path)
+    runs.write_images(images, 3)
+    out = tmp_path / "run"
+    runs.measure(made[0], images, out, limit=2)
+    real = deployed._Answers.fidelity
+    monkeypatch.setattr(deployed._Answers, "fidelity", lambda *given: {**real(*given), "differs": True, "largest": 3.0})
+    runs.measure(made[0], images, out, limit=3)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["history"][-1]["changes"]["context.checks.differs"] == [False, True]
+    warned = json.loads((out / "summary.json").read_text())["warnings"]
+    assert any(said.startswith("The file by itself differs from what is measured by 3 nat") for said in warned)
 
 
 def test_a_graph_is_cut_to_what_its_outputs_need(tmp_path):
@@ -334,4 +458,6 @@ def test_a_graph_is_cut_to_what_its_outputs_need(tmp_path):
     one = graph.tapped(whole, (1,))
     assert one.layers == ("fc2",) and one.outputs == (whole.outputs[0], whole.outputs[2])
     assert len(one.model) <= len(whole.model)
-    assert graph.tapped(whole, ()).layers == ()
+    bare = onnx.load_from_string(graph.tapped(graph.prepare(path, card=card, layers=("relu1",)), ()).model)
+    kinds = [[node.op_type for node in model.graph.node] for model in (bare, onnx.load(path))]
+    assert kinds[0] == kinds[1]  # no tap, and nothing of one

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import graphs
@@ -17,6 +18,7 @@ from sessions import open_session, random_rows
 
 from analyzer import graph, session
 from analyzer.errors import InputError, UsageError
+from analyzer.graph import work
 from analyzer.session import Backend, guarded, parse_options, placement, plugins, providers, proving, runtime
 from analyzer.system import physical_memory
 
@@ -220,7 +222,7 @@ def test_auto_takes_cuda_where_it_works_and_the_cpu_where_not(tmp_path, fake):
 def test_work_that_was_placed_on_the_cpu_is_an_error_where_cuda_was_named(tmp_path, fake):
     elsewhere = dict.fromkeys(("Conv", "Gemm", "FusedConv", "FusedGemm"), providers.CPU)
     fake(placed=elsewhere)
-    with pytest.raises(UsageError, match=r"runs 0% of the multiply-adds of .*convnet\.onnx \(cpu 100%\)"):
+    with pytest.raises(UsageError, match=r"runs 0% of the work of .*convnet\.onnx \(cpu 100%\)"):
         open_session(graphs.convnet(tmp_path), provider="cuda")
     assert session.device_of("auto") == "cpu"
 
@@ -252,7 +254,8 @@ def test_auto_falls_back_when_the_model_itself_cannot_go_to_cuda(tmp_path, fake)
     assert proving.proof(providers.CUDA) == (True, "")
     made.claims = providers.CPU
     run = open_session(graphs.convnet(tmp_path), provider="auto")
-    assert run.provider == providers.CPU and run.notes == ["cuda cannot run this graph; the CPU does."]
+    assert run.provider == providers.CPU and len(run.notes) == 1
+    assert run.notes[0].startswith("The CPU is used: provider 'cuda': onnxruntime fell back to cpu")
 
 
 def placed(**operators):
@@ -292,18 +295,65 @@ def test_less_than_the_share_of_the_work_is_an_error(tmp_path, share, refused):
     nodes += [(providers.CUDA, SimpleNamespace(op_type="Conv", name="rest"))]
     backend = Backend(providers.TENSORRT, share=share)
     if refused:
-        with pytest.raises(UsageError, match=r"'tensorrt': runs 30% of the multiply-adds of .*\(cuda 70%\)"):
+        with pytest.raises(UsageError, match=r"'tensorrt': runs 30% of the work of .*\(cuda 70%\)"):
             proving.of_work(session_of(nodes), prepared, backend)
     else:
-        assert proving.of_work(session_of(nodes), prepared, backend) == ["tensorrt runs 30.0% of the multiply-adds."]
+        assert proving.of_work(session_of(nodes), prepared, backend) == [
+            "tensorrt runs 30.0% of the work, by multiply-adds."
+        ]
 
 
 def test_a_provider_that_does_nothing_is_refused_whatever_the_share(tmp_path):
     made = graphs.convnet(tmp_path)
     prepared = graph.prepare(made[0], card=made[1])
     nodes = [(providers.CPU, SimpleNamespace(op_type="Conv", name=prepared.work[0][0]))]
-    with pytest.raises(UsageError, match=r"runs 0% of the multiply-adds .*\(cpu 100%\)"):
+    with pytest.raises(UsageError, match=r"runs 0% of the work .*\(cpu 100%\)"):
         proving.of_work(session_of(nodes), prepared, Backend(providers.CUDA, share=0.0))
+
+
+def multiply_adds_of(folder, operator, shapes, made, **attributes):
+    """Multiply-adds of one operator whose inputs and output have these shapes."""
+    path, _ = graphs.linear(folder, np.ones((4, 48)), size=(4, 4))
+    model = onnx.load(path)
+    index = SimpleNamespace(shape=lambda name: {**shapes, "out": made}.get(name))
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node(operator, list(shapes), ["out"], name="n", **attributes))
+    return dict(work.multiply_adds(model, index, None)).get("n")
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "made", "attributes", "count"),
+    [
+        ("Conv", {"x": (None, 8, 6, 6), "w": (16, 2, 3, 3)}, (None, 16, 4, 4), {"group": 4}, 16 * 4 * 4 * 2 * 9),
+        ("ConvTranspose", {"x": (None, 8, 4, 4), "w": (8, 3, 2, 2)}, (None, 3, 8, 8), {}, 8 * 16 * 3 * 4),
+        ("Gemm", {"a": (None, 7), "b": (5, 7)}, (None, 5), {"transB": 1}, 35),
+        ("Gemm", {"a": (7, None), "b": (7, 5)}, (None, 5), {"transA": 1}, 35),
+        ("MatMul", {"a": (None, 4, 6, 7), "b": (None, 4, 7, 5)}, (None, 4, 6, 5), {}, 4 * 6 * 5 * 7),
+        ("MatMul", {"a": (None, 16, 10), "b": (10,)}, (None, 16), {}, 160),
+        ("MatMul", {"a": (None, 16, None), "b": (10,)}, (None, 16), {}, None),
+        ("QLinearConv", {"x": (2, 3, 6, 6), "s": (), "z": (), "w": (4, 3, 3, 3)}, (None, 4, 4, 4), {}, 64 * 27),
+    ],
+)
+def test_multiply_adds_of_each_operator(tmp_path, operator, shapes, made, attributes, count):
+    assert multiply_adds_of(tmp_path, operator, shapes, made, **attributes) == count
+
+
+def test_what_the_runtime_fuses_keeps_its_work(tmp_path):
+    """MatMul and Add become one node of another name; the weights are still those of the graph."""
+    path, card = graphs.linear(tmp_path, np.ones((4, 48)), size=(4, 4))
+
+    def change(model):
+        model.graph.node[1].CopyFrom(graphs.node("MatMul", "flat matrix_t", "product"))
+        model.graph.initializer.append(graphs.tensor("matrix_t", np.ones((48, 4))))
+        model.graph.initializer.append(graphs.tensor("bias", np.ones(4)))
+        model.graph.node.insert(2, graphs.node("Add", "product bias", "feature"))
+
+    edit(path, change)
+    prepared = graph.prepare(path, card=card)
+    nodes = placement.placement(providers.open_session(prepared, Backend(providers.CPU, 1)))
+    work_of = dict(prepared.work)
+    assert sum(work_of.values()) == 48 * 4 + 4 * 2
+    assert sum(placement._work_of(placed.node, work_of) for placed in nodes) == sum(work_of.values())
 
 
 def test_multiply_adds_are_those_of_the_textbook(tmp_path):
@@ -376,11 +426,16 @@ def test_options_reach_the_provider_over_the_defaults_and_are_settings(tmp_path,
 def test_engines_are_cached_in_a_folder_of_the_model_or_not_at_all(tmp_path):
     first = prepared_of(graphs.convnet(tmp_path / "a"))
     other = prepared_of(graphs.convnet(tmp_path / "b", seed=1))
-    options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": "engines", "trt_timing_cache_path": "times"}
+    options = {"trt_engine_cache_enable": "1", "trt_timing_cache_path": str(tmp_path / "times")}
+    options["trt_engine_cache_path"] = str(tmp_path / "engines")
     backend = Backend(providers.TENSORRT, options=options)
     given = [providers._options(backend, prepared, lean=False) for prepared in (first, other, first)]
     paths = [one["trt_engine_cache_path"] for one in given]
-    assert paths[0] == paths[2] != paths[1] and all(path.startswith("engines") and len(path) > 20 for path in paths)
+    assert paths[0] == paths[2] != paths[1] and all(Path(path).is_dir() for path in paths)
+    for changed in ({"options": {**options, "trt_bf16_enable": "1"}}, {"optimizations": "off"}):
+        one = providers._options(dataclasses.replace(backend, **changed), first, lean=False)
+        assert one["trt_engine_cache_path"] not in paths
+    assert providers._options(backend, first, lean=False, file=True)["trt_engine_cache_path"] not in paths
     assert given[0]["trt_timing_cache_path"] != given[1]["trt_timing_cache_path"]
     assert providers._options(Backend(providers.TENSORRT), first, lean=False)["trt_engine_cache_enable"] == "0"
     with pytest.raises(UsageError, match="trt_engine_cache_path=DIR"):

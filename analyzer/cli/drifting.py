@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Layers, Optimizations, Provider, ProviderOption, ProviderShare, Threads, app
+from analyzer.cli.app import Json, Layers, ProviderOption, Threads, app
 from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def drift(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="With --run: images measured at most.")] = None,
     layers: Layers = None,
-    provider: Provider = "auto",
+    provider: Annotated[str | None, typer.Option("--provider", help="With --run: as `run` takes it.")] = None,
     threads: Threads = None,
     provider_option: ProviderOption = None,
-    optimizations: Optimizations = "all",
-    provider_share: ProviderShare = 0.5,
+    optimizations: Annotated[str | None, typer.Option("--optimizations", help="With --run: likewise.")] = None,
+    provider_share: Annotated[float | None, typer.Option("--provider-share", help="With --run: likewise.")] = None,
     json: Json = False,
 ) -> None:
     """Is a build or backend still the same function around the images? Row by row, against a reference."""
@@ -54,7 +54,16 @@ def drift(
     from analyzer.cli import terminal
     from analyzer.verdicts import drift as drifting
 
-    given = {"images": images, "out": out, "card": card, "labels": labels, "limit": limit, "layers": layers}
+    given: dict[str, object] = {
+        "images": images,
+        "out": out,
+        "card": card,
+        "labels": labels,
+        "limit": limit,
+        "layers": layers,
+    }
+    given |= {"provider": provider, "threads": threads, "provider-option": provider_option}
+    given |= {"optimizations": optimizations, "provider-share": provider_share}
     if not run:
         if odd := [name for name, value in given.items() if value is not None]:
             raise UsageError(f"--{odd[0]} goes with --run, which makes the runs")
@@ -74,11 +83,11 @@ def drift(
             how={
                 "card": card,
                 "labels": labels,
-                "provider": provider,
+                "provider": provider or "auto",
                 "threads": threads,
                 "provider_options": session.parse_options(provider_option or ()),
-                "optimizations": optimizations,
-                "provider_share": provider_share,
+                "optimizations": optimizations or "all",
+                "provider_share": 0.5 if provider_share is None else provider_share,
             },
             quiet=json,
         )
@@ -162,7 +171,11 @@ def _without_common_start(document: "Document") -> dict[str, str]:
     names = [candidate["name"] for candidate in document["candidates"]]
     columns = zip(document["reference"]["name"], *names, strict=False)
     same = sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
-    return {name: name[same:].lstrip("_-. ") or name for name in names}
+    start = document["reference"]["name"][:same]
+    ends = [place + 1 for place, letter in enumerate(start) if letter in "_-. "]
+    if same == len(document["reference"]["name"]):  # what follows begins with the separator
+        ends.append(same)
+    return {name: name[max(ends, default=0) :].lstrip("_-. ") or name for name in names}
 
 
 def _by_radius(candidate: dict[str, Any]) -> "Table":

@@ -107,7 +107,8 @@ def prepare(
     safety.refuse_huge_results(index, model)
     constant = constants.reader(proto, located, model)
     scores = match.scores(proto, index, card, model, constant, own=own)
-    given = {output.name for output in proto.graph.output} if not _unbounded(proto, index) else set()
+    given = {output.name for output in proto.graph.output}
+    whole = [node.op_type for node in proto.graph.node if node.op_type in walk.GROWING | walk.CONTROL_FLOW]
     grid = quantised.input_grid(index, image.name, constant)
     notes += scores.notes
     names, taps = match.layers(index, card, layers, scores.tensor, model, notes)
@@ -146,7 +147,7 @@ def prepare(
         input_grid=grid,
         unproved=bool(scores.final) or interface.adapted,
         work=tuple(work.multiply_adds(proto, index, declared)),
-        own=scores.output if scores.output in given else "",
+        own=scores.output if scores.output in given and not _lacks_bounds(proto, index, whole) else "",
         integers=quantised.computes_with_codes(proto),
         source=str(model),
     )
@@ -168,6 +169,15 @@ def _refuse_other_inputs(model: ModelProto, own: str, path: Path) -> None:
         raise InputError(
             f"{path}: besides the image it needs the inputs {', '.join(map(repr, others))}; export it with these fixed"
         )
+
+
+def _lacks_bounds(kept: ModelProto, index: Index, whole: Sequence[str]) -> bool:
+    """Whether the file's own graph may take any time or memory: by what is kept of it, or by what is not.
+
+    whole: its operators that loop, or make tensors of a computed size. Nothing is known of those that are not kept.
+    """
+    left = [node.op_type for node in kept.graph.node if node.op_type in walk.GROWING | walk.CONTROL_FLOW]
+    return len(left) < len(whole) or bool(_unbounded(kept, index))
 
 
 def _unbounded(model: ModelProto, index: Index) -> tuple[str, ...]:

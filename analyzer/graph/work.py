@@ -7,10 +7,10 @@ from onnx import ModelProto, NodeProto
 
 from analyzer.graph.index import Index, Shape
 
-# Operator -> place of its weights among the inputs.
+# Convolution -> place of its weights among the inputs.
 _CONVOLVING = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}
-_MULTIPLYING = {"MatMul": 1, "FusedMatMul": 1, "MatMulInteger": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3}
-_MULTIPLYING |= {"Gemm": 1, "FusedGemm": 1, "QGemm": 3}
+_MULTIPLYING = {"MatMul", "FusedMatMul", "MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul"}
+_MULTIPLYING |= {"Gemm", "FusedGemm", "QGemm"}
 HEAVY = frozenset({*_CONVOLVING, *_MULTIPLYING})
 """Operators of multiply-adds."""
 
@@ -36,25 +36,23 @@ def multiply_adds(model: ModelProto, index: Index, batch: int | None) -> Iterato
 
 
 def _count(node: NodeProto, index: Index, batch: int | None) -> int | None:
-    place = {**_CONVOLVING, **_MULTIPLYING}[node.op_type]
-    if len(node.input) <= place:
+    convolving = node.op_type in _CONVOLVING
+    if len(node.input) <= (_CONVOLVING[node.op_type] if convolving else 1):
         return None
-    weights = index.shape(node.input[place])
-    transposed = node.op_type == "ConvTranspose"
-    counted = index.shape(node.input[0] if transposed else node.output[0])
-    if not weights or None in weights or not counted:
-        return None
-    numbers = _of_one_image(counted, batch)
-    if numbers is None:
-        return None
-    if node.op_type in _CONVOLVING:
-        return numbers * math.prod(weights[1:])  # type: ignore[arg-type]
-    # Gemm may transpose; either way all weights but those of one output.
-    outputs = counted[-1]
-    return numbers * (math.prod(weights[-2:]) // outputs) if outputs else None  # type: ignore[arg-type]
+    read, made = index.shape(node.input[0]), index.shape(node.output[0])
+    numbers = _of_one_image((read if node.op_type == "ConvTranspose" else made) or (), batch)
+    if convolving:
+        weights = index.shape(node.input[_CONVOLVING[node.op_type]])
+        row = math.prod(weights[1:]) if weights and None not in weights else None  # type: ignore[arg-type]
+    else:
+        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        row = read[0 if transposed else -1] if read else None
+    return numbers * row if numbers and row else None
 
 
 def _of_one_image(shape: Shape, batch: int | None) -> int | None:
+    if not shape:
+        return None
     rest = shape[1:]
     if None in rest:
         return None

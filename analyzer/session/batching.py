@@ -103,18 +103,24 @@ def faults(
     rows: NDArray[np.float32],
     sizes: Sequence[int],
     alone: Sequence[Sequence[Array]],
+    *,
+    tolerance: float = TOLERANCE,
 ) -> Iterator[Fault]:
     """Put each of `rows`, (m, C, H, W), at every place of batches of `sizes`; what differs from `alone`.
 
-    forward: one pass of exactly the rows it is given. alone: for each row its outputs, (1, ...) each.
+    forward: one pass of exactly the rows it is given. alone: for each row its outputs, (1, ...) each. tolerance: of the
+    largest value. Outputs that are no rows of the batch are faults at all their places.
     """
     for size in sizes:
         for turn in range(len(rows)):
             order = [(turn + position) % len(rows) for position in range(size)]
             together = forward(np.ascontiguousarray(rows[order]))
             for position, row in enumerate(order):
-                off = max(_off(batch[position], out[0]) for batch, out in zip(together, alone[row], strict=True))
-                if off > TOLERANCE:
+                pairs = zip(together, alone[row], strict=True)
+                off = max(
+                    _off(batch[position], out[0]) if batch.shape[:1] == (size,) else math.inf for batch, out in pairs
+                )
+                if off > tolerance:
                     yield Fault(size, position, row, off)
 
 
@@ -123,7 +129,9 @@ def _close(row: Array, single: Array) -> bool:
 
 
 def _off(row: Array, single: Array) -> float:
-    """How far `row` is from `single`, as a part of its largest value; 1e-6 are nothing."""
+    """How far `row` is from `single`, as a part of its largest value; 1e-6 are nothing. Infinite for other shapes."""
+    if row.shape != single.shape:
+        return math.inf
     finite = np.isfinite(row) & np.isfinite(single)
     if not np.array_equal(row[~finite], single[~finite], equal_nan=True):
         return math.inf

@@ -158,12 +158,12 @@ class Session:
         self.backend = dataclasses.replace(asked, provider=name)
         try:
             self._open()
-        except UsageError:
+        except UsageError as e:
             if asked.provider != "auto" or name == placement.CPU:
                 raise
             self.backend = dataclasses.replace(asked, provider=placement.CPU)
             self._open()
-            self.notes.append(f"{providers.short(name)} cannot run this graph; the CPU does.")
+            self.notes.append(f"The CPU is used: {e}")
 
     def _open(self) -> None:
         name = self.provider

@@ -37,9 +37,11 @@ def as_deployed(
     """
     try:
         session = providers.open_file(model, prepared, backend)
-        (entry,) = [given.name for given in session.get_inputs()]
+        entries = [given.name for given in session.get_inputs()]
     except Exception as e:  # the runtime's exceptions have no common base
         raise InputError(runtime.brief(e)) from e
+    if len(entries) > 1:
+        raise InputError(f"besides the image it needs further inputs ({', '.join(entries):.200})")
     size = prepared.declared_batch or 1
 
     def function(rows: NDArray[np.float32]) -> NDArray[Any]:
@@ -47,7 +49,7 @@ def as_deployed(
         given = given.transpose(0, 2, 3, 1) if card.layout == "NHWC" else given
         try:
             parts = [
-                session.run([prepared.own], {entry: batching.fit(given[k : k + size], size)})[0]
+                session.run([prepared.own], {entries[0]: batching.fit(given[k : k + size], size)})[0]
                 for k in range(0, len(given), size)
             ]
             return np.concatenate(parts)[: len(rows)]

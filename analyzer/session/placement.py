@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from analyzer.graph.work import HEAVY
 from analyzer.session.interface import InferenceSession
 
 CPU = "CPUExecutionProvider"
-_WORK = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul", "QLinearConv"})
 # Arithmetic on shapes and indices belongs on the CPU whatever the provider.
 _SHAPE_WORK = frozenset(
     {"Shape", "Size", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Cast", "Constant", "ConstantOfShape"}
@@ -42,15 +42,20 @@ def shares(nodes: Sequence[Placed] | None, work: Mapping[str, int]) -> dict[str,
     """
     if not nodes:
         return {}
-    weights = [work.get(placed.node, 0) for placed in nodes]
+    weights = [_work_of(placed.node, work) for placed in nodes]
     if not any(weights):
-        heavy = [placed.operator in _WORK for placed in nodes]
+        heavy = [placed.operator in HEAVY for placed in nodes]
         weights = [int(one) for one in heavy] if any(heavy) else [1] * len(nodes)
     sums = Counter[str]()
     for placed, weight in zip(nodes, weights, strict=True):
         sums[placed.provider] += weight
     total = math.fsum(sums.values())
     return {provider: count / total for provider, count in sums.items()}
+
+
+def _work_of(node: str, work: Mapping[str, int]) -> int:
+    """The runtime names what it fuses after the first node, as in fc/MatMulAddFusion."""
+    return work.get(node, 0) or work.get(node.rpartition("/")[0], 0)
 
 
 def left_on_cpu(nodes: Sequence[Placed]) -> str:

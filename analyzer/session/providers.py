@@ -74,12 +74,14 @@ def _opened(
 
 
 def open_file(model: Path, prepared: Prepared, backend: Backend) -> InferenceSession:
-    """A session on the file `model` as a deployment opens it: its own graph, and no options but those given.
+    """A session on the file `model` as it is, with the options that the graph made of it, `prepared`, has.
 
-    prepared: what was made of it. Exceptions of the runtime pass through.
+    Exceptions of the runtime pass through.
     """
     options = runtime.options(folder="", threads=backend.threads, optimizations=backend.optimizations)
-    return _opened(str(model), options, backend, _keyed(backend.options, prepared), others={})
+    given = _options(backend, prepared, lean=False, file=True)
+    others = {name: _options(Backend(name), prepared, lean=False) for name in (CUDA, CPU)}
+    return _opened(str(model), options, backend, given, others=others)
 
 
 def settings(backend: Backend, prepared: Prepared) -> dict[str, Any]:
@@ -128,32 +130,28 @@ def _defaults(name: str, *, lean: bool) -> dict[str, str]:
     }
 
 
-def _options(backend: Backend, prepared: Prepared, *, lean: bool) -> dict[str, str]:
-    """A provider's options; what it caches goes into a folder of this model and this graph.
+def _options(backend: Backend, prepared: Prepared, *, lean: bool, file: bool = False) -> dict[str, str]:
+    """A provider's options; what it caches goes into a folder of this model, this graph and these settings.
 
-    A folder shared between models can make one answer from the engine of another.
+    A shared folder can make one answer from the engine of another. file: for the file itself, not `prepared`.
     """
-    return _keyed({**_defaults(backend.provider, lean=lean), **backend.options}, prepared)
-
-
-def _keyed(given: Mapping[str, str], prepared: Prepared) -> dict[str, str]:
-    """Options in which folders for compiled engines are those of this model and this graph."""
-    options = dict(given)
+    options = {**_defaults(backend.provider, lean=lean), **backend.options}
     if any("load_compiled" in key for key in options):
         raise UsageError("`provider_option`: a compiled model that is loaded need not be this one; leave it out")
     enabled = options.get("trt_engine_cache_enable", "0").lower() in _TRUE
     if enabled and "trt_engine_cache_path" not in options:
         raise UsageError("`provider_option` trt_engine_cache_enable: name a folder too, by trt_engine_cache_path=DIR")
-    for key in [key for key in options if _CACHE.search(key)]:
-        options[key] = str(Path(options[key]) / _key(prepared))
+    folders = [key for key in options if _CACHE.search(key)]
+    if folders:
+        source = Path(prepared.source)
+        content = b"" if file else prepared.model
+        decides = {key: options[key] for key in sorted(options) if key not in folders}
+        parts = (sha256(source) if source.is_file() else "", decides, backend.optimizations, file)
+        key = hashlib.sha256(repr(parts).encode() + content).hexdigest()[:32]
+        for name in folders:
+            options[name] = str(Path(options[name]) / key)
+            Path(options[name]).mkdir(parents=True, exist_ok=True)
     return options
-
-
-def _key(prepared: Prepared) -> str:
-    """A hash of the model's file, its external data, and the graph that was made of it."""
-    file = Path(prepared.source)
-    parts = (sha256(file) if file.is_file() else "").encode(), prepared.model
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:32]
 
 
 def _instructions() -> list[str]:

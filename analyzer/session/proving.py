@@ -30,7 +30,7 @@ def choose(provider: str) -> str:
         return name
     brought = plugins.installed()
     if reason := brought.get(name):
-        mend = "; the package onnxruntime-openvino in place of onnxruntime may" if name == OPENVINO else ""
+        mend = "; the package onnxruntime-openvino in place of onnxruntime may run here" if name == OPENVINO else ""
         raise UsageError(f"provider {provider!r}: {reason}{mend}")
     if name in brought:
         return name
@@ -105,10 +105,10 @@ def of_work(session: InferenceSession, prepared: Prepared, backend: Backend) -> 
         others = ", ".join(f"{short(other)} {part:.0%}" for other, part in shares.items() if part and other != name)
         lower = ", or a lower `provider_share`" if share else ""
         raise UsageError(
-            f"provider {short(name)!r}: runs {share:.0%} of the multiply-adds of {prepared.source} ({others}), and "
+            f"provider {short(name)!r}: runs {share:.0%} of the work of {prepared.source} ({others}), and "
             f"`provider_share` asks for {asked:.0%}; use another `provider`{lower}"
         )
-    notes = [f"{short(name)} runs {share:.1%} of the multiply-adds."] if nodes and share < 1 else []
+    notes = [f"{short(name)} runs {share:.1%} of the work, by multiply-adds."] if nodes and share < 1 else []
     if left := placement.left_on_cpu(nodes):
         notes.append(f"Left on the CPU by {short(name)}: {left}.")
     return notes

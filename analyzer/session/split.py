@@ -1,4 +1,4 @@
-"""Scores from a graph without taps and each layer from a graph of its own, for networks that taps change."""
+"""Scores from a graph without taps and layers from graphs of their own, for networks that taps change."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,21 +17,23 @@ class Split:
     reduces = False
 
     def __init__(self, scores: Session, layers: Sequence[Session]) -> None:
-        """scores: of a graph without layers. layers: each of a graph with one; the scores of these are not used."""
+        """scores: of a graph without layers. layers: of graphs with one or more; the scores of these are not used."""
         self._scores, self._layers = scores, tuple(layers)
-        for session in self._layers:
-            session.batch_size = scores.batch_size
         self.backend: Backend = scores.backend
         self.provider: str = scores.provider
         self.settings: dict[str, Any] = scores.settings
         self.device: str = scores.device
         self.precision: str = scores.precision
         self.pixel_shape: tuple[int, int, int] = scores.pixel_shape
-        self.batch_size: int = scores.batch_size
         self.classes: int = scores.classes
         self.composes: bool = scores.composes
         self.independent: bool = scores.independent
-        self.feature_sizes = tuple(session.feature_sizes[0] for session in self._layers)
+        self.feature_sizes = tuple(size for session in self._layers for size in session.feature_sizes)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward pass for the scores."""
+        return self._scores.batch_size
 
     @property
     def notes(self) -> list[str]:
@@ -41,7 +43,7 @@ class Split:
     def run(self, batch: Feed) -> tuple[NDArray[np.floating], list[NDArray[np.float32]]]:
         """Scores (n, K), and one array (n, F) for each layer; see `Session.run`."""
         scores, _ = self._scores.run(batch)
-        return scores, [session.run(batch)[1][0] for session in self._layers]
+        return scores, [layer for session in self._layers for layer in session.run(batch)[1]]
 
     def close(self) -> None:
         """Free the runtime's memory."""

@@ -46,14 +46,14 @@ class Identity(TypedDict):
 class Fidelity(TypedDict):
     """The file as it is, run by itself, against what is measured, on a few real images.
 
-    log_odds_largest: the largest difference of the log-odds of the class that the file predicts, nat; null where its
-    output does not tell. differs: whether that is more than rounding. noise_floor: range of the log-odds under changes
+    largest: the largest difference of a class's log-probability, of a sigmoid's log-odds, nat; null where the file's
+    output resolves none. differs: whether any is more than rounding. noise_floor: range of such a number under changes
     of the last bits, nat. other_class: images of another class. separate: whether scores and layers come from graphs of
     their own; dropped: layers that changed the scores even so. why_not: why the file was not run, "" where it was.
     """
 
     images: int
-    log_odds_largest: float | None
+    largest: float | None
     differs: bool
     noise_floor: float | None
     other_class: int

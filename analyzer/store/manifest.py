@@ -147,7 +147,7 @@ def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: st
     differing keys when the identity, the coordinates, the provider or the precision differ.
     """
     changes = differences(manifest["identity"], wanted["identity"])
-    if "backend" not in manifest["identity"]:  # an earlier version's
+    if "backend" not in manifest["identity"] and _as_earlier(wanted):
         changes.pop("backend", None)
     for name, change in differences(manifest["coordinates"], wanted["coordinates"]).items():
         if _FOLLOWS_FROM.get(name) not in changes:  # the same thing is not said twice
@@ -172,9 +172,27 @@ def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: st
     return cast(Manifest, {**manifest, **wanted, "history": [*manifest["history"], entry]})
 
 
+def _as_earlier(wanted: Mapping[str, Any]) -> bool:
+    """Whether a run goes on as an earlier version began it, which knew no settings and rounded no float16 scores."""
+    backend = wanted["identity"].get("backend")
+    if backend is None:
+        return True
+    plain = backend["optimizations"] == "all" and backend["options"].get("use_tf32", "0") == "0"
+    return bool(plain and wanted["context"]["precision"] != "float16")
+
+
 def _settled(context: Mapping[str, Any]) -> dict[str, Any]:
-    """A context without what differs from session to session by rounding."""
-    return {key: value for key, value in context.items() if key != "checks"}
+    """A context without what differs from session to session by rounding: of the checks, what they found."""
+    checks = context.get("checks")
+    found = (
+        {}
+        if checks is None
+        else {
+            **{key: checks["fidelity"][key] for key in ("differs", "separate", "dropped", "why_not")},
+            "faults": checks["batches"]["faults"] > 0,
+        }
+    )
+    return {**context, "checks": found}
 
 
 def now() -> str:

@@ -15,7 +15,7 @@ from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
 from analyzer.session import Backend
 from analyzer.store import ImageStatus
-from analyzer.store.documents import Calibration, SelectedImage
+from analyzer.store.documents import Calibration, Checks, SelectedImage
 from analyzer.study import deployed, provenance, selection
 from analyzer.study.answers import LabelledImage
 from analyzer.study.consistency import EXAMPLES
@@ -123,7 +123,9 @@ def run(
         examples=list(_examples(candidates, the_card)),
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
-    opened, checks = deployed.proved(opened, model, protocol)
+    checks = _checks_of_a_finished_run(out, protocol.limit)
+    if checks is None:
+        opened, checks = deployed.proved(opened, model, protocol)
     context = functools.partial(
         provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
     )
@@ -214,6 +216,17 @@ def _finished(out: Path) -> dict[str, Any] | None:
     except IncompleteError:  # what is damaged is written anew from the units
         return None
     return None if summary["run"]["images"]["unreadable"] else summary
+
+
+def _checks_of_a_finished_run(out: Path, limit: int) -> Checks | None:
+    """What was checked of a run that is complete, and measured by one graph: there is nothing left to be proved."""
+    try:
+        run = store.Run(out)
+        finished = run.identity["limit"] == limit and _finished(out) is not None
+        checks = run.context.get("checks") if finished else None
+    except (InputError, IncompleteError):  # no run yet, or a damaged one
+        return None
+    return None if checks is None or checks["fidelity"]["separate"] else checks
 
 
 def _is_measured(writer: store.Store, key: str) -> bool:

@@ -1,5 +1,6 @@
 """Whether what is measured is what is deployed: the file itself against the tapped graph, rows against batches."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -8,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from analyzer import graph
-from analyzer.errors import InputError
-from analyzer.measures.scores import true_class
+from analyzer.errors import InputError, UsageError
 from analyzer.session import Runner, Session, batching
 from analyzer.session.function import as_deployed
 from analyzer.session.split import Split
@@ -22,10 +23,11 @@ from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
 
 _FLOORS = 10  # times the noise floor: more is no rounding
-_EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
-_FLOAT32 = 2.0**-23
+_ROUNDING = 32  # units in the last place of the largest score
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-_ROUNDING = 32  # units in the last place of the largest score, where nothing else tells a floor
+_FLOAT32 = 2.0**-23
+_COARSE = {"float16": 4e-3, "bfloat16": 3e-2}  # of a row's largest value: a few units in the last place
+_LARGEST = 1e300  # stands for infinite in JSON
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -34,9 +36,9 @@ Rows = NDArray[np.float32]
 def proved(model: Model, file: Path, protocol: Protocol) -> tuple[Model, Checks]:
     """The model to be measured, and what was checked of it on a few real images.
 
-    Where marking layers as outputs changes the scores, these come from a
-    graph without layers, and each layer from one of its own. A layer that changes them by more than the rounding of the
-    graph's declared type is left out. Raises InputError where no layer is left that the protocol needs.
+    Where marking layers as outputs changes the scores, these come from a graph without layers, and the layers from
+    graphs of their own. A layer that changes them even so, by more than the rounding of the graph's declared type, is
+    left out. Raises InputError where no layer is left that the protocol needs; UsageError where memory does not do.
     """
     session = model.session
     assert isinstance(session, Session)  # as `open_model` leaves it
@@ -62,11 +64,13 @@ def proved(model: Model, file: Path, protocol: Protocol) -> tuple[Model, Checks]
 class _Own(NamedTuple):
     """What the file itself answers: (n, K) of a kind as `true_class` names it, or why there is no answer.
 
-    step: how far neighbouring values are apart.
+    eps: of its element type; least: its smallest number above 0; step: how far neighbouring values are apart.
     """
 
     scores: Array | None
     kind: str
+    eps: float = 0.0
+    least: float = 0.0
     step: float = 0.0
     why_not: str = ""
 
@@ -78,31 +82,33 @@ def _own(model: Model, file: Path, rows: Rows) -> _Own:
         return _Own(None, kind, why_not="the file by itself does not give the scores, or may not end")
     try:
         given = as_deployed(file, prepared, session.backend, card=model.card)(rows)
-    except InputError as e:
+    except (InputError, UsageError) as e:
         return _Own(None, kind, why_not=f"the file by itself does not run: {e}")
     if given.dtype.kind != "f" or given.shape[:1] != (len(rows),) or given.size != len(rows) * session.classes:
         return _Own(None, kind, why_not=f"the file by itself gives {given.dtype} of shape {list(given.shape)}")
-    return _Own(given.astype(np.float64).reshape(len(rows), -1), kind, prepared.step)
+    type_ = np.finfo(given.dtype)
+    step = prepared.step if kind != prepared.kind else 0.0
+    scores = given.astype(np.float64).reshape(len(rows), -1)
+    return _Own(scores, kind, float(type_.eps), float(type_.smallest_subnormal), step)
 
 
 class _Answers:
-    """Answers of several graphs of one network to the same rows, held against each other by log-odds.
+    """Answers of several graphs of one network to the same rows, held against each other class by class.
 
-    The class is the one that the file itself predicts, or the first session where it does not run.
+    Compared are the logarithms of the probabilities of a softmax, and the log-odds of sigmoids, in nat: what does not
+    hang on which of both a graph gives, nor on a constant added to all logits.
     """
 
     def __init__(self, model: Model, rows: Rows, *, own: _Own) -> None:
         self.model, self.rows, self.own = model, rows, own
-        first = own.scores if own.scores is not None else self._scores(model.session)
-        self.classes = [int(c) for c in np.nan_to_num(first, nan=-np.inf).argmax(axis=1)]
         self.floor = self._floor()
 
     def fidelity(self, session: Runner) -> Fidelity:
         """How far a session is from the file itself."""
         document: Fidelity = {
             "images": len(self.rows),
-            "log_odds_largest": None,
-            "differs": self.own.scores is not None and not self.hold(session),
+            "largest": None,
+            "differs": False,
             "noise_floor": None if math.isnan(self.floor) else self.floor,
             "other_class": 0,
             "separate": False,
@@ -112,47 +118,40 @@ class _Answers:
         if self.own.scores is None:
             return document
         scores = self._scores(session)
-        apart, tolerance = self._apart(scores)
-        resolved = np.isfinite(apart) & np.isfinite(tolerance)
+        same = _best(scores) == _best(self.own.scores)
+        apart, coarse = self._apart(scores)
+        resolved = coarse < 1  # nat
         if resolved.any():
-            document["log_odds_largest"] = float(apart[resolved].max())
-        document["other_class"] = int((scores.argmax(axis=1) != self.classes).sum())
+            document["largest"] = min(float(apart[resolved].max()), _LARGEST)
+        document["other_class"] = int((~same).sum())
+        beyond = (apart > self._rounding(scores) + coarse) & resolved
+        document["differs"] = bool(beyond.any() or (~same & ~resolved.any(axis=1)).any())
         return document
-
-    def hold(self, session: Runner) -> bool:
-        """Whether a session answers as the file does."""
-        scores = self._scores(session)
-        apart, tolerance = self._apart(scores)
-        same = scores.argmax(axis=1) == self.classes
-        return bool(np.where(np.isfinite(apart) & np.isfinite(tolerance), apart <= tolerance, same).all())
 
     def agree(self, one: Runner, other: Runner, *, declared: bool = False) -> bool:
         """Whether two sessions give the same scores, up to rounding; declared: of the type that the graph declares."""
         return self.largest(one, other) <= self._rounding(self._scores(other), declared=declared)
 
     def largest(self, one: Runner, other: Runner) -> float:
-        """How far the log-odds of two sessions are apart at most, nat; infinite where only one is finite."""
-        a, b = (self._log_odds(self._scores(session), self.model.prepared.kind) for session in (one, other))
-        if (np.isfinite(a) != np.isfinite(b)).any():
-            return math.inf
-        return float(np.abs(a - b)[np.isfinite(a)].max(initial=0.0))
+        """How far two sessions are apart at most, nat; infinite where only one is finite."""
+        kind = self.model.prepared.kind
+        return float(_distance(*(_natural(self._scores(session), kind) for session in (one, other))).max(initial=0.0))
 
     def _apart(self, scores: Array) -> tuple[Array, Array]:
-        """|log-odds of the file - those of `scores`| for each row, and what rounding accounts for; NaN: unresolved."""
+        """(n, K) each: how far the file's answer is from `scores`, and what is for want of its precision, nat."""
         assert self.own.scores is not None
-        theirs = self._log_odds(self.own.scores, self.own.kind)
-        ours = self._log_odds(scores, self.model.prepared.kind)
-        tolerance = np.full(len(theirs), self._rounding(scores))
-        if (
-            self.own.step and self.own.kind != self.model.prepared.kind
-        ):  # of probabilities: d log-odds = dp / (p (1 - p)), which is at least dp / min(p, 1 - p)
-            smaller = 1.0 / (1.0 + np.exp(np.abs(theirs)))
-            coarse = self.own.step / np.where(smaller > 0, smaller, np.nan)
-            tolerance = np.where(coarse < 1, tolerance + 2 * coarse, np.nan)
-        return np.abs(theirs - ours), tolerance
+        theirs, coarse = _natural(self.own.scores, self.own.kind), np.zeros_like(self.own.scores)
+        if self.own.kind in ("probabilities", "sigmoid"):
+            p = np.clip(self.own.scores, 0.0, 1.0)
+            slope = 1 / np.maximum(p * (1 - p) if self.own.kind == "sigmoid" else p, 1e-300)
+            # A sigmoid errs by so much whatever it is, a softmax in proportion.
+            rounded = max(self.own.step, self.own.least, self.own.eps if self.own.kind == "sigmoid" else 0.0)
+            size = np.where(np.isfinite(theirs), np.abs(theirs), np.inf)
+            coarse = 2 * rounded * slope + 4 * self.own.eps * (1 + size)
+        return _distance(theirs, _natural(scores, self.model.prepared.kind)), coarse
 
     def _rounding(self, scores: Array, *, declared: bool = False) -> float:
-        """What log-odds of `scores` may differ by for their rounding, nat.
+        """By how much a number of `scores` may differ for its rounding, nat.
 
         declared: for rounding to the type that the graph declares, though the runtime may compute in a finer one.
         """
@@ -162,24 +161,45 @@ class _Answers:
         return float(max(_FLOORS * np.nan_to_num(self.floor), _ROUNDING * eps * largest))
 
     def _floor(self) -> float:
-        """The largest range of log-odds over copies of a row that differ in their last bits, nat."""
-        prepare, ranges = self.model.preprocessing, []
-        for row, label in zip(self.rows, self.classes, strict=True):
-            copies = prepare.last_bit_copies(row, FLOOR_COPIES)
-            scores, _ = self.model.session.run(copies)
-            seen = true_class(scores, label=label, kind=self.model.prepared.kind).log_odds
-            if np.isfinite(seen).all():
-                ranges.append(float(seen.max() - seen.min()))
+        """The largest range of a number over copies of a row that differ in their last bits, nat."""
+        ranges = [0.0] if len(self.rows) else []
+        for row in self.rows:
+            scores, _ = self.model.session.run(self.model.preprocessing.last_bit_copies(row, FLOOR_COPIES))
+            seen = _natural(scores.astype(np.float64), self.model.prepared.kind)
+            known = np.isfinite(seen).all(axis=0)
+            ranges.append(float(np.ptp(seen[:, known], axis=0).max(initial=0.0)))
         return max(ranges, default=math.nan)
 
     def _scores(self, session: Runner) -> Array:
         scores, _ = session.run(self.rows)
         return scores.astype(np.float64)
 
-    def _log_odds(self, scores: Array, kind: str) -> Array:
-        return np.array(
-            [true_class(row, label=c, kind=kind).log_odds for row, c in zip(scores, self.classes, strict=True)]
-        )
+
+def _natural(scores: Array, kind: str) -> Array:
+    """(n, K) logarithms of the probabilities of a softmax, or log-odds of sigmoids."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        match kind:
+            case "logits":
+                return np.asarray(log_softmax(scores, axis=1))
+            case "probabilities":
+                return np.log(scores)
+            case "sigmoid":
+                return np.log(scores) - np.log1p(-scores)
+            case _:
+                return scores
+
+
+def _distance(a: Array, b: Array) -> Array:
+    """|a - b|; 0 where both are the same infinity or both NaN, infinite where only one is finite."""
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        return np.where(finite, np.abs(a - b), np.where(same, 0.0, np.inf))
+
+
+def _best(scores: Array) -> NDArray[np.intp]:
+    best: NDArray[np.intp] = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
+    return best
 
 
 def _split(
@@ -188,16 +208,14 @@ def _split(
     """The model with its scores from `bare` and every layer that leaves them alone from a session of its own."""
     apart = answers.largest(session, bare)
     kept: list[int] = []
-    sessions: list[Session] = []
     dropped: list[str] = []
     for place, layer in enumerate(model.layers):
-        alone = _opened(model, session, (place,))
-        # Where nothing reads features one layer stays all the same, since a run has one.
-        if answers.agree(alone, bare, declared=True) or not (protocol.needs_features or place):
+        with contextlib.closing(_opened(model, session, (place,))) as alone:
+            # Where nothing reads features one layer stays all the same, since a run has one.
+            agrees = answers.agree(alone, bare, declared=True) or not (protocol.needs_features or place)
+        if agrees:
             kept.append(place)
-            sessions.append(alone)
         else:
-            alone.close()
             dropped.append(layer)
     bare.notes[:0] = [note for note in session.notes if note not in bare.notes]
     session.close()
@@ -208,10 +226,15 @@ def _split(
             "tensor with `layers`, leave the features out with `measures` isotropy,symmetry, or measure the graph as "
             "it is written with `optimizations` off"
         )
+    sessions = [_opened(model, bare, kept)]
+    if len(kept) > 1 and not answers.agree(sessions[0], bare, declared=True):
+        sessions.pop().close()
+        sessions = [_opened(model, bare, (place,)) for place in kept]
     prepared = graph.tapped(model.prepared, kept)
+    others = "the layers from another" if len(sessions) == 1 else "each layer from a graph of its own"
     said = [
-        f"Marking layers as outputs changes the scores by up to {apart:.2g} nat; they come from a graph without, each "
-        "layer from a graph of its own."
+        f"Marking layers as outputs changes the scores by up to {apart:.2g} nat; they come from a graph without, "
+        f"{others}."
     ]
     said += [f"Left out, since they change the scores even alone: {', '.join(dropped):.300}."] if dropped else []
     prepared = dataclasses.replace(prepared, notes=(*prepared.notes, *said))
@@ -222,7 +245,7 @@ def _split(
 def _opened(model: Model, session: Session, layers: Sequence[int]) -> Session:
     """The network with only these layers, by their places, in a session like `session`."""
     return Session(
-        graph.tapped(model.prepared, layers),
+        dataclasses.replace(graph.tapped(model.prepared, layers), unbounded=()),  # the whole graph has been tried
         pixel_shape=model.shape,
         backend=session.backend,
         batch_size=session.batch_size,
@@ -237,21 +260,25 @@ def _batches(model: Model, session: Session, rows: Rows) -> Batches:
     """Every row at every place of batches of 1, 2 and the session's size, here and in a fresh session."""
     base = 1 if session.independent else session.batch_size
     sizes = sorted({1, 2, session.batch_size if session.independent else batching.DEFAULT} if base == 1 else {base})
+    tolerance = _COARSE.get(model.prepared.precision, batching.TOLERANCE)
     document: Batches = {"images": len(rows), "sizes": [], "places": 0, "faults": 0, "largest": None, "first": None}
+
+    def visit(opened: Session) -> None:
+        for size in sizes:
+            found = list(batching.faults(opened.forward, rows, [size], alone, tolerance=tolerance))
+            document["sizes"] = sorted({*document["sizes"], size})
+            document["places"] += len(rows) * size
+            document["faults"] += len(found)
+            worst = max((fault.difference for fault in found), default=0.0)
+            document["largest"] = max(document["largest"] or 0.0, min(worst, _LARGEST)) or None
+            if found and document["first"] is None:
+                document["first"] = {"size": size, "position": found[0].position, "image": found[0].row}
+
     try:
         alone = [[output[:1] for output in session.forward(np.repeat(row[None], base, axis=0))] for row in rows]
-        fresh = _opened(model, session, range(len(model.layers)))
-        for opened in (session, fresh):
-            for size in sizes:
-                found = list(batching.faults(opened.forward, rows, [size], alone))
-                document["sizes"] = sorted({*document["sizes"], size})
-                document["places"] += len(rows) * size
-                document["faults"] += len(found)
-                worst = max((fault.difference for fault in found), default=0.0)
-                document["largest"] = max(document["largest"] or 0.0, min(worst, 1e300)) or None
-                if found and document["first"] is None:
-                    document["first"] = {"size": size, "position": found[0].position, "image": found[0].row}
-        fresh.close()
-    except (InputError, MemoryError) as e:
+        visit(session)
+        with contextlib.closing(_opened(model, session, range(len(model.layers)))) as fresh:
+            visit(fresh)
+    except (InputError, UsageError, MemoryError) as e:  # such as memory that does not do for another session
         document["stopped"] = str(e)
     return document

@@ -72,7 +72,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
         "run": about,
         "sentences": [*sentences(measures, rows, suffixes), *(checks.checked(proved) if proved else ())],
         "warnings": [
-            *(checks.faults(proved) if proved else ()),
+            *(checks.faults(proved, manifest["context"]["batch_size"]) if proved else ()),
             *warnings(dataset, measured, rows, calibration, manifest),
         ],
         **{name: {**estimate._asdict()} for name, estimate in rows.items()},

@@ -10,13 +10,13 @@ def checked(checks: Mapping[str, Any]) -> Iterator[str]:
     """What is as it should be."""
     fidelity, batches = checks["fidelity"], checks["batches"]
     said = []
-    if (apart := fidelity["log_odds_largest"]) is not None:
+    if (apart := fidelity["largest"]) is not None:
         floor = fidelity["noise_floor"]
         beside = f" ({short(apart / floor, '.2g')} noise floors)" if floor else ""
         by = f"differs by {short(apart, '.2g')} nat{beside} from" if apart else "gives exactly"
         said.append(f"the file by itself {by} what is measured")
     elif not fidelity["why_not"]:
-        said.append("the file by itself, whose output is too coarse for log-odds, predicts the same classes")
+        said.append("the file by itself, whose output is too coarse for more, predicts the same classes")
     if batches["sizes"] and not batches["faults"]:
         sizes = ", ".join(map(str, batches["sizes"]))
         said.append(f"every place of batches of {sizes} gives what the image alone gives")
@@ -24,13 +24,13 @@ def checked(checks: Mapping[str, Any]) -> Iterator[str]:
         yield f"Checked on {_images(fidelity['images'])}: {'; '.join(said)}."
 
 
-def faults(checks: Mapping[str, Any]) -> Iterator[str]:
-    """What is not, or could not be checked."""
+def faults(checks: Mapping[str, Any], batch_size: int) -> Iterator[str]:
+    """What is not, or could not be checked. batch_size: of the run."""
     fidelity, batches = checks["fidelity"], checks["batches"]
     if fidelity["why_not"]:
         yield f"Not compared with the file by itself: {fidelity['why_not']}."
     if differs(checks):
-        apart, floor = fidelity["log_odds_largest"], fidelity["noise_floor"]
+        apart, floor = fidelity["largest"], fidelity["noise_floor"]
         by = f"{short(apart, '.2g')} nat" if apart is not None else "more than its output resolves"
         floors = f" ({short(apart / floor, '.2g')} noise floors)" if apart is not None and floor else ""
         other = f", and {_images(fidelity['other_class'])} get another class" if fidelity["other_class"] else ""
@@ -41,13 +41,14 @@ def faults(checks: Mapping[str, Any]) -> Iterator[str]:
     if batches["faults"]:
         first, largest = batches["first"], batches["largest"]
         by = f", by up to {largest:.2g} of the largest value" if largest is not None and largest < 1e300 else ""
+        number = "one" if batch_size == 1 else str(batch_size)
         yield (
             f"Batches: at {batches['faults']} of {batches['places']} places in batches of "
             f"{', '.join(map(str, batches['sizes']))} a row is not what its image alone gives{by}; first image "
             f"{first['image'] + 1} of those tried, at place {first['position'] + 1} of {first['size']}. Images were "
-            "measured one at a time; in batches, a deployment gets other results."
+            f"measured {number} at a time; in other batches, a deployment gets other results."
         )
-    elif "stopped" in batches:
+    if "stopped" in batches:
         yield f"Batches were not checked to the end: {batches['stopped']}."
 
 

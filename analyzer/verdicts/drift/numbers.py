@@ -15,13 +15,17 @@ BELOW, ABOVE = "below", "above"
 
 
 class Number(TypedDict):
-    """A statistic over n images with its 95 % interval, NaN where undefined; censored: where the value lies instead."""
+    """A statistic over n images with its 95 % interval, NaN where undefined.
+
+    censored: where the value lies instead. not_yet: of a radius at which something begins, one at which it has not.
+    """
 
     value: float
     low: float
     high: float
     n: int
     censored: NotRequired[str]
+    not_yet: NotRequired[float]
 
 
 def number(estimate: Estimate) -> Number:
@@ -80,10 +84,23 @@ def censored_median(radii: Array, measured: Sequence[float]) -> Number:
     return estimate
 
 
-def from_radius_before(radius: Number, measured: Sequence[float]) -> Number:
-    """A radius at which something is first seen: it may have begun anywhere after the measured radius before."""
-    before = [r for r in measured if r < radius["low"]]
-    return {**radius, "low": max(before)} if before else radius
+def first_median(radii: Array, measured: Sequence[float]) -> Number:
+    """`censored_median` of radii at which something is first seen: it may have begun anywhere after the one before.
+
+    The value is the upper of the two middle ones where there are two; `not_yet` is the largest measured radius before
+    the lower one, and the interval reaches down to the radius before its end.
+    """
+    number = censored_median(radii, measured)
+    if not np.isfinite(number["value"]):
+        return number
+    known = np.sort(radii[~np.isnan(radii)])
+    lower, upper = known[(known.size - 1) // 2], known[known.size // 2]
+    number["value"] = float(upper)
+    before = [r for r in measured if r < lower]
+    if before:
+        number["not_yet"] = max(before)
+    before = [r for r in measured if r < number["low"]]
+    return {**number, "low": max(before)} if before else number
 
 
 UNKNOWN: Number = {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
@@ -105,7 +122,8 @@ def as_estimate(entry: Number, radii: Sequence[float]) -> Estimate:
     above them larger than any bound."""
     match entry.get("censored"):
         case "below":
-            return Estimate(min(radii), 0.0, min(radii), entry["n"])
+            high = entry["high"] if np.isfinite(entry["high"]) else min(radii)
+            return Estimate(min(radii), 0.0, high, entry["n"])
         case "above":
             low = entry["low"] if np.isfinite(entry["low"]) else max(radii)
             return Estimate(np.inf, low, np.inf, entry["n"])

@@ -11,7 +11,7 @@ from analyzer.verdicts.drift.numbers import (
     Array,
     Number,
     censored_median,
-    from_radius_before,
+    first_median,
     largest,
     median,
     within_image,
@@ -146,5 +146,5 @@ def of_responses(
         defined = np.isfinite(spread) & ~within_rounding(spread, floor[:, None], trials=reference.shape[-1])
         agreement = correlation(reference, candidate)
         resolved = resolved_radius(agreement, radii, defined=defined)
-        found["drift_resolved_radius_median"] = from_radius_before(censored_median(resolved, radii), radii)
+        found["drift_resolved_radius_median"] = first_median(resolved, radii)
     return found

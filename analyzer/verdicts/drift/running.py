@@ -89,7 +89,7 @@ def run_and_drift(
                 **how,
             )
             runs.append(out / model.stem)
-        except InputError as e:
+        except (InputError, UsageError) as e:
             if model == models[0] or (model == models[-1] and len(runs) < 2):
                 raise
             failed.append(f"{model.name} is left out: {' '.join(str(e).split())}")

@@ -112,8 +112,9 @@ def _resolved(found: Found) -> str:
 
 def _not_yet(found: Found, resolved: Number) -> str:
     """Up to where a build does not answer as the reference: the measured radius before the one at which it does."""
-    before = max((radius for radius in found.radii if radius < resolved["value"]), default=min(found.radii))
-    return f"up to radius {radius_text(before)} at least, and from {resolved['value']:.3g} on no more,"
+    if "not_yet" not in resolved:
+        return f"below radius {resolved['value']:.3g}"
+    return f"up to radius {radius_text(resolved['not_yet'])} at least, and from {resolved['value']:.3g} on no more,"
 
 
 def _otherwise(found: Found) -> str:
