@@ -21,7 +21,7 @@ class ResizeDocument(TypedDict, total=False):
     longer_side: int | None
     crop_pct: float | None
     letterbox: bool
-    stretch: bool
+    stretch: bool | Sequence[int]
     none: bool
     crop: str
     pad: float | Sequence[float]

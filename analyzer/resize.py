@@ -19,12 +19,12 @@ class Resize:
     - "longer_side": scale the longer side to `side`, then pad with `pad` what is missing around it, or cut the centre.
     - "crop_pct": scale until the image covers floor(size / `crop_pct`), then cut the centre, as timm does.
     - "letterbox": scale until the whole image just fits into the size, then pad around it with `pad`.
-    - "stretch": to the size, whatever becomes of the aspect ratio.
+    - "stretch": to the size, or to `through` and then cut the centre, whatever becomes of the aspect ratio.
     - "none": images have the size already.
 
     interpolation: one of `INTERPOLATIONS`. pad: grey levels 0..255, one for all channels, or one a channel in the
     card's order. antialias: whether the image is low-passed where it shrinks, as Pillow does it; without, "bilinear"
-    reads the four pixels around each point, as OpenCV does it.
+    reads the four pixels around each point, as OpenCV does it. through: (height, width).
     """
 
     kind: str
@@ -33,6 +33,7 @@ class Resize:
     pad: tuple[float, ...] | None = None
     crop_pct: float | None = None
     antialias: bool = True
+    through: tuple[int, int] | None = None
 
 
 def parse(keys: Keys, *, channels: int) -> Resize:
@@ -61,6 +62,8 @@ def to_document(resize: Resize) -> ResizeDocument:
             document = {"letterbox": True}
         case "stretch":
             document = {"stretch": True}
+            if resize.through is not None:
+                document = {"stretch": list(resize.through), "crop": "centre"}
         case _:
             document = {"none": True}
     if resize.pad is not None:
@@ -85,6 +88,10 @@ def _form(keys: Keys, channels: int) -> Resize:
         return Resize("crop_pct", crop_pct=share)
     if keys.take("letterbox", bool, False):
         return Resize("letterbox", pad=_pad(keys, channels))
+    if isinstance(keys.left.get("stretch"), list):
+        height, width = keys.numbers("stretch", 2, kind=int, above=0)
+        keys.choice("crop", ("centre",), "centre")
+        return Resize("stretch", through=(int(height), int(width)))
     for kind in ("stretch", "none"):
         if keys.take(kind, bool, False):
             return Resize(kind)

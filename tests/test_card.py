@@ -73,6 +73,8 @@ def test_optional_parts_may_be_absent():
     ("resize", "expected"),
     [
         ({"stretch": True}, cards.Resize("stretch")),
+        ({"stretch": [256, 300], "crop": "centre"}, cards.Resize("stretch", through=(256, 300))),
+        ({"stretch": [256, 300]}, cards.Resize("stretch", through=(256, 300))),
         ({"none": True}, cards.Resize("none")),
         ({"none": True, "interpolation": "bicubic"}, cards.Resize("none", None, "bicubic")),
         ({"stretch": False, "none": True}, cards.Resize("none")),
@@ -241,6 +243,9 @@ def test_wrong_value_names_its_key(path, value):
         ({"letterbox": True}, "input.resize.pad is missing"),
         ({"longer_side": 5}, "input.resize.pad is missing"),
         ({"stretch": True, "pad": 0}, "unknown key input.resize.pad"),
+        ({"stretch": [256], "crop": "centre"}, "input.resize.stretch must be 2 integers above 0, not [256]"),
+        ({"stretch": [0, 9], "crop": "centre"}, "input.resize.stretch must be 2 integers above 0, not [0, 9]"),
+        ({"stretch": [9, 9], "crop": "top"}, "input.resize.crop must be one of centre, not 'top'"),
         ({"shorter_side": 8, "crop": "centre", "pad": 0}, "unknown key input.resize.pad"),
         ({"crop_pct": 0.9, "longer_side": 5, "pad": 1}, "unknown key input.resize.crop_pct"),
         ({"letterbox": True, "pad": 0, "crop": "centre"}, "unknown key input.resize.crop"),

@@ -188,3 +188,23 @@ def test_crop_share_of_a_square_is_timms_shorter_side(tmp_path, side, share):
 def test_a_monster_is_refused(tmp_path, resize):
     size = (10**5, 10**5) if resize.kind in ("letterbox", "stretch") else (20, 20)
     refusal(tmp_path, png(noise(30, 30)), card=card(size, resize=resize))
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_stretched_to_a_size_of_its_own_and_cut(tmp_path, antialias):
+    """As open_nsfw's own preprocessing: Pillow's bilinear to 40 x 48, then the centre."""
+    array = np.random.default_rng(5).integers(0, 256, (61, 97, 3), dtype=np.uint8)
+    resize = Resize("stretch", through=(40, 48), antialias=antialias)
+    out = read(tmp_path, png(array), card=card((32, 36), resize=resize)).values
+    assert out.shape == (3, 32, 36)
+    whole = read(tmp_path, png(array), card=card((40, 48), resize=Resize("stretch", antialias=antialias))).values
+    np.testing.assert_array_equal(out, whole[:, 4:36, 6:42])
+    if antialias:
+        expected = Image.fromarray(array).resize((48, 40), Image.Resampling.BILINEAR).crop((6, 4, 42, 36))
+        np.testing.assert_array_equal(out, np.asarray(expected, np.float32).transpose(2, 0, 1))
+
+
+def test_a_stretch_smaller_than_the_size_is_said(tmp_path):
+    array = np.zeros((50, 50, 3), np.uint8)
+    said = refusal(tmp_path, png(array), card=card((32, 32), resize=Resize("stretch", through=(30, 30))))
+    assert "30 x 30 after scaling, smaller than the crop of 32 x 32" in said

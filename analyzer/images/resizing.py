@@ -51,7 +51,8 @@ def resized(picture: Image.Image, card: Card) -> NDArray[np.float32]:
             )
         return _levels(picture)
     scaled = _scaled_size(picture.size, (width, height), resize)
-    what = "the card's size" if resize.kind == "stretch" else f"the image scaled to the card's {resize.kind}"
+    plain = resize.kind == "stretch" and resize.through is None
+    what = "the card's size" if plain else f"the image scaled to the card's {resize.kind}"
     refuse_above_limit(scaled, what)
     if resize.pad is None and (scaled[0] < width or scaled[1] < height):
         raise ImageError(f"{scaled[0]} x {scaled[1]} after scaling, smaller than the crop of {width} x {height}")
@@ -73,7 +74,7 @@ def refuse_above_limit(size: Size, what: str) -> None:
 def _scaled_size(given: Size, wanted: Size, resize: Resize) -> Size:
     """(width, height) to which a picture of size `given` is scaled, before it is cut or padded to `wanted`."""
     if resize.kind == "stretch":
-        return wanted
+        return wanted if resize.through is None else (resize.through[1], resize.through[0])
     if resize.kind == "crop_pct":
         share = resize.crop_pct or 1.0
         goal = math.floor(wanted[0] / share), math.floor(wanted[1] / share)
