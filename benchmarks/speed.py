@@ -15,8 +15,8 @@ measures models/gtsrb_ciresan2012.onnx and the given models, each in alternation
     literal   the paper's four measurements one after the other, one perturbation at a time, with onnxruntime
     pytorch   the same with PyTorch, where torch and the network's own module are at hand
 
-Seconds are per image and radius (2 families x 100 trials in the study, 4 x 100 in the scripts), medians over repeats;
-images/s is for the protocol's 21 radii; ratios are medians over repeats of the ratio within each.
+Seconds are per image and radius (2 families x 100 trials and 20 halves in the study, 4 x 100 in the scripts), medians
+over repeats; images/s is for the protocol's 21 radii; ratios are medians over repeats of the ratio within each.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from analyzer import images, sketch, study
 from analyzer.measures import REGISTRY, geometry
 from analyzer.session import Backend
 from analyzer.store import files, units
-from analyzer.study import LabelledImage, Model, observe, rows
+from analyzer.study import LabelledImage, Model, answers, observe, rows
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "exporters")]
@@ -119,14 +119,15 @@ def synthetic(card: cards.Card) -> images.Pixels:
 
 
 def bare(network: Model, radii: int) -> float:
-    """Forward passes only, for the rows of `radii` radii."""
+    """Forward passes only, for the rows of `radii` radii, halves included."""
     session = network.session
     batch = ready_batch(network)
-    count = max(1, round(2 * TRIALS * radii / session.batch_size))
+    rows = 2 * TRIALS + study.Protocol().halved
+    count = max(1, round(rows * radii / session.batch_size))
     start = time.perf_counter()
     for _ in range(count):
         session.run(batch)
-    return (time.perf_counter() - start) / count / session.batch_size * 2 * TRIALS
+    return (time.perf_counter() - start) / count / session.batch_size * rows
 
 
 def ready_batch(network: Model) -> np.ndarray:
@@ -175,6 +176,7 @@ class Stages:
         places = [
             (session, "run", "forward"),
             (rows.Perturbed, "write", "perturb"),
+            (answers.Answers, "_halved", "halves"),
             (rows.Perturbed, "distances", "input distances"),
             (geometry, "centred_gram", "feature distances"),
             (geometry, "distance_from", "feature distances"),
@@ -184,13 +186,14 @@ class Stages:
         kept = [(place, name, place.__dict__.get(name)) for place, name, _ in places]
         for place, name, stage in places:
             setattr(place, name, self.timed(getattr(place, name), stage))
-        topology = REGISTRY["topology"]
-        REGISTRY["topology"] = dataclasses.replace(topology, observe=self.timed(topology.observe, "Mantel and alpha"))
+        kept_measures = {name: REGISTRY[name] for name in ("topology", "linearity")}
+        for name, stage in (("topology", "Mantel and alpha"), ("linearity", "linearity")):
+            REGISTRY[name] = dataclasses.replace(REGISTRY[name], observe=self.timed(REGISTRY[name].observe, stage))
         start = time.perf_counter()
         try:
             yield
         finally:
-            REGISTRY["topology"] = topology
+            REGISTRY.update(kept_measures)
             self.seconds["all"] += time.perf_counter() - start
             for place, name, value in kept:
                 if value is None:
