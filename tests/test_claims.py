@@ -130,8 +130,22 @@ def spread_around(mean):
     [(0.05, 0.02, NOT_LINEAR), (0.022, 0.02, AS_LINEAR), (0.05, 0.3, HOLDS), (0.09, 0.105, UNKNOWN)],
 )
 def test_a_low_r_is_held_against_the_interval_of_the_reference(tmp_path, r, linear, verdict):
-    found = edited(tmp_path, mantel_r=lambda v: 2 * spread_around(r / 2)(v), mantel_r_linear=spread_around(linear))[3]
-    assert found.verdict == verdict
+    changes = {"mantel_r": lambda v: 2 * spread_around(r / 2)(v), "mantel_r_linear": spread_around(linear)}
+    unknown = edited(tmp_path, **changes, linearity=lambda v: np.full_like(v, np.nan))[3]
+    assert unknown.verdict == verdict
+
+
+@pytest.mark.parametrize(("departure", "verdict"), [(0.05, AS_LINEAR), (0.3, NOT_LINEAR), (0.1, AS_LINEAR)])
+@pytest.mark.parametrize("r", [0.022, 0.05])
+def test_what_mantels_r_cannot_tell_the_departure_does(tmp_path, r, departure, verdict):
+    """Near 0.1 the interval straddles it, and r minus that of a linear map decides, as without the measure."""
+    changes = {"mantel_r": lambda v: 2 * spread_around(r / 2)(v), "mantel_r_linear": spread_around(0.02)}
+    found = edited(tmp_path, **changes, linearity=spread_around(departure))[3]
+    straddles = departure == 0.1
+    assert found.verdict == (NOT_LINEAR if straddles and r == 0.05 else verdict)
+    said = {0.05: "linear within a tenth", 0.3: "not linear", 0.1: "cannot be told"}[departure]
+    assert f"its departure N from an affine response is {departure:.2g} at radius 0.5 ({said})" in found.reason
+    assert [figure.name for figure in found.figures][-2:] == ["linearity_median@0.5", "linearity_median@4"]
 
 
 def test_a_linear_map_with_a_small_root_mean_square_has_the_linear_verdict(tmp_path):
@@ -155,7 +169,7 @@ def test_ratios_that_no_linear_map_would_have(tmp_path, changes, verdict):
     assert found.verdict == verdict
 
 
-@pytest.mark.parametrize(("bound", "verdict"), [(30.0, AS_LINEAR), (0.9, FAILS), (None, UNKNOWN)])
+@pytest.mark.parametrize(("bound", "verdict"), [(30.0, NOT_LINEAR), (0.9, FAILS), (None, UNKNOWN)])
 def test_the_fourth_claim_needs_the_global_bound(tmp_path, bound, verdict):
     given = {"bound": bound, "no_bound": "is unavailable: LRN"}
     found = verdicts(tmp_path, graphs.convnet(tmp_path), size=16, given=given)[4]

@@ -62,8 +62,8 @@ def test_rows_and_results_have_the_same_bits(tmp_path, changed):
 def test_only_batches_with_finished_rows_carry_a_base_of_their_own(tmp_path):
     model, card = identity_graph(tmp_path)
     session, _ = observed(model, card, composes=True)
-    # 1 clean row, 2 radii x 2 families x 6 trials, 8 rows of the noise floor: 33 rows in batches of 7, padded to 35.
-    assert session.kinds == [(Words, 1), (Words, 1), (Words, 1), (Words, 7), (Words, 7)]
+    # 1 clean row, 2 radii x (2 families x 6 trials + 6 halves), 8 rows of the noise floor: 45 in batches of 7, padded.
+    assert session.kinds == [*[(Words, 1)] * 5, (Words, 7), (Words, 7)]
 
 
 def test_a_convnet_gives_the_same_either_way(tmp_path):

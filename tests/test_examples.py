@@ -22,6 +22,7 @@ MODULES = [
     "images.folder",
     "images.pixels",
     "measures.geometry",
+    "measures.linearity",
     "measures.lipschitz",
     "measures.ranges",
     "measures.reference",

@@ -73,7 +73,8 @@ def test_csv_holds_every_number(run, tmp_path):
     assert done == (tmp_path / "out", BLOCK + 4, BLOCK + 4)
     with open_run(run) as dataset:
         dataset.load()
-    names = {"image", "image_layer", "image_radius_layer", "image_radius_trial", "image_radius_trial_layer"}
+    names = {"image", "image_layer", "image_radius", "image_radius_layer"}
+    names |= {"image_radius_trial", "image_radius_trial_layer"}
     assert export.tables(dataset).keys() == names
     assert {file.stem for file in done.target.iterdir()} == names | {"variables", "summary"}
     for name in names:

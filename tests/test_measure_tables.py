@@ -11,12 +11,13 @@ from analyzer.statistics import QUANTILES
 from analyzer.summary import radius_labels
 
 RADII, TRIALS, DIMENSION = (1.0, 2.0), 12, 30
-# Around an orthogonal linear map whose log-odds are the trial's number times the radius.
+# Around an orthogonal linear map whose log-odds are the trial's number times the radius; at the halves it is half off.
 KNOWN = {
     "isotropy": {"isotropy_log_odds": lambda values: np.ptp(values, axis=-1), "expected": [11.0, 22.0]},
     "symmetry": {"symmetry_log_odds": lambda values: np.ptp(values, axis=-1), "expected": [11.0, 22.0]},
     "topology": {"mantel_r": lambda values: values[:, 0], "expected": [1.0, 1.0]},
     "lipschitz": {"jacobian_rms": lambda values: values[:, 0], "expected": [1.0, 1.0]},
+    "linearity": {"linearity": lambda values: values[:, 0], "expected": [0.5, 0.5]},
 }
 """Measure -> a variable, what of it is known, and its value at each radius."""
 
@@ -27,12 +28,18 @@ def around(rng):
     features = noise @ np.linalg.qr(rng.standard_normal((DIMENSION, DIMENSION)))[0]
     log_odds = np.arange(TRIALS) * np.array(RADII)[:, None]
     scores = TrueClass(1 / (1 + np.exp(-log_odds)), log_odds, np.zeros(log_odds.shape, np.int32))
+    halves = TrueClass(*(values[:, :5] for values in scores))
     return Observation(
         scores={"noise": scores, "permutation": scores},
         input_gram=np.stack([rows @ rows.T for rows in noise]),
         feature_gram=np.stack([geometry.centred_gram(rows) for rows in features])[:, None],
         feature_distance=np.linalg.norm(features, axis=-1)[..., None],
         feature_floor=np.zeros(1),
+        clean_log_odds=0.0,
+        log_odds_floor=0.0,
+        half=halves,
+        half_defect=0.5 * np.linalg.norm(features, axis=-1)[:, :5, None],
+        half_resolution=0.0,
         dimension=DIMENSION,
         norm="linf",
         permutations=19,
@@ -67,7 +74,7 @@ def test_a_table_is_consistent(table):
         assert callable(number.statistic) or number.statistic in (*QUANTILES, "mean", "share")
         assert callable(number.statistic) or number.name.endswith(f"_{number.statistic}")
         assert number.by_radius or number.overall
-        assert quantity.layered == table.layered
+        assert table.layered or not quantity.layered
     assert table.columns, "a table without columns shows nothing"
 
 

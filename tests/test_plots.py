@@ -39,6 +39,7 @@ from analyzer.summary import summarise
 RADII = (0.5, 4.0)
 HOSTILE = "$x_1^2$ _a <b>&--> \x1b[31m \u202e \U0001f600 漢 \\frac{ %s {0}"
 NAMES = ["fig1_isotropy", "fig3_symmetry", "log_odds_ranges", "misclassified", "fig4_mantel", "fig6_distances"]
+NAMES += ["linearity"]
 
 
 def made_up(*, images=3, radii=RADII, trials=5, layers=("fc",), seed=0, **changed):
@@ -56,6 +57,8 @@ def made_up(*, images=3, radii=RADII, trials=5, layers=("fc",), seed=0, **change
         "mantel_r_linear": rng.uniform(0.1, 0.2, by_layer),
         "participation_ratio": rng.uniform(5, 20, by_layer),
         "jacobian_rms": rng.uniform(0.1, 1, by_layer),
+        "linearity": rng.uniform(0.05, 0.5, by_layer),
+        "linearity_floor": rng.uniform(1e-4, 1e-3, by_layer),
     }
     for family in ("isotropy", "symmetry"):
         variables[f"{family}_score"] = rng.uniform(0.8, 1, by_trial)
@@ -64,6 +67,7 @@ def made_up(*, images=3, radii=RADII, trials=5, layers=("fc",), seed=0, **change
     variables |= changed
     dims = ("image", "radius", "trial", "layer")
     per_layer = ("mantel_r", "mantel_r_linear", "participation_ratio", "jacobian_rms")
+    per_layer += ("linearity", "linearity_floor")
     return xarray.Dataset(
         {
             name: (("image", "radius", "layer") if name in per_layer else dims[: np.ndim(values)], values)
@@ -261,7 +265,10 @@ def test_profile_only_with_several_layers():
     np.testing.assert_allclose(
         ratio.lines[0].get_ydata(), np.median(np.median(several["lipschitz"].values[:, 0], axis=1), axis=0)
     )
-    assert [t.get_text() for t in ratio.get_xticklabels()] == ["a", "b", "c"]
+    bottom = next(ax for ax in picture.figure.axes if ax.get_ylabel() == "departure N")
+    assert [t.get_text() for t in bottom.get_xticklabels()] == ["a", "b", "c"]
+    older = made_up(layers=("a", "b", "c"), linearity=None, linearity_floor=None)
+    assert "departure N" not in [ax.get_ylabel() for ax in profile.draw(labelled(older)).figure.axes]
     assert any("one layer only" in t.get_text() for t in texts(picture.figure))
     assert "from layer a to c, at radius 0.5" in picture.says[0]
     assert "layer c" in topology.draw(labelled(several)).figure.axes[0].get_title(loc="left")
@@ -295,11 +302,13 @@ def test_the_least_and_the_worst_data(layers):
         "mantel_r_linear": gone,
         "participation_ratio": gone,
         "jacobian_rms": gone,
+        "linearity": gone,
+        "linearity_floor": gone,
         "log_odds_noise_floor": np.full(1, np.nan),
         "isotropy_predicted": np.full((1, 1, 3), -1, np.int32),
     }
     found = drawn(made_up(**one, **constant))
-    assert list(found)[:6] == NAMES
+    assert list(found)[: len(NAMES)] == NAMES
     unmoved = made_up(**one, **constant, input_distance_l2=np.zeros((1, 1, 3)))
     for picture in (*found.values(), distances.draw(labelled(unmoved))):
         assert to_png(picture.figure, dpi=40).startswith(b"\x89PNG")

@@ -114,17 +114,18 @@ def test_reduced_features_give_what_features_give(tmp_path, options, changed):
     prepared = graph.prepare(model, card=card, layers=("all",))
     protocol = runs.protocol(**changed)
     size = reduced_batch(protocol)
-    assert size == 1 + max(protocol.trials, FLOOR_COPIES)
+    assert size == 1 + max(protocol.trials + min(protocol.trials, 20), FLOOR_COPIES)
     plain = Model(prepared, Session(prepared, pixel_shape=PIXELS.shape, backend=Backend("cpu", 1), batch_size=8), card)
     image = LabelledImage(PIXELS, "ab" * 32, 0)
     found = {"plain": observe(plain, image, protocol)}
     found["reduced"] = observe(plain.reduced(protocol), image, protocol)
     assert found["reduced"].keys() == found["plain"].keys()
-    loose = {"log_odds_noise_floor", "feature_noise_floor", "mantel_p"}
+    loose = {"log_odds_noise_floor", "feature_noise_floor", "mantel_p", "linearity_floor", "log_odds_linearity_floor"}
     for name, values in found["plain"].items():
         if name in loose:
             continue
-        np.testing.assert_allclose(found["reduced"][name], values, rtol=2e-3, atol=1e-4, err_msg=name)
+        least = 4e-3 if name == "linearity" else 1e-4  # what float32 products resolve of a sum
+        np.testing.assert_allclose(found["reduced"][name], values, rtol=2e-3, atol=least, err_msg=name)
     assert found["reduced"]["feature_distance"].shape == (2, protocol.trials, 3)
     assert found["reduced"]["feature_sketch"].shape == (2, protocol.trials, 3, 31)
 
@@ -138,7 +139,9 @@ def test_a_run_reduces_when_the_features_would_take_too_much(tmp_path, monkeypat
     seen = []
     reduced = runs.measure(model, tmp_path / "images", tmp_path / "reduced", layers=("all",), progress=seen.append)
     assert list(reduced.layer.values) == ["relu1", "relu2", "fc2"]
-    assert seen[-1].passes == seen[-1].expected == 3 * 5 * 9  # 2 families x 2 radii and the floor, 1 + 8 rows each
+    assert (
+        seen[-1].passes == seen[-1].expected == 3 * 5 * 13
+    )  # 2 families x 2 radii and the floor, 1 + 6 + 6 halves each
     np.testing.assert_allclose(reduced.mantel_r, plain.mantel_r, atol=1e-3)
     np.testing.assert_allclose(reduced.lipschitz, plain.lipschitz, rtol=1e-3)
     np.testing.assert_allclose(reduced.participation_ratio, plain.participation_ratio, rtol=1e-3)

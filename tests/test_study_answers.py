@@ -185,7 +185,8 @@ def test_layers_come_as_asked_and_one_pass_serves_them_all(tmp_path, images):
     assert list(several.layer.values) == ["fc2", "relu1"]
     alone = runs.measure(model, images, tmp_path / "b", layers=("relu1",))
     assert np.allclose(several.feature_distance.sel(layer=["relu1"]), alone.feature_distance)
-    assert passes[-1] == 2 * 40  # 2 radii x 2 families x 6 trials + 1 clean + 8 floor rows = 33, in batches of 8
+    # 2 radii x (2 families x 6 trials + 6 halves) + 1 clean + 8 floor rows = 45, in batches of 8
+    assert passes[-1] == 2 * 48
     summary = store.Run(tmp_path / "a").read_summary()
     assert "mantel_r_mean@0.5/relu1" in summary
     assert "mantel_r_mean@0.5" not in summary

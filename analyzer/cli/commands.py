@@ -68,6 +68,9 @@ def run(
     measures: Annotated[str | None, typer.Option("--measures", help="Comma-separated; all if not given.")] = None,
     layers: Layers = None,
     permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
+    linearity_trials: Annotated[
+        int, typer.Option("--linearity-trials", help="Perturbations a that are answered at x - a/2 too.")
+    ] = 20,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
     provider: Provider = "auto",
     threads: Threads = None,
@@ -92,6 +95,7 @@ def run(
         **({} if measures is None else {"measures": study.parse_names(measures)}),
         layers=tuple(layers or ()),
         permutations=permutations,
+        linearity_trials=linearity_trials,
     )
     with terminal.progress_shown() as progress:
         document = study.run(

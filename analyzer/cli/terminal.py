@@ -97,7 +97,8 @@ def image_line(images: "ImageCounts") -> str:
 
 def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = "") -> Table:
     """One line a radius, one column a number that is to be shown."""
-    columns = [(number, by_radius(rows, number.name, suffix)) for number in declared.columns]
+    ends = {number: suffix if number.quantity.layered else "" for number in declared.columns}
+    columns = [(number, by_radius(rows, number.name, ends[number])) for number in declared.columns]
     columns = [(number, at) for number, at in columns if at]
     title = declared.title + (f" — {safe(suffix[1:])}" if suffix else "")
     table = Table(
@@ -109,7 +110,7 @@ def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = 
         table.add_column(Text(number.heading), justify="right", max_width=16, min_width=longest, overflow="fold")
     for radius, label in radius_labels({r for _, at in columns for r in at}).items():
         table.add_row(label, *(_cell(number, at.get(radius)) for number, at in columns))
-    overall = [(number, rows.get(number.name + suffix)) for number, _ in columns]
+    overall = [(number, rows.get(number.name + ends[number])) for number, _ in columns]
     if any(estimate for _, estimate in overall):
         table.add_section()
         table.add_row("all", *(_cell(number, estimate) for number, estimate in overall))

@@ -13,6 +13,7 @@ _MODULES = (
     "symmetry",
     "topology",
     "lipschitz",
+    "linearity",
 )
 """The modules of this package that are measures, in the order in which results hold and tables show them."""
 

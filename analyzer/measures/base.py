@@ -29,6 +29,16 @@ class Observation:
     """(R, T, L), L2 distance from the clean image's features."""
     feature_floor: Array | None
     """(L,), largest such distance that rounding alone makes."""
+    clean_log_odds: float
+    """Of the true class, nat."""
+    log_odds_floor: float
+    """Range of the clean log-odds that rounding makes, nat."""
+    half: TrueClass | None
+    """Answers at x - a/2 of the first trials' a of the noise family, (R, H)."""
+    half_defect: Array | None
+    """(R, H, L), L2 norm of D(a) + 2 D(-a/2) of the features, D(a) = f(x + a) - f(x)."""
+    half_resolution: float
+    """What that norm resolves, as a part of the norm of D(a)."""
     dimension: int
     """D, pixel values of the image."""
     norm: str
@@ -60,15 +70,16 @@ class Table:
 class Measure(Table):
     """What a module of this package declares, once.
 
-    family: the perturbation family it is measured on. variables: what it adds to the results. observe: the arrays of
-    these variables, of one image, without the image axis. compared: the quantities in which runs are compared.
-    profiles: what is shown along the depth. scores: where it is about the true-class score, its variables and words.
-    A layered measure reads feature layers.
+    family: the perturbation family it is measured on. halves: whether it needs the answers at x - a/2 too. variables:
+    what it adds to the results. observe: the arrays of these variables, of one image, without the image axis. compared:
+    the quantities in which runs are compared. profiles: what is shown along the depth. scores: where it is about the
+    true-class score, its variables and words. A layered measure reads feature layers.
     """
 
     family: str
     variables: tuple[Variable, ...]
     observe: Callable[[Observation], dict[str, NDArray[Any]]]
+    halves: bool = False
     compared: tuple[Quantity, ...] = ()
     profiles: tuple[Profile, ...] = ()
     scores: FamilyScores | None = None

@@ -44,13 +44,14 @@ class _Seen(NamedTuple):
 
 
 def draw(runs: Sequence[DrawnRun]) -> Picture | None:
-    """Four quantities against the layer; None where every run has one layer only."""
+    """The measures' quantities against the layer; None where every run has one layer only."""
     seen_of = [_seen(run) for run in runs]
     if not any(seen_of):
         return None
     says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, seen_of, strict=True))
-    figure = canvas.styled(lambda: _figure(runs, seen_of))
-    how = _HOW.format(what="; ".join(f"{profile.meaning}{_LOG * profile.log}" for profile in _PROFILES))
+    profiles = [profile for profile in _PROFILES if any(seen and profile.variable in seen.medians for seen in seen_of)]
+    figure = canvas.styled(lambda: _figure(runs, seen_of, profiles))
+    how = _HOW.format(what="; ".join(f"{profile.meaning}{_LOG * profile.log}" for profile in profiles))
     return Picture("profile", _TITLE, how, says, alternative(_TITLE, says), figure)
 
 
@@ -79,12 +80,12 @@ def _median_of_known(values: Array, *, axis: int) -> Array:
     return np.asarray(np.where(count > 0, (low + high) / 2, np.nan)).squeeze(axis)
 
 
-def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure:
+def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None], profiles: Sequence[Profile]) -> Figure:
     columns = canvas.columns_for(len(runs))
     blocks = -(-len(runs) // columns)
-    each, rows = canvas.WIDTH / columns - 0.5, len(_PROFILES)
+    each, rows = canvas.WIDTH / columns - 0.5, len(profiles)
     figure, axes = canvas.blank(canvas.WIDTH, 1.4 * rows * blocks + 0.6, rows * blocks, columns, sharey=False)
-    limits = [_limits([seen for seen in seen_of if seen is not None], profile) for profile in _PROFILES]
+    limits = [_limits([seen for seen in seen_of if seen is not None], profile) for profile in profiles]
     for place in range(blocks * columns):
         block, column = divmod(place, columns)
         here: list[Axes] = [axes[rows * block + k, column] for k in range(rows)]
@@ -100,7 +101,7 @@ def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure
         seen = seen_of[place]
         assert seen is not None
         here[0].set_title(canvas.heading(runs[place].label, width=each), parse_math=False, loc="left")
-        for ax, profile, limit in zip(here, _PROFILES, limits, strict=True):
+        for ax, profile, limit in zip(here, profiles, limits, strict=True):
             _panel(ax, seen, profile, limit=limit)
             if any(seen_of[place - column : place]):  # the same axis stands further left
                 ax.tick_params(labelleft=False)

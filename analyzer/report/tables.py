@@ -23,6 +23,7 @@ _PROTOCOL = {
     "min_confidence": "confidence an image needs",
     "measures": "measures",
     "permutations": "permutations of the Mantel test",
+    "linearity_trials": "trials answered at x - a/2 too",
     "seed": "seed",
     "labels": "labels file, SHA-256",
     "layers": "feature layers",

@@ -12,7 +12,10 @@ from analyzer.perturbations import derived_key
 from analyzer.store import ImageStatus, LogOddsStatus
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Perturbed, Piece, Source
+from analyzer.study.rows import Halved, Perturbed, Piece, Source
+
+_GRAM_RESOLUTION = 2e-3
+"""What the norm of a sum of two features resolves, of their size, where it follows from float32 Gram matrices."""
 
 
 class LabelledImage(NamedTuple):
@@ -43,6 +46,9 @@ class Answers:
         self.clean_norm = np.full(self.layers, np.nan)
         self.clean_sketch = np.full((self.layers, sketch.FINE), np.nan, np.float32)
         self.feature_sketch = np.full((shape[0], self.sketched, self.layers, sketch.BUCKETS), np.nan, np.float32)
+        self.half = TrueClass.undefined((shape[0], protocol.halved))
+        self.half_defect = np.full((shape[0], protocol.halved, self.layers), np.nan)
+        self.half_rows: list[NDArray[np.float32]] = []
         self.input_gram = np.full((*shape, shape[1]), np.nan)
         self.input_l2, self.input_linf = np.full(shape, np.nan), np.full(shape, np.nan)
 
@@ -57,7 +63,11 @@ class Answers:
             kept = [f[rows, rows] if self.reduced else f[rows] for f in features[: self.layers]]
             if self.reduced:
                 self._sketched(source, rows, [f[:, len(f) :] for f in features[: self.layers]])
-            if isinstance(source, Perturbed):
+            if isinstance(source, Halved):
+                self._halved(source, slice(trials.start, trials.stop), piece, kept)
+                if self.reduced:
+                    self._defects_of_grams(source.radius, rows, features[: self.layers])
+            elif isinstance(source, Perturbed):
                 self._perturbed(source, slice(trials.start, trials.stop), piece, kept)
             else:
                 # The difference of two float32 logits moves in such steps.
@@ -97,6 +107,31 @@ class Answers:
         if trials.stop == source.count:
             self._radius_complete(source)
 
+    def _halved(self, source: Halved, trials: slice, seen: TrueClass, features: list[NDArray[np.float32]]) -> None:
+        """Answers at x - a/2, which follow those at x + a of the same radius."""
+        self.half.put((source.radius, trials), seen)
+        if self.reduced:
+            return
+        if not self.half_rows:
+            self.half_rows = [np.empty((source.count, f.shape[1]), np.float32) for f in features]
+        for rows, values in zip(self.half_rows, features, strict=True):
+            rows[trials] = values
+        if trials.stop == source.count:
+            parts = zip(self.rows, self.half_rows, self.clean_features, strict=True)
+            for layer, (whole, half, clean) in enumerate(parts):
+                with np.errstate(invalid="ignore"):
+                    sums = (whole[: source.count] - clean) + 2 * (half - clean)
+                self.half_defect[source.radius, :, layer] = geometry.distance_from(sums, np.zeros_like(clean))
+
+    def _defects_of_grams(self, radius: int, rows: slice, features: list[NDArray[np.float32]]) -> None:
+        """norm(D(a) + 2 D(-a/2))^2 = a.a + 4 a.b + 4 b.b, of a batch whose perturbations begin behind the clean row."""
+        whole = np.arange(1, 1 + rows.stop - rows.start)
+        half = np.arange(rows.start, rows.stop)
+        for layer, gram in enumerate(features):
+            g = gram.astype(np.float64)
+            squares = g[whole, whole] + 4 * g[whole, half] + 4 * g[half, half]
+            self.half_defect[radius, :, layer] = np.sqrt(np.maximum(squares, 0.0))
+
     def _inputs(self, source: Perturbed) -> None:
         k = source.radius
         self.input_gram[k], self.input_l2[k], self.input_linf[k] = source.distances()
@@ -123,14 +158,13 @@ class Answers:
     def variables(self) -> dict[str, NDArray[Any]]:
         """Everything a run stores about the image, by variable name, once every batch was taken."""
         clean = self.clean_scores[0]
-        clean_log_odds = np.concatenate([seen.log_odds for seen in self.clean_scores])
         image_status, log_odds_status = self._status()
         result: dict[str, Any] = {
             "label": np.int32(self.image.label),
             "clean_predicted": clean.predicted[0],
             "clean_score": clean.score[0],
             "clean_log_odds": clean.log_odds[0],
-            "log_odds_noise_floor": max(np.ptp(clean_log_odds), self.resolution),
+            "log_odds_noise_floor": self._log_odds_floor(),
             "image_status": np.int8(image_status),
             "log_odds_status": np.int8(log_odds_status),
         }
@@ -148,8 +182,14 @@ class Answers:
             result |= REGISTRY[name].observe(around)
         return {name: np.asarray(value) for name, value in result.items()}
 
+    def _log_odds_floor(self) -> float:
+        log_odds = np.concatenate([seen.log_odds for seen in self.clean_scores])
+        return float(max(np.ptp(log_odds), self.resolution))
+
     def _status(self) -> tuple[ImageStatus, LogOddsStatus]:
         everything = [*self.clean_scores, *self.scores.values()]
+        if self.protocol.halved and self.model.prepared.input_type != "uint8":
+            everything.append(self.half)
         if not all((seen.predicted >= 0).all() for seen in everything):
             return ImageStatus.NON_FINITE_MODEL_OUTPUT, LogOddsStatus.NON_FINITE_MODEL_OUTPUT
         if not all(np.isfinite(seen.log_odds).all() for seen in everything):
@@ -164,6 +204,11 @@ class Answers:
             feature_gram=self.feature_gram if features else None,
             feature_distance=self.feature_distance if features else None,
             feature_floor=self.feature_floor if features else None,
+            clean_log_odds=float(self.clean_scores[0].log_odds[0]),
+            log_odds_floor=self._log_odds_floor(),
+            half=self.half if protocol.halved else None,
+            half_defect=self.half_defect if features and protocol.halved else None,
+            half_resolution=_GRAM_RESOLUTION if self.reduced else 0.0,
             dimension=int(np.prod(self.model.shape)),
             norm=protocol.norm,
             permutations=protocol.permutations,

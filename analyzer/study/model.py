@@ -116,9 +116,10 @@ def rows_of(protocol: Protocol, batch_size: int, *, reduced: bool = False) -> in
     sources = len(protocol.families) * len(protocol.radii)
     if reduced:
         return (sources + 1) * batch_size
-    return -(-(1 + FLOOR_COPIES + sources * protocol.trials) // batch_size) * batch_size
+    halves = len(protocol.radii) * protocol.halved
+    return -(-(1 + FLOOR_COPIES + sources * protocol.trials + halves) // batch_size) * batch_size
 
 
 def reduced_batch(protocol: Protocol) -> int:
-    """Rows of a reduced graph's batch: the clean image and all trials of a radius, or the rows of the noise floor."""
-    return 1 + max(protocol.trials, FLOOR_COPIES)
+    """Rows of a reduced graph's batch: the clean image, all trials of a radius and its halves, or the noise floor's."""
+    return 1 + max(protocol.trials + protocol.halved, FLOOR_COPIES)

@@ -1,6 +1,7 @@
 """One image: its perturbations through the session, and what the measures make of the answers.
 
-The path of one image: clean row, then for each radius the noise family and the permutation family, then copies of the
+The path of one image: clean row, then for each radius the noise family, halves of its first perturbations, and the
+permutation family, then copies of the
 clean row that differ in the last bits and show the noise floor. They are packed into one reused batch;
 every full batch goes through the session; its scores are reduced at once to those of the true class, and its features
 to distances and a Gram matrix as soon as a radius is complete (`answers`).
@@ -21,7 +22,7 @@ from analyzer.study.answers import Answers, LabelledImage
 from analyzer.study.model import Model
 from analyzer.study.parallel import one_blas_thread
 from analyzer.study.protocol import Protocol
-from analyzer.study.rows import Batch, Clean, LastBits, Perturbed, Piece, Source
+from analyzer.study.rows import Batch, Clean, Halved, LastBits, Perturbed, Piece, Source
 
 
 def observe(
@@ -59,9 +60,12 @@ def _sources(model: Model, image: LabelledImage, protocol: Protocol, clean: NDAr
                 trials=protocol.trials,
                 norm=protocol.norm,
             )
-            yield Perturbed(
+            rows = Perturbed(
                 perturbations, k, pixels=image.pixels, clean=clean, prepare=model.preprocessing, protocol=protocol
             )
+            yield rows
+            if family == "noise" and protocol.halved and model.prepared.input_type != "uint8":
+                yield Halved(rows, protocol.halved)
     yield LastBits(model.preprocessing.last_bit_copies(clean, FLOOR_COPIES))
 
 
@@ -113,12 +117,24 @@ def _packed(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]:
 
 
 def _around_clean(sources: Iterator[Source], size: int) -> Iterator[list[Piece]]:
-    """A batch for each source, with the clean row first: what a reduced graph relates to it and to each other."""
-    first = Piece(Clean(1), range(1))
+    """A batch for each source, with the clean row first: what a reduced graph relates to it and to each other.
+
+    Halves stand behind the perturbations that they are halves of.
+    """
+    pieces: list[Piece] = []
+
+    def filled() -> list[Piece]:
+        room = size - sum(len(piece.trials) for piece in pieces)
+        return [*pieces, Piece(Clean(room), range(room))] if room else pieces
+
     for source in sources:
-        room = size - 1 - source.count
-        padding = Piece(Clean(room), range(room))
-        yield [first, Piece(source, range(source.count)), *([padding] if room else [])]
+        if pieces and not isinstance(source, Halved):
+            yield filled()
+            pieces = []
+        pieces = pieces or [Piece(Clean(1), range(1))]
+        pieces.append(Piece(source, range(source.count)))
+    if pieces:
+        yield filled()
 
 
 def _in_turn(session: Runner, feeds: Iterator[tuple[list[Piece], Feed]]) -> Iterator[tuple[list[Piece], Any]]:

@@ -22,7 +22,9 @@ class Protocol:
     radii: grey levels, distinct, above 0, ascending. trials: perturbations per radius and family, at least 3.
     limit: how many images at most. min_confidence: softmax probability a correct image needs to count.
     norm: "linf" or "l2", the norm in which a perturbation has length radius. clip, round: keep perturbed pixels
-    inside 0..255, on whole grey levels. permutations: of the Mantel test. Raises UsageError naming what is at fault.
+    inside 0..255, on whole grey levels. permutations: of the Mantel test.
+    linearity_trials: how many trials a of the noise family are answered at x - a/2 too. Raises UsageError naming what
+    is at fault.
     """
 
     radii: tuple[float, ...] = DEFAULT_RADII
@@ -36,6 +38,7 @@ class Protocol:
     measures: tuple[str, ...] = tuple(REGISTRY)
     layers: tuple[str, ...] = ()
     permutations: int = 999
+    linearity_trials: int = 20
 
     def __post_init__(self) -> None:
         if not self.radii or not all(math.isfinite(r) and r > 0 for r in self.radii):
@@ -62,6 +65,8 @@ class Protocol:
             raise UsageError(
                 f"`permutations` {self.permutations}: 0 for none, or at least 19, so that p can reach 0.05"
             )
+        if self.linearity_trials < 1:
+            raise UsageError(f"`linearity_trials` {self.linearity_trials}: at least 1 is needed")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"`seed` {self.seed}: must lie in 0..2^64-1")
         unknown = [m for m in self.measures if m not in REGISTRY]
@@ -90,9 +95,16 @@ class Protocol:
         """Whether any chosen measure reads feature layers."""
         return any(REGISTRY[name].layered for name in self.measures)
 
+    @property
+    def halved(self) -> int:
+        """How many trials of each radius are answered at x - a/2 too; 0 where no measure asks for it."""
+        return min(self.linearity_trials, self.trials) if any(REGISTRY[m].halves for m in self.measures) else 0
+
     def identity(self) -> dict[str, Any]:
         """The protocol as JSON, for the manifest."""
         document = dataclasses.asdict(self)
+        if not self.halved:
+            del document["linearity_trials"]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in document.items()}
 
 

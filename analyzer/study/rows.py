@@ -149,17 +149,28 @@ class Perturbed:
         if self.plain:
             batch.put_words(rows, shaped, (scales[:, None, None, None] / self.prepare.std[:, None]).astype(np.float32))
             return trials, words, scales
-        perturbed = self.pixels + shaped * scales.astype(np.float32)[:, None, None, None]
+        perturbed = self._perturbed(shaped, scales)
+        values = self._prepared(perturbed)
+        batch.put(rows, values)
+        return trials, self._added(perturbed, values).reshape(words.shape), np.ones(len(trials))
+
+    def _perturbed(self, shaped: NDArray[Any], scales: Array) -> NDArray[np.float32]:
+        """Pixels of perturbed images, clipped and rounded as asked."""
+        perturbed = np.asarray(self.pixels + shaped * scales.astype(np.float32)[:, None, None, None], np.float32)
         if self.clip:
             np.clip(perturbed, 0, 255, out=perturbed)
         if self.round:
             np.rint(perturbed, out=perturbed)
-        values = np.stack([self.prepare.apply(row).reshape(row.shape) for row in perturbed])
-        batch.put(rows, values)
-        added = perturbed - self.pixels
-        if self.prepare.input_type == "float16":
-            added = ((values - self.clean) * self.prepare.std[:, None]).astype(np.float32)
-        return trials, added.reshape(words.shape), np.ones(len(trials))
+        return perturbed
+
+    def _prepared(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.stack([self.prepare.apply(row).reshape(row.shape) for row in pixels])
+
+    def _added(self, perturbed: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is really added to the pixels, grey levels; values: the network input made of them."""
+        if self.prepare.input_type != "float16":
+            return perturbed - self.pixels
+        return np.asarray((values - self.clean) * self.prepare.std[:, None], np.float32)
 
     def distances(self) -> tuple[Array, Array, Array]:
         """Gram matrix (T, T), L2 norms (T,) and L-infinity norms (T,) of what was added, in grey levels.
@@ -171,3 +182,28 @@ class Perturbed:
         gram = geometry.row_gram([added for _, added, _ in blocks], mapper=in_threads) * scales[:, None] * scales
         largest = np.concatenate([np.maximum(added.max(axis=1), -added.min(axis=1)) for _, added, _ in blocks])
         return gram, np.sqrt(np.diagonal(gram)), largest * scales
+
+
+class Halved(Perturbed):
+    """x - a/2 for the first `count` perturbations a of a noise family at one radius.
+
+    With clipping or rounding a is what was really added; x - a/2 itself is neither clipped nor rounded, since it asks
+    after the function and is no image.
+    """
+
+    def __init__(self, noise: Perturbed, count: int) -> None:
+        self.__dict__.update(noise.__dict__)
+        self.family, self.count, self.keep, self.blocks = "half", count, False, []
+
+    def _write(self, trials: range, batch: Batch, start: int) -> tuple[range, NDArray[Any], Array]:
+        rows = slice(start, start + len(trials))
+        words = self.perturbations.words(trials)
+        scales = -0.5 * self.perturbations.scales(words)
+        shaped = words.reshape(-1, *self.clean.shape)
+        if self.plain:
+            batch.put_words(rows, shaped, (scales[:, None, None, None] / self.prepare.std[:, None]).astype(np.float32))
+        else:
+            perturbed = self._perturbed(shaped, -2 * scales)
+            added = self._added(perturbed, self._prepared(perturbed))
+            batch.put(rows, self._prepared(np.asarray(self.pixels - added / 2, np.float32)))
+        return trials, words, scales

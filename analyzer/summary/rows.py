@@ -23,26 +23,34 @@ def numbers(table: Table, dataset: Any, scales: Scales) -> Iterator[tuple[str, E
         if number.quantity.measured_in(dataset) and number.least_radii <= dataset.sizes["radius"]
     ]
     if not table.layered:
-        yield from _rows(wanted, dataset, scales, [""])
+        yield from _rows(table, wanted, dataset, scales, [""])
         return
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers]
     for start in range(0, len(layers), _LAYERS_AT_ONCE):
         group = slice(start, start + _LAYERS_AT_ONCE)
-        yield from _rows(wanted, dataset.isel(layer=group), scales.of_layers(group), suffixes[group])
+        part = dataset.isel(layer=group)
+        yield from _rows(table, wanted, part, scales.of_layers(group), suffixes[group], first=start == 0)
 
 
-def _rows(wanted: list[Number], dataset: Any, scales: Scales, suffixes: list[str]) -> Iterator[tuple[str, Estimate]]:
+def _rows(
+    table: Table, wanted: list[Number], dataset: Any, scales: Scales, suffixes: list[str], *, first: bool = True
+) -> Iterator[tuple[str, Estimate]]:
+    """first: whether the first of the suffixes is the run's first layer."""
     quantities = list(dict.fromkeys(number.quantity for number in wanted))
     values = dict(zip(quantities, per_image(dataset, quantities, scales), strict=True))
     radii = [float(radius) for radius in dataset["radius"].values]
     for j, suffix in enumerate(suffixes):
+        if j or not first:  # what no layer has is said once
+            wanted = [number for number in wanted if number.quantity.layered]
         for _, of_block in groupby(wanted, key=lambda number: number.block):
             block = list(of_block)
             for place, radius in [(None, None), *enumerate(radii)]:
                 here = [number for number in block if (number.overall if radius is None else number.by_radius)]
                 computed = _estimates(here, values, j, place, scales)
-                yield from ((name_of(n.name, radius=radius, suffix=suffix), computed[n]) for n in here)
+                for n in here:
+                    end = suffix if n.quantity.layered or not table.layered else ""
+                    yield name_of(n.name, radius=radius, suffix=end), computed[n]
 
 
 def _estimates(

@@ -145,6 +145,23 @@ def _lipschitz(rows: Rows, suffix: str) -> str:
     )
 
 
+def _linearity(rows: Rows, suffix: str) -> str:
+    found = {r: e for r, e in by_radius(rows, "linearity_median", suffix).items() if np.isfinite(e.value)}
+    if not found:
+        return "Linearity: undefined: the features do not answer, or pixels have to be whole numbers."
+    faint = by_radius(rows, "linearity_below_floor_share", suffix)
+    said = []
+    for radius in sorted({min(found), max(found)}):
+        within = radius in faint and faint[radius].value >= 0.5
+        said.append(
+            f"{found[radius].value:.2g} of its size at radius {radius:g}{', within rounding' if within else ''}"
+        )
+    return (
+        f"Linearity: the features depart from a linear response by {' and '.join(said)} (N, median of "
+        f"{found[max(found)].n} images; a quadratic form has 1.5)."
+    )
+
+
 def changes_clearly(growth: Estimate) -> bool:
     """Whether the ratio's factor from the smallest radius to the largest is not that of a linear map.
 
@@ -160,4 +177,5 @@ SENTENCES: dict[str, Callable[[Rows, str], str]] = {
     "symmetry": _symmetry,
     "topology": _topology,
     "lipschitz": _lipschitz,
+    "linearity": _linearity,
 }

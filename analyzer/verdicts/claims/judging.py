@@ -15,6 +15,7 @@ from analyzer.statistics import FEW_IMAGES, Estimate, mean_over_images, mean_sha
 from analyzer.store import scales_of
 from analyzer.summary import layer_suffix, measured_images, name_of, radius_text, reach
 from analyzer.summary.sentences import SAME_RANGE, changes_clearly
+from analyzer.verdicts.claims.figures import Figure, departures, interval_of
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
 AS_LINEAR = "holds, but a linear map would do the same"
@@ -25,13 +26,6 @@ SAME_SCORE = 0.01
 LOW_MANTEL = 0.1
 SAME_GROWTH = 0.25
 """How far the growth of a range may be from that of a linear map and still count as its."""
-
-
-class Figure(NamedTuple):
-    """A number that a verdict rests on."""
-
-    name: str
-    estimate: Estimate
 
 
 class Claim(NamedTuple):
@@ -98,13 +92,6 @@ def feature_layer(dataset: Any) -> str:
     return _feature(dataset)[1]
 
 
-def _bounds(estimate: Estimate) -> tuple[float, float] | None:
-    """The interval; None where there is none, or with too few images."""
-    if estimate.n >= FEW_IMAGES and np.isfinite(estimate.low) and np.isfinite(estimate.high):
-        return estimate.low, estimate.high
-    return None
-
-
 def _few(what: str, estimate: Estimate) -> str:
     if estimate.n >= FEW_IMAGES:
         return f"{what} has no interval over its {estimate.n} images, being skewed or the same for all"
@@ -132,7 +119,7 @@ def _isotropy(measured: Any) -> Verdict:
         Figure(names[later[0]], far),
         Figure(f"{isotropy.SCORES.log_odds_range.name}_growth", growth),
     )
-    one, growing = radius_text(radii[later[0]]), _bounds(growth)
+    one, growing = radius_text(radii[later[0]]), interval_of(growth)
     text = (
         f"the score's range is {near.value:.2g} at radius {radius_text(radii[0])} and {far.value:.2g} at {one} (median)"
     )
@@ -141,7 +128,7 @@ def _isotropy(measured: Any) -> Verdict:
         if growing
         else "; how its log-odds grow cannot be compared with a linear map"
     )
-    around, beyond = _bounds(near), _bounds(far)
+    around, beyond = interval_of(near), interval_of(far)
     if around is None or beyond is None:
         return figures, UNKNOWN, _few("the range", near)
     if around[1] < SAME_SCORE <= beyond[0]:
@@ -169,7 +156,7 @@ def _symmetry(measured: Any) -> Verdict:
     rounding = within_rounding(permuted[:, k], floor, trials=measured.sizes["trial"])
     above = share(np.where(np.isnan(permuted[:, k]), np.nan, ~rounding))
     figures: tuple[Figure, ...] = (Figure(f"symmetry_above_noise_floor_share@{radius_text(radii[k])}", above),)
-    bounds = _bounds(above)
+    bounds = interval_of(above)
     if bounds is None:
         return figures, UNKNOWN, _few("the log-odds range", above)
     text = (
@@ -183,7 +170,7 @@ def _symmetry(measured: Any) -> Verdict:
     (relative,) = per_image(measured, (symmetry.RELATIVE_EXCESS,), scales_of(measured))
     excess = mean_over_images(mean_of_known(relative), near_normal=symmetry.RELATIVE_EXCESS.near_normal)
     figures += (Figure(f"{symmetry.RELATIVE_EXCESS.name}_mean", excess),)
-    between = _bounds(excess)
+    between = interval_of(excess)
     if between is None:
         return figures, HOLDS, f"{text}; {_few('the difference from fresh noise', excess)}"
     interval = f"{between[0]:+.1%} to {between[1]:+.1%} of the range, paired over images"
@@ -202,13 +189,13 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     mean, expected, difference = (mean_over_images(values, near_normal=True) for values in (r, linear, r - linear))
     low = share(np.where(np.isnan(r), np.nan, np.abs(r) < LOW_MANTEL))
     where = name_of("", radius=radii[0], suffix=layer_suffix(name, measured.sizes["layer"]))
-    figures = (
+    figures: tuple[Figure, ...] = (
         Figure(f"mantel_r_below_{LOW_MANTEL:g}_share{where}", low),
         Figure(f"mantel_r_mean{where}", mean),
         Figure(f"mantel_r_linear_mean{where}", expected),
         Figure(f"mantel_r_minus_linear_mean{where}", difference),
     )
-    around, apart = _bounds(low), _bounds(difference)
+    around, apart = interval_of(low), interval_of(difference)
     if around is None:
         return figures, UNKNOWN, _few("r", mean)
     text = (
@@ -223,12 +210,15 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
         return figures, FAILS if around[1] < 0.5 else UNKNOWN, text
     if apart is None:
         return figures, UNKNOWN, text
-    # The reference itself errs: what lies within its error of a linear map cannot be told from one.
+    # The reference itself errs: what lies within its error of a linear map cannot be told from one, by r alone.
     clear = topology.clear_of_linear(difference, linear=expected.value)
-    reference = _bounds(expected)
+    straight = departures(measured, layer)
+    figures, text = figures + straight.figures, text + straight.text
+    reference = interval_of(expected)
     if reference is not None and reference[0] >= LOW_MANTEL:  # a linear map would not meet the claim
         return figures, HOLDS if clear else UNKNOWN, text
-    return figures, NOT_LINEAR if clear else AS_LINEAR, text
+    bent = clear if straight.smallest is None else straight.smallest
+    return figures, NOT_LINEAR if bent else AS_LINEAR, text
 
 
 def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str) -> Verdict:
@@ -243,7 +233,7 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
     most = mean_share(shares)
     figures: tuple[Figure, ...]
     figures = (Figure(f"{lipschitz.BELOW_ONE.name}_share{layer_suffix(name, measured.sizes['layer'])}", most),)
-    around = _bounds(most)
+    around = interval_of(most)
     if around is None:
         return figures, UNKNOWN, _few("the ratio", most)
     text = f"{most.value:.1%} of the perturbations have L_x < 1 (layer {name}); random noise sees a lower bound"
@@ -258,7 +248,7 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
         return figures, UNKNOWN, text
     rms, growth = _linear_part(measured, layer, scales.ratio[layer])
     figures += (Figure("jacobian_normalised_median", rms), Figure("lipschitz_growth_median", growth))
-    below_one = _bounds(rms)
+    below_one = interval_of(rms)
     if below_one is None:
         return figures, HOLDS, f"{text}; {_few('norm_F(J) / sqrt(D)', rms)}"
     text += (
@@ -266,7 +256,11 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
     )
     if below_one[0] >= 1:
         return figures, HOLDS, text
+    straight = departures(measured, layer)
+    figures, text = figures + straight.figures, text + straight.text
     ends = f"from radius {measured['radius'].values[0]:g} to {measured['radius'].values[-1]:g}"
+    if straight.largest:
+        return figures, NOT_LINEAR, text
     if not changes_clearly(growth):
         known = f" changes by a factor of {growth.value:.2g}" if np.isfinite(growth.value) else " has no known change"
         return figures, AS_LINEAR, f"{text}; the ratio{known} {ends}"
