@@ -24,6 +24,12 @@ NO_MORE = "holds, but symmetry adds nothing beyond isotropy here"
 SAME_SCORE = 0.01
 """A range of the true-class probability below which "the score does not significantly change"."""
 LOW_MANTEL = 0.1
+_EXPLAINS = {
+    False: ": at the smallest radius affine maps explain how the topology changes, as the paper says",
+    True: ": affine maps alone do not explain how the topology changes",
+    None: "",
+}
+"""What linearity says of the paper's explanation; by whether the response departs from an affine one."""
 SAME_GROWTH = 0.25
 """How far the growth of a range may be from that of a linear map and still count as its."""
 
@@ -213,7 +219,7 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     # The reference itself errs: what lies within its error of a linear map cannot be told from one, by r alone.
     clear = topology.clear_of_linear(difference, linear=expected.value)
     straight = departures(measured, layer)
-    figures, text = figures + straight.figures, text + straight.text
+    figures, text = figures + straight.figures, text + straight.text + _EXPLAINS[straight.smallest]
     reference = interval_of(expected)
     if reference is not None and reference[0] >= LOW_MANTEL:  # a linear map would not meet the claim
         return figures, HOLDS if clear else UNKNOWN, text
