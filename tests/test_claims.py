@@ -135,19 +135,39 @@ def test_a_low_r_is_held_against_the_interval_of_the_reference(tmp_path, r, line
     assert unknown.verdict == verdict
 
 
-@pytest.mark.parametrize(("departure", "verdict"), [(0.05, AS_LINEAR), (0.3, NOT_LINEAR), (0.1, AS_LINEAR)])
-@pytest.mark.parametrize("r", [0.022, 0.05])
-def test_what_mantels_r_cannot_tell_the_departure_does(tmp_path, r, departure, verdict):
-    """Near 0.1 the interval straddles it, and r minus that of a linear map decides, as without the measure."""
+@pytest.mark.parametrize(
+    ("r", "departure", "verdict", "said"),
+    [
+        (0.022, 0.05, AS_LINEAR, "linear within a tenth"),
+        (0.05, 0.05, UNKNOWN, "linear within a tenth"),  # the response is linear, r is not a linear map's
+        (0.022, 0.3, NOT_LINEAR, "not linear"),
+        (0.05, 0.3, NOT_LINEAR, "not linear"),
+        (0.022, 0.1, AS_LINEAR, "cannot be told"),  # the interval straddles 0.1: r decides
+        (0.05, 0.1, NOT_LINEAR, "cannot be told"),
+    ],
+)
+def test_what_mantels_r_cannot_tell_the_departure_does(tmp_path, r, departure, verdict, said):
     changes = {"mantel_r": lambda v: 2 * spread_around(r / 2)(v), "mantel_r_linear": spread_around(0.02)}
     found = edited(tmp_path, **changes, linearity=spread_around(departure))[3]
-    straddles = departure == 0.1
-    assert found.verdict == (NOT_LINEAR if straddles and r == 0.05 else verdict)
-    said = {0.05: "linear within a tenth", 0.3: "not linear", 0.1: "cannot be told"}[departure]
+    assert found.verdict == verdict
     assert f"its departure N from an affine response is {departure:.2g} at radius 0.5 ({said})" in found.reason
-    explains = {0.05: "affine maps explain how", 0.3: "affine maps alone do not explain how"}.get(departure)
-    assert (explains in found.reason) if explains else ("affine maps" not in found.reason)
+    assert ("affine maps explain how" in found.reason) == (departure == 0.05 and verdict == AS_LINEAR)
     assert [figure.name for figure in found.figures][-2:] == ["linearity_median@0.5", "linearity_median@4"]
+
+
+@pytest.mark.parametrize("value", [0.3, np.nan])
+def test_a_departure_within_rounding_or_undefined_tells_nothing(tmp_path, value):
+    changes = {"mantel_r": lambda v: 2 * spread_around(0.011)(v), "mantel_r_linear": spread_around(0.02)}
+    found = edited(tmp_path, **changes, linearity=spread_around(value), linearity_floor=spread_around(0.5))[3]
+    text = f"{value:.2g}" if np.isfinite(value) else "undefined"
+    assert f"is {text} at radius 0.5 (cannot be told)" in found.reason and "nan" not in found.reason
+    assert found.verdict == AS_LINEAR
+
+
+@pytest.mark.parametrize(("departure", "verdict"), [(0.05, UNKNOWN), (0.3, NOT_LINEAR), (np.nan, NOT_LINEAR)])
+def test_a_ratio_that_changes_though_the_response_is_linear_cannot_be_told(tmp_path, departure, verdict):
+    grown = {"feature_distance": lambda values: values * np.array([1.0, 1.5, 3.0])[:, None, None]}
+    assert edited(tmp_path, **grown, linearity=spread_around(departure))[4].verdict == verdict
 
 
 def test_a_linear_map_with_a_small_root_mean_square_has_the_linear_verdict(tmp_path):

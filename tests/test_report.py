@@ -545,3 +545,11 @@ def test_a_run_with_a_report_is_still_a_whole_run(copied, quick, capsys):
     measure(card_of(copied).with_suffix(".onnx"), copied / "images", copied / "run")
     report.write([copied / "run"], copied / "run")
     assert call(capsys, "verify", copied / "run")[0] == 0
+
+
+def test_numbers_that_no_layer_has_are_in_the_tables_of_every_layer(tmp_path):
+    model, _ = graphs.convnet(tmp_path)
+    write_images(tmp_path / "images", 3)
+    measure(model, tmp_path / "images", tmp_path / "run", layers=("relu1", "fc2"))
+    page = report.write([tmp_path / "run"], tmp_path / "out").read_text()
+    assert page.count("N, log-odds") >= page.count("N, features") >= 1

@@ -148,13 +148,6 @@ def test_float16_input_records_what_survives_the_cast(tmp_path, images):
     assert np.allclose(found.input_distance_linf.values[0, 1], 4, atol=0.04)
 
 
-def even_shares(d, k, j):
-    """T times the share of the mean square response that its mean over the trials has."""
-    square = (d.feature_distance.values[:, k, :, j] ** 2).mean(1)
-    added = (d.input_distance_l2.values[:, k] ** 2).mean(1)
-    return 11 * (1 - 10 / 11 * d.jacobian_rms.values[:, k, j] ** 2 * added / square)
-
-
 def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
     """Twelve images, two layers: the whole summary recomputed from the dataset with nothing but numpy."""
     model, _ = graphs.convnet(tmp_path)
@@ -186,6 +179,8 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
         expected[f"input_l2_median@{radius}"] = np.median(d.input_distance_l2.values[:, k].mean(1))
         expected[f"input_linf_median@{radius}"] = float(radius)
         expected[f"log_odds_linearity_median@{radius}"] = np.median(d.log_odds_linearity.values[:, k])
+        within = d.log_odds_linearity.values[:, k] <= d.log_odds_linearity_floor.values[:, k]
+        expected[f"log_odds_linearity_below_floor_share@{radius}"] = within.mean()
         expected[f"input_rms_median@{radius}"] = expected[f"input_l2_median@{radius}"] / np.sqrt(768)
         for j, layer in enumerate(("fc2", "relu1")):
             here = {name: d[name].values[:, k, j] for name in d if d[name].dims == ("image", "radius", "layer")}
@@ -205,7 +200,7 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
                 f"jacobian_rms_median{tail}": np.median(here["jacobian_rms"]),
                 f"linearity_median{tail}": np.median(here["linearity"]),
                 f"linearity_below_floor_share{tail}": (here["linearity"] <= here["linearity_floor"]).mean(),
-                f"even_share_median{tail}": np.median(even_shares(d, k, j)),
+                f"even_share_median{tail}": np.median(here["even_share"]),
                 f"lipschitz_below_one_share{tail}": (scaled < 1).mean(),
             }
             for q, name in ((0.05, "q05"), (0.5, "median"), (0.95, "q95")):

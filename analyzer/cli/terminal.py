@@ -17,7 +17,7 @@ from rich.text import Text
 
 from analyzer.statistics import Estimate
 from analyzer.store.files import to_json
-from analyzer.summary import by_radius, estimates, layer_suffixes, radius_labels
+from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_labels
 from analyzer.text import safe as safe
 from analyzer.text import short as _short
 
@@ -97,7 +97,7 @@ def image_line(images: "ImageCounts") -> str:
 
 def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = "") -> Table:
     """One line a radius, one column a number that is to be shown."""
-    ends = {number: suffix if number.quantity.layered else "" for number in declared.columns}
+    ends = {number: end_of(number, suffix) for number in declared.columns}
     columns = [(number, by_radius(rows, number.name, ends[number])) for number in declared.columns]
     columns = [(number, at) for number, at in columns if at]
     title = declared.title + (f" — {safe(suffix[1:])}" if suffix else "")

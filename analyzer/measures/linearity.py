@@ -2,9 +2,10 @@
 
     N = sqrt( sum over trials norm(D(a) + 2 D(-a/2))^2 / sum over trials norm(D(a))^2 ),    D(a) = f(x + a) - f(x)
 
-N is 0 if and only if f is affine along every a. For a homogeneous term of degree d it is |1 + 2 (-1/2)^d|: 1.5 of a
-quadratic, 0.75 of a cubic; 2 of the absolute value. Even and odd terms both count, and so do kinks, which a comparison
-of a with a/2 would miss. Mantel's r (section 2.3) is low for linear maps too, so it cannot tell this.
+An affine f has N = 0. A homogeneous term of degree d has |1 + 2 (-1/2)^d|: 1.5 of a quadratic, 0.75 of a cubic; the
+absolute value has 2. So even and odd terms count, and kinks, which a comparison of a with a/2 would miss; only terms
+that cancel along all of many random a could hide. Mantel's r (section 2.3) is low for linear maps too and cannot tell
+this.
 """
 
 from typing import Any
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from analyzer.measures.base import Measure, Observation
 from analyzer.measures.quantities import FLAG, Array, Number, Profile, Quantity
 from analyzer.measures.variables import Variable
+
+_SHIFTED = 1.5
 
 
 def departure(defect: NDArray[np.floating], response: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -38,7 +41,8 @@ def departure(defect: NDArray[np.floating], response: NDArray[np.floating]) -> N
 def floor(noise: NDArray[np.floating], response: NDArray[np.floating]) -> NDArray[np.float64]:
     """N that rounding alone makes: sqrt(5) times what it does to one answer, of the root mean square response.
 
-    D(a) + 2 D(-a/2) has the errors of f(x + a), once, and of f(x - a/2), twice: sqrt(1 + 4) of one.
+    D(a) + 2 D(-a/2) has the errors of f(x + a), once, and of f(x - a/2), twice: sqrt(1 + 4) of one. For that of f(x),
+    which all trials have in common, `noise` leaves room where it is the largest of several.
 
     Args:
         noise: (...), by how much rounding moves an answer, in the unit of the response.
@@ -54,24 +58,29 @@ def floor(noise: NDArray[np.floating], response: NDArray[np.floating]) -> NDArra
     return np.asarray(np.sqrt(5) * noise / np.where(size > 0, size, np.nan))
 
 
-def even_share(feature_distance: Array, jacobian_rms: Array, input_distance: Array) -> Array:
-    """Even terms in the response: T times the share of its mean square that the mean over the trials has.
+def even_share(feature_gram: Array, feature_distance: Array, input_gram: Array) -> Array:
+    """Even terms in the response: T times the share of its mean square that its mean over the trials has.
 
-    The mean of D(a) over noise that is as often a as -a holds the even terms only. A linear map has 1, since its T
-    independent answers average out to a T-th of their mean square; a map of even terms only has up to T.
+    The mean of D(a) over noise that is as often a as -a holds the even terms only. A linear map has about 1, since its
+    T independent answers average out to a T-th of their mean square; a map of even terms only has up to T.
 
     Args:
-        feature_distance: (image, radius, trial, layer), norm(D(a)), feature units.
-        jacobian_rms: (image, radius, layer), feature units per grey level (`geometry.jacobian_rms`).
-        input_distance: (image, radius, trial), L2 lengths of what was added, grey levels.
+        feature_gram: (radius, layer, T, T), products of trial-centred features, feature units squared.
+        feature_distance: (radius, T, layer), norm(D(a)), feature units.
+        input_gram: (radius, T, T), products of what was added, grey levels squared.
 
     Returns:
-        (image, radius, layer), a pure number, NaN where nothing responds.
+        (radius, layer), a pure number. NaN where nothing responds, and where what was added has a mean of its own, as
+        clipping gives it: T times that mean's share above 1.5.
     """
-    trials = feature_distance.shape[2]
-    square = np.square(feature_distance).mean(axis=2)
-    around = (trials - 1) / trials * np.square(jacobian_rms) * np.square(input_distance).mean(axis=2)[..., None]
-    return np.asarray(trials * (1 - around / np.where(square > 0, square, np.nan)))
+    trials = input_gram.shape[-1]
+    square = np.square(feature_distance).mean(axis=1)
+    around = np.diagonal(feature_gram, axis1=-2, axis2=-1).mean(axis=-1)
+    size = np.diagonal(input_gram, axis1=-2, axis2=-1).mean(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = trials * input_gram.mean(axis=(-2, -1)) / size > _SHIFTED
+        share = trials * (1 - around / np.where(square > 0, square, np.nan))
+    return np.where(shifted[:, None], np.nan, share)
 
 
 def _within(value: Array, least: Array) -> Array:
@@ -82,6 +91,7 @@ def _within(value: Array, least: Array) -> Array:
 _VARIABLES = (
     Variable("linearity", ("image", "radius", "layer"), "1", "departure N of the features from an affine response"),
     Variable("linearity_floor", ("image", "radius", "layer"), "1", "N of the features that rounding alone makes"),
+    Variable("even_share", ("image", "radius", "layer"), "1", "trials times the mean response's share, linear: 1"),
     Variable("log_odds_linearity", ("image", "radius"), "1", "departure N of the true class's log-odds"),
     Variable("log_odds_linearity_floor", ("image", "radius"), "1", "N of the log-odds that rounding alone makes"),
 )
@@ -90,7 +100,10 @@ DEPARTURE = Quantity(
 )
 _LOG_ODDS = Quantity("log_odds_linearity", ("log_odds_linearity",), np.asarray)
 _BELOW = Quantity("linearity_below_floor", ("linearity", "linearity_floor"), _within, kind=FLAG, layered=True)
-_EVEN = Quantity("even_share", ("feature_distance", "jacobian_rms", "input_distance_l2"), even_share, layered=True)
+_EVEN = Quantity("even_share", ("even_share",), np.asarray, layered=True)
+_LOG_ODDS_BELOW = Quantity(
+    "log_odds_linearity_below_floor", ("log_odds_linearity", "log_odds_linearity_floor"), _within, kind=FLAG
+)
 _NUMBERS = (
     Number(
         "linearity_median",
@@ -103,6 +116,7 @@ _NUMBERS = (
     ),
     Number("log_odds_linearity_median", _LOG_ODDS, "median", "N, log-odds", ".2g", interval=True),
     Number("linearity_below_floor_share", _BELOW, "share", "within rounding", ".0%"),
+    Number("log_odds_linearity_below_floor_share", _LOG_ODDS_BELOW, "share"),
     Number("even_share_median", _EVEN, "median", "even terms, linear: 1", ".2g", interval=True),
 )
 
@@ -111,6 +125,7 @@ def observe(around: Observation) -> dict[str, NDArray[Any]]:
     """`linearity` and its floor, (radius, layer), and those of the log-odds, (radius,), of one image."""
     assert around.half is not None and around.half_defect is not None
     assert around.feature_distance is not None and around.feature_floor is not None
+    assert around.feature_gram is not None and around.input_gram is not None
     trials = around.half_defect.shape[1]
     response = np.moveaxis(around.feature_distance[:, :trials], 1, -1)
     own = around.scores["noise"].log_odds[:, :trials] - around.clean_log_odds
@@ -118,6 +133,7 @@ def observe(around: Observation) -> dict[str, NDArray[Any]]:
     return {
         "linearity": departure(np.moveaxis(around.half_defect, 1, -1), response),
         "linearity_floor": np.maximum(floor(around.feature_floor, response), around.half_resolution),
+        "even_share": even_share(around.feature_gram, around.feature_distance, around.input_gram),
         "log_odds_linearity": departure(np.abs(own + 2 * half), np.abs(own)),
         "log_odds_linearity_floor": floor(np.asarray(around.log_odds_floor), np.abs(own)),
     }

@@ -9,7 +9,7 @@ from analyzer.measures import NUMBERS, Number, Table, tables_of
 from analyzer.report.html import Html, joined, table, tag
 from analyzer.statistics import Estimate
 from analyzer.store.manifest import differences
-from analyzer.summary import by_radius, estimates, layer_suffixes, radius_text
+from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_text
 from analyzer.text import short as short
 
 MOST_LAYERS = 8  # with a table of all radii for each; beyond, one line a layer
@@ -99,14 +99,14 @@ def of_run(document: Mapping[str, Any]) -> Html:
 
 def _by_radius(of: Table, rows: Mapping[str, Estimate], suffix: str) -> Html:
     """One line a radius, and one over all radii where there is such a number; nothing where there is no number."""
-    columns = [(number, at) for number in of.columns if (at := by_radius(rows, number.name, suffix))]
+    columns = [(number, at) for number in of.columns if (at := by_radius(rows, number.name, end_of(number, suffix)))]
     if not columns:
         return Html("")
     lines: list[Sequence[object]] = [
         [radius_text(radius), *(_cell(number, at.get(radius)) for number, at in columns)]
         for radius in sorted({radius for _, at in columns for radius in at})
     ]
-    overall = [rows.get(number.name + suffix) for number, _ in columns]
+    overall = [rows.get(number.name + end_of(number, suffix)) for number, _ in columns]
     if any(overall):
         lines.append(["all", *(_cell(number, e) for (number, _), e in zip(columns, overall, strict=True))])
     caption = f"{of.title} — {suffix[1:]}" if suffix else of.title
@@ -115,11 +115,14 @@ def _by_radius(of: Table, rows: Mapping[str, Estimate], suffix: str) -> Html:
 
 def _by_layer(of: Table, rows: Mapping[str, Estimate], suffixes: Sequence[str]) -> Html:
     """One line a layer, over all radii; the numbers of each radius are in summary.json."""
-    columns = [number for number in of.columns if any(number.name + suffix in rows for suffix in suffixes)]
+    columns = [
+        number for number in of.columns if any(number.name + end_of(number, suffix) in rows for suffix in suffixes)
+    ]
     if not columns:
         return Html("")
     lines: list[Sequence[object]] = [
-        [suffix[1:], *(_cell(number, rows.get(number.name + suffix)) for number in columns)] for suffix in suffixes
+        [suffix[1:], *(_cell(number, rows.get(number.name + end_of(number, suffix))) for number in columns)]
+        for suffix in suffixes
     ]
     return table(f"{of.title}; over all radii", ["layer", *(number.heading for number in columns)], lines)
 

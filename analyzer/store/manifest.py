@@ -149,6 +149,8 @@ def continued(manifest: Manifest, wanted: Mapping[str, Any], path: Path, now: st
     changes = differences(manifest["identity"], wanted["identity"])
     if "backend" not in manifest["identity"] and _as_earlier(wanted):
         changes.pop("backend", None)
+    if "measures" in changes and "absent" in changes.get("linearity_trials", ()):  # which follows from it
+        del changes["linearity_trials"]
     for name, change in differences(manifest["coordinates"], wanted["coordinates"]).items():
         if _FOLLOWS_FROM.get(name) not in changes:  # the same thing is not said twice
             changes[f"coordinates.{name}"] = change

@@ -19,7 +19,7 @@ from analyzer.store.documents import Calibration, Checks, SelectedImage
 from analyzer.study import deployed, provenance, selection
 from analyzer.study.answers import LabelledImage
 from analyzer.study.consistency import EXAMPLES
-from analyzer.study.model import Model, open_model, rows_of
+from analyzer.study.model import Model, open_model, rows_of, without_halves_of_whole_numbers
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii
 from analyzer.summary import summarise, verify
@@ -123,6 +123,7 @@ def run(
         examples=list(_examples(candidates, the_card)),
     )
     _refuse_labels_beyond(candidates, opened.session.classes)
+    opened, protocol = without_halves_of_whole_numbers(opened, protocol)
     checks = _checks_of_a_finished_run(out, protocol.limit)
     if checks is None:
         opened, checks = deployed.proved(opened, model, protocol)

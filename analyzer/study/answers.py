@@ -188,8 +188,6 @@ class Answers:
 
     def _status(self) -> tuple[ImageStatus, LogOddsStatus]:
         everything = [*self.clean_scores, *self.scores.values()]
-        if self.protocol.halved and self.model.prepared.input_type != "uint8":
-            everything.append(self.half)
         if not all((seen.predicted >= 0).all() for seen in everything):
             return ImageStatus.NON_FINITE_MODEL_OUTPUT, LogOddsStatus.NON_FINITE_MODEL_OUTPUT
         if not all(np.isfinite(seen.log_odds).all() for seen in everything):

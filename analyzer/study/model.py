@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analyzer import graph, sketch
 from analyzer.card import Card
 from analyzer.errors import InputError
+from analyzer.measures import REGISTRY
 from analyzer.measures.scores import TrueClass, true_class
 from analyzer.session import Backend, Runner, Session
 from analyzer.statistics import FLOOR_COPIES
@@ -101,6 +102,24 @@ def open_model(
     if batch_size is None and not opened.reduces:
         session.choose_batch_size(rows_of(protocol, 1))
     return opened
+
+
+def without_halves_of_whole_numbers(model: Model, protocol: Protocol) -> tuple[Model, Protocol]:
+    """The protocol without linearity where the network takes whole numbers, of which a half is none; and a note.
+
+    Raises InputError where nothing else is to be measured.
+    """
+    if model.prepared.input_type != "uint8" or not protocol.halved:
+        return model, protocol
+    left = tuple(name for name in protocol.measures if not REGISTRY[name].halves)
+    if not left:
+        raise InputError(
+            f"{model.prepared.source}: its input is uint8, and half a perturbation is no whole number, which linearity "
+            "needs; choose other `measures`"
+        )
+    note = "Linearity is left out: the network's input is uint8, and half a perturbation is no whole number."
+    prepared = dataclasses.replace(model.prepared, notes=(*model.prepared.notes, note))
+    return dataclasses.replace(model, prepared=prepared), dataclasses.replace(protocol, measures=left)
 
 
 def _is_reduced(prepared: graph.Prepared, session: Session, protocol: Protocol) -> bool:

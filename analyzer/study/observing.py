@@ -64,7 +64,7 @@ def _sources(model: Model, image: LabelledImage, protocol: Protocol, clean: NDAr
                 perturbations, k, pixels=image.pixels, clean=clean, prepare=model.preprocessing, protocol=protocol
             )
             yield rows
-            if family == "noise" and protocol.halved and model.prepared.input_type != "uint8":
+            if family == "noise" and protocol.halved:
                 yield Halved(rows, protocol.halved)
     yield LastBits(model.preprocessing.last_bit_copies(clean, FLOOR_COPIES))
 

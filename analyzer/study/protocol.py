@@ -102,7 +102,7 @@ class Protocol:
 
     def identity(self) -> dict[str, Any]:
         """The protocol as JSON, for the manifest."""
-        document = dataclasses.asdict(self)
+        document = {**dataclasses.asdict(self), "linearity_trials": self.halved}
         if not self.halved:
             del document["linearity_trials"]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in document.items()}

@@ -21,7 +21,7 @@ from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import About, Calibration, ImageCounts
 from analyzer.store.files import plain
 from analyzer.summary import checks, reach
-from analyzer.summary.names import by_radius, layer_suffix, name_of, parts, radius_labels, radius_text
+from analyzer.summary.names import by_radius, end_of, layer_suffix, name_of, parts, radius_labels, radius_text
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
 from analyzer.summary.warnings import warnings
@@ -29,6 +29,7 @@ from analyzer.summary.warnings import warnings
 __all__ = [
     "SCHEMA",
     "by_radius",
+    "end_of",
     "estimates",
     "layer_suffix",
     "layer_suffixes",

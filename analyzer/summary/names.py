@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
+from analyzer.measures import Number
+
 Value = TypeVar("Value")
 
 
@@ -39,6 +41,11 @@ def parts(name: str) -> Name:
         return Name(stem, float(radius) if at else None, slash + layer)
     except ValueError:
         return Name(head, None, slash + layer)
+
+
+def end_of(number: Number, suffix: str) -> str:
+    """The end of a number's names in a table of a layer: of one that no layer has, there is one name."""
+    return suffix if number.quantity.layered else ""
 
 
 def layer_suffix(layer: str, layers: int) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from analyzer.measures import Number, Scales, Table
 from analyzer.measures.quantities import contributions, estimates, per_image, scaled
 from analyzer.statistics import Estimate
-from analyzer.summary.names import layer_suffix, name_of
+from analyzer.summary.names import end_of, layer_suffix, name_of
 
 _LAYERS_AT_ONCE = 8
 """Held at a time; each group of layers reads the distances once."""
@@ -49,8 +49,7 @@ def _rows(
                 here = [number for number in block if (number.overall if radius is None else number.by_radius)]
                 computed = _estimates(here, values, j, place, scales)
                 for n in here:
-                    end = suffix if n.quantity.layered or not table.layered else ""
-                    yield name_of(n.name, radius=radius, suffix=end), computed[n]
+                    yield name_of(n.name, radius=radius, suffix=end_of(n, suffix)), computed[n]
 
 
 def _estimates(

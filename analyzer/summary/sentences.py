@@ -150,12 +150,11 @@ def _linearity(rows: Rows, suffix: str) -> str:
     if not found:
         return "Linearity: undefined: the features do not answer, or pixels have to be whole numbers."
     faint = by_radius(rows, "linearity_below_floor_share", suffix)
-    said = []
+    said: list[str] = []
     for radius in sorted({min(found), max(found)}):
-        within = radius in faint and faint[radius].value >= 0.5
-        said.append(
-            f"{found[radius].value:.2g} of its size at radius {radius:g}{', within rounding' if within else ''}"
-        )
+        rounding = ", within rounding" if radius in faint and faint[radius].value >= 0.5 else ""
+        of = "of it" if said else "of their response"
+        said.append(f"{found[radius].value:.2g} {of} at radius {radius:g}{rounding}")
     return (
         f"Linearity: the features depart from a linear response by {' and '.join(said)} (N, median of "
         f"{found[max(found)].n} images; a quadratic form has 1.5)."

@@ -18,8 +18,8 @@ from analyzer.store.manifest import differences
 Array = NDArray[np.float64]
 PROTOCOL = ("radii", "trials", "norm", "clip", "round", "seed", "min_confidence")
 """What two runs must share. A range grows with the trials, a radius is a length in its norm, another seed draws other
-noise, and another confidence takes other images. Limit, measures, layers and permutations may differ: only common
-images, measures and layers are compared, and no p-value of a run is."""
+noise, and another confidence takes other images. Limit, measures, linearity trials, layers and permutations may differ:
+only common images, measures and layers are compared, and no p-value of a run is."""
 
 
 OTHER_RANGES = "ranges of g and h come from different images"

@@ -29,8 +29,8 @@ def interval_of(estimate: Estimate) -> tuple[float, float] | None:
 class Departures(NamedTuple):
     """Whether the network answers noise otherwise than an affine map does, at the smallest and the largest radius.
 
-    True or False where the interval of the median N lies on one side of LINEAR_DEPARTURE; None where it does not, or
-    linearity was not measured.
+    True or False where the interval of the median N lies on one side of LINEAR_DEPARTURE; None where it does not, where
+    N is not above what rounding makes, and where linearity was not measured.
     """
 
     figures: tuple[Figure, ...]
@@ -40,21 +40,24 @@ class Departures(NamedTuple):
 
 
 def departures(measured: Any, layer: int) -> Departures:
-    """The departures N of a layer over the radii of measured images, judged at both ends."""
+    """The departures N of a layer at both ends of the radii, of measured images."""
     if not linearity.DEPARTURE.measured_in(measured):
         return Departures((), "", None, None)
     suffix = layer_suffix(str(measured["layer"].values[layer]), measured.sizes["layer"])
+    radii = measured["radius"].values
     figures, said, verdicts = [], [], []
-    for place, radius in enumerate(measured["radius"].values):
-        known = quantile_over_images(measured["linearity"].values[:, place, layer], 0.5)
-        around = interval_of(known)
-        verdict = None if around is None else around[0] > LINEAR_DEPARTURE
-        if around is not None and not verdict and around[1] > LINEAR_DEPARTURE:
-            verdict = None
-        figures.append(Figure(name_of("linearity_median", radius=radius, suffix=suffix), known))
+    for place in dict.fromkeys((0, len(radii) - 1)):
+        values, floor = (measured[name].values[:, place, layer] for name in ("linearity", "linearity_floor"))
+        known, around = quantile_over_images(values, 0.5), None
+        if np.isfinite(known.value):
+            around = interval_of(known) if np.nanmedian(values - floor) > 0 else None
+        verdict = None
+        if around is not None and (around[0] > LINEAR_DEPARTURE or around[1] <= LINEAR_DEPARTURE):
+            verdict = around[0] > LINEAR_DEPARTURE
+        figures.append(Figure(name_of("linearity_median", radius=radii[place], suffix=suffix), known))
         words = {True: "not linear", False: "linear within a tenth", None: "cannot be told"}[verdict]
-        said.append(f"{known.value:.2g} at radius {radius_text(radius)} ({words})")
+        size = f"{known.value:.2g}" if np.isfinite(known.value) else "undefined"
+        said.append(f"{size} at radius {radius_text(radii[place])} ({words})")
         verdicts.append(verdict)
-    ends = slice(None, None, max(len(said) - 1, 1))  # the first and the last
-    text = f"; its departure N from an affine response is {' and '.join(said[ends])}"
-    return Departures(tuple(figures[ends]), text, verdicts[0], verdicts[-1])
+    text = f"; its departure N from an affine response is {' and '.join(said)}"
+    return Departures(tuple(figures), text, verdicts[0], verdicts[-1])

@@ -24,12 +24,6 @@ NO_MORE = "holds, but symmetry adds nothing beyond isotropy here"
 SAME_SCORE = 0.01
 """A range of the true-class probability below which "the score does not significantly change"."""
 LOW_MANTEL = 0.1
-_EXPLAINS = {
-    False: ": at the smallest radius affine maps explain how the topology changes, as the paper says",
-    True: ": affine maps alone do not explain how the topology changes",
-    None: "",
-}
-"""What linearity says of the paper's explanation; by whether the response departs from an affine one."""
 SAME_GROWTH = 0.25
 """How far the growth of a range may be from that of a linear map and still count as its."""
 
@@ -219,12 +213,17 @@ def _topology(measured: Any, *, layer: int) -> Verdict:
     # The reference itself errs: what lies within its error of a linear map cannot be told from one, by r alone.
     clear = topology.clear_of_linear(difference, linear=expected.value)
     straight = departures(measured, layer)
-    figures, text = figures + straight.figures, text + straight.text + _EXPLAINS[straight.smallest]
+    figures, text = figures + straight.figures, text + straight.text
     reference = interval_of(expected)
     if reference is not None and reference[0] >= LOW_MANTEL:  # a linear map would not meet the claim
         return figures, HOLDS if clear else UNKNOWN, text
-    bent = clear if straight.smallest is None else straight.smallest
-    return figures, NOT_LINEAR if bent else AS_LINEAR, text
+    if straight.smallest is None:
+        return figures, NOT_LINEAR if clear else AS_LINEAR, text
+    if straight.smallest:
+        return figures, NOT_LINEAR, text
+    if clear:
+        return figures, UNKNOWN, f"{text}; a response that is linear and an r that is not a linear map's do not fit"
+    return figures, AS_LINEAR, f"{text}; so affine maps explain how the topology changes, as the paper says"
 
 
 def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str) -> Verdict:
@@ -267,6 +266,8 @@ def _lipschitz(measured: Any, *, layer: int, bound: float | None, no_bound: str)
     ends = f"from radius {measured['radius'].values[0]:g} to {measured['radius'].values[-1]:g}"
     if straight.largest:
         return figures, NOT_LINEAR, text
+    if straight.largest is False and changes_clearly(growth):
+        return figures, UNKNOWN, f"{text}; but the ratio changes by a factor of {growth.value:.2g} {ends}"
     if not changes_clearly(growth):
         known = f" changes by a factor of {growth.value:.2g}" if np.isfinite(growth.value) else " has no known change"
         return figures, AS_LINEAR, f"{text}; the ratio{known} {ends}"
