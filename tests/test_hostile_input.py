@@ -95,7 +95,7 @@ def test_out_of_memory_on_the_cpu_does_not_advise_the_cpu(tmp_path, monkeypatch)
     def exhausted(*_):
         raise MemoryError("bad allocation")
 
-    monkeypatch.setattr(Session, "_forward", exhausted)
+    monkeypatch.setattr(Session, "forward", exhausted)
     with pytest.raises(UsageError, match=r"too little memory on .*free some$"):
         session.run(session._random_rows(1))
 

@@ -109,7 +109,7 @@ class Session:
         while done < count:
             size = self.batch_size
             try:
-                outputs = self._forward(feeding.cut(batch, done, size))
+                outputs = self.forward(feeding.cut(batch, done, size))
             except MemoryError as e:
                 self._back_off(e)
                 continue
@@ -118,10 +118,6 @@ class Session:
             done += size
         columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         return columns[0], [column.reshape(count, -1) for column in columns[1:]]
-
-    def forward(self, rows: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """One pass of exactly these rows: scores, then layers, of whatever shape. Raises as `run`, and MemoryError."""
-        return self._forward(rows)
 
     def run_alone(self) -> None:
         """From now on, one image at a time."""
@@ -140,7 +136,7 @@ class Session:
             batch = feeding.copies(row, size) if self.composes else batching.fit(row, size)
             began = time.perf_counter()
             try:
-                self._forward(batch)
+                self.forward(batch)
             except MemoryError:
                 exhausted = True
                 raise
@@ -189,8 +185,11 @@ class Session:
         notes = proving.of_work(self._session, self._prepared, self.backend)
         self.notes += [note for note in notes if note not in self.notes]
 
-    def _forward(self, batch: Feed) -> list[NDArray[Any]]:
-        """One pass of the runtime. Raises MemoryError where memory ran out, InputError for anything else."""
+    def forward(self, batch: Feed) -> list[NDArray[Any]]:
+        """One pass of exactly these rows: scores, then layers, of whatever shape.
+
+        Raises MemoryError where memory ran out, InputError for anything else.
+        """
         try:
             return call(self._session, self._prepared, batch)
         except Exception as e:  # the runtime's exceptions have no common base
@@ -225,8 +224,8 @@ class Session:
             pairs.append(np.concatenate([self._examples, random])[:2])
         try:
             for rows in pairs:
-                together = self._forward(rows)
-                alone = [self._forward(row[None]) for row in rows]
+                together = self.forward(rows)
+                alone = [self.forward(row[None]) for row in rows]
                 if not batching.rows_agree(together, alone):
                     return None
         except (InputError, MemoryError):
@@ -236,7 +235,7 @@ class Session:
     def _sizes_of(self, batch: int) -> tuple[int, ...]:
         """Elements that scores and layers have for one image. Raises InputError where they are no rows of a batch."""
         try:
-            outputs = self._forward(self._random_rows(batch))
+            outputs = self.forward(self._random_rows(batch))
         except MemoryError as e:
             raise self._too_little_memory(batch, e) from e
         shapes = [output.shape for output in outputs]

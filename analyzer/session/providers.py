@@ -7,7 +7,6 @@ import io
 import os
 import platform
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +43,26 @@ def open_session(prepared: Prepared, backend: Backend, *, lean: bool = False) ->
 
     `lean` keeps CUDA's convolution workspace small. Exceptions of the runtime pass through.
     """
-    options = runtime.options(folder=str(prepared.folder), threads=backend.threads, optimizations=backend.optimizations)
-    others = {name: _options(Backend(name), prepared, lean=lean) for name in (CUDA, CPU)}
-    return _opened(prepared.model, options, backend, _options(backend, prepared, lean=lean), others=others)
+    return _opened(prepared.model, str(prepared.folder), backend, prepared, lean=lean)
 
 
 def _opened(
-    model: bytes | str, options: Any, backend: Backend, given: dict[str, str], *, others: Mapping[str, dict[str, str]]
+    model: bytes | str, folder: str, backend: Backend, prepared: Prepared, *, lean: bool = False, file: bool = False
 ) -> InferenceSession:
-    """given: the provider's options; others: those of providers that may take what it leaves."""
+    """model: what is opened, its external data in `folder`; file: whether that is the file that `prepared` came of."""
     module, name = runtime.load(), backend.provider
     order = {CPU: [CPU], TENSORRT: [TENSORRT, CUDA, CPU]}.get(name, [name, CPU])
     if name != CPU:
         _preload()
+    options = runtime.options(folder=folder, threads=backend.threads, optimizations=backend.optimizations)
+    given = {
+        each: _options(backend if each == name else Backend(each), prepared, lean=lean, file=file) for each in order
+    }
     how: dict[str, Any] = {"enable_fallback": 0, "read_config_from_model": 0}
     if name in compiled():
-        how["providers"] = [(name, given), *((each, others.get(each, {})) for each in order[1:])]
+        how["providers"] = list(given.items())
     else:
-        options.add_provider_for_devices(plugins.devices(name)[:1], given)
+        options.add_provider_for_devices(plugins.devices(name)[:1], given[name])
     session: InferenceSession = module.InferenceSession(model, options, **how)
     used = session.get_providers()[0]
     if used != name:
@@ -78,10 +79,7 @@ def open_file(model: Path, prepared: Prepared, backend: Backend) -> InferenceSes
 
     Exceptions of the runtime pass through.
     """
-    options = runtime.options(folder="", threads=backend.threads, optimizations=backend.optimizations)
-    given = _options(backend, prepared, lean=False, file=True)
-    others = {name: _options(Backend(name), prepared, lean=False) for name in (CUDA, CPU)}
-    return _opened(str(model), options, backend, given, others=others)
+    return _opened(str(model), "", backend, prepared, file=True)
 
 
 def settings(backend: Backend, prepared: Prepared) -> dict[str, Any]:
@@ -102,11 +100,7 @@ def device_name(name: str) -> str:
             described = dict(device.device.metadata).get("Description") or device.device.vendor
             return f"{described} ({short(name)})".strip()
         return f"{short(name)} device 0"
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    model = next((line.split(":", 1)[1].strip() for line in _cpu() if line.startswith("model name")), "")
     return f"{model or platform.processor() or platform.machine()}, {os.cpu_count()} logical cores"
 
 
@@ -154,11 +148,18 @@ def _options(backend: Backend, prepared: Prepared, *, lean: bool, file: bool = F
     return options
 
 
+def _cpu() -> list[str]:
+    """What Linux says of the processors; nothing elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def _instructions() -> list[str]:
     """The instruction sets of this CPU on which kernels for integers hang."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    lines = _cpu()
+    if not lines:
         return [platform.machine()]
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
     deciding = ("avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve")

@@ -100,10 +100,7 @@ class Answers:
                 self.feature_gram[source.radius, layer] = geometry.recentred(gram)
                 self.feature_distance[source.radius, :, layer] = geometry.lengths(gram)
             return
-        if not self.rows:
-            self.rows = [np.empty((source.count, f.shape[1]), np.float32) for f in features]
-        for rows, values in zip(self.rows, features, strict=True):
-            rows[trials] = values
+        _hold(self.rows, source.count, trials, features)
         if trials.stop == source.count:
             self._radius_complete(source)
 
@@ -112,10 +109,7 @@ class Answers:
         self.half.put((source.radius, trials), seen)
         if self.reduced:
             return
-        if not self.half_rows:
-            self.half_rows = [np.empty((source.count, f.shape[1]), np.float32) for f in features]
-        for rows, values in zip(self.half_rows, features, strict=True):
-            rows[trials] = values
+        _hold(self.half_rows, source.count, trials, features)
         if trials.stop == source.count:
             parts = zip(self.rows, self.half_rows, self.clean_features, strict=True)
             for layer, (whole, half, clean) in enumerate(parts):
@@ -212,3 +206,11 @@ class Answers:
             permutations=protocol.permutations,
             key=derived_key("mantel", protocol.seed, self.image.sha256, protocol.trials),
         )
+
+
+def _hold(held: list[NDArray[np.float32]], count: int, trials: slice, features: list[NDArray[np.float32]]) -> None:
+    """Put the features of some trials among those of all `count`, layer by layer; the first call makes room."""
+    if not held:
+        held.extend(np.empty((count, f.shape[1]), np.float32) for f in features)
+    for rows, values in zip(held, features, strict=True):
+        rows[trials] = values

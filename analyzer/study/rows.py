@@ -112,7 +112,12 @@ class LastBits:
 
 
 class Perturbed:
-    """One image under one family at one radius: its rows, and what is really added to the pixels."""
+    """One image under one family at one radius: its rows, and what is really added to the pixels.
+
+    factor: by which what is added is multiplied in the rows.
+    """
+
+    factor = 1.0
 
     def __init__(
         self,
@@ -147,12 +152,14 @@ class Perturbed:
         scales = self.perturbations.scales(words)
         shaped = words.reshape(-1, *self.clean.shape)
         if self.plain:
-            batch.put_words(rows, shaped, (scales[:, None, None, None] / self.prepare.std[:, None]).astype(np.float32))
+            given = self.factor * scales[:, None, None, None] / self.prepare.std[:, None]
+            batch.put_words(rows, shaped, given.astype(np.float32))
             return trials, words, scales
         perturbed = self._perturbed(shaped, scales)
         values = self._prepared(perturbed)
-        batch.put(rows, values)
-        return trials, self._added(perturbed, values).reshape(words.shape), np.ones(len(trials))
+        added = self._added(perturbed, values)
+        batch.put(rows, values if self.factor == 1 else self._prepared(self.pixels + np.float32(self.factor) * added))
+        return trials, added.reshape(words.shape), np.ones(len(trials))
 
     def _perturbed(self, shaped: NDArray[Any], scales: Array) -> NDArray[np.float32]:
         """Pixels of perturbed images, clipped and rounded as asked."""
@@ -191,19 +198,8 @@ class Halved(Perturbed):
     after the function and is no image.
     """
 
+    factor = -0.5
+
     def __init__(self, noise: Perturbed, count: int) -> None:
         self.__dict__.update(noise.__dict__)
         self.family, self.count, self.keep, self.blocks = "half", count, False, []
-
-    def _write(self, trials: range, batch: Batch, start: int) -> tuple[range, NDArray[Any], Array]:
-        rows = slice(start, start + len(trials))
-        words = self.perturbations.words(trials)
-        scales = -0.5 * self.perturbations.scales(words)
-        shaped = words.reshape(-1, *self.clean.shape)
-        if self.plain:
-            batch.put_words(rows, shaped, (scales[:, None, None, None] / self.prepare.std[:, None]).astype(np.float32))
-        else:
-            perturbed = self._perturbed(shaped, -2 * scales)
-            added = self._added(perturbed, self._prepared(perturbed))
-            batch.put(rows, self._prepared(np.asarray(self.pixels - added / 2, np.float32)))
-        return trials, words, scales
