@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from analyzer.estimate import Estimate as Estimate
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -23,15 +25,6 @@ FLOOR_COPIES = 8
 _SKEWED = 0.01
 _BATCH = 100  # resamples held at a time
 _KEPT = 2000  # images up to which the resamples are kept, 16 MB: every number of a summary takes the same
-
-
-class Estimate(NamedTuple):
-    """A value with its 95 % interval and the number of images (or points) behind it; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def share(flags: NDArray[Any]) -> Estimate:
@@ -143,7 +136,7 @@ def mean_share(values: NDArray[np.float64]) -> Estimate:
     return Estimate(value, max(centre - half, 0.0), min(centre + half, 1.0), n)
 
 
-def quantile_over_images(values: NDArray[np.float64], quantile: float) -> Estimate:
+def quantile_over_images(values: NDArray[np.float64], quantile: float, *, censored: bool = False) -> Estimate:
     """A quantile over images with its order-statistic interval, which holds for any distribution.
 
     The interval runs between the order statistics that the binomial distribution names (David and Nagaraja, Order
@@ -152,19 +145,26 @@ def quantile_over_images(values: NDArray[np.float64], quantile: float) -> Estima
     Args:
         values: (image,), in any unit.
         quantile: Which one, 0..1; interpolated between values.
+        censored: Whether infinite values lie above or below all others and count by their rank; else they are left out.
 
     Returns:
         In the unit of `values`. NaN leaves an image out, also of n; without any image all is NaN. No interval where
-        the sample is too small to have one: below 6 images for the median, below 36 for the 90th percentile.
+        the sample is too small to have one: below 6 images for the median, below 36 for the 90th percentile. Infinite
+        where it is that of infinite values.
 
     >>> quantile_over_images(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 0.5)
     Estimate(value=3.5, low=1.0, high=6.0, n=6)
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64)[np.isfinite(values)])
+    ordered = np.sort(np.asarray(values, dtype=np.float64)[~np.isnan(values) if censored else np.isfinite(values)])
     n = int(ordered.size)
     if n == 0:
         return Estimate(np.nan, np.nan, np.nan, 0)
-    value = float(np.quantile(ordered, quantile))
+    place = quantile * (n - 1)
+    lower, upper = float(ordered[math.floor(place)]), float(ordered[math.ceil(place)])
+    if lower != upper and math.isfinite(lower) and math.isfinite(upper):
+        value = float(np.quantile(ordered, quantile))
+    else:
+        value = lower if lower == -np.inf else upper
     ranks = _ranks(n, quantile)
     if ranks is None:
         return Estimate(value, np.nan, np.nan, n)

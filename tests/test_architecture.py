@@ -22,7 +22,7 @@ PLACES = {
     "PIL": "images",
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
-ORDER = ["errors", "text", "system", "document", "resize"]
+ORDER = ["errors", "text", "system", "document", "resize", "estimate"]
 ORDER += ["card", "graph", "session", "images", "perturbations", "sketch", "statistics", "measures", "store", "summary"]
 ORDER += ["study", "analyses", "bundled", "demo", "doctor"]
 ORDER += ["verdicts", "export", "plots", "report", "cli"]

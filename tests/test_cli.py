@@ -50,7 +50,7 @@ def test_run_prints_tables_sentences_and_warnings(capsys, run_arguments):
     assert code == 0
     for words in ("Isotropy", "Symmetry", "Topology", "Lipschitz", "median range", "Mantel r", "share below 1"):
         assert words in out
-    assert out.count("•") == 6 and "• Checked on 3 images" in out
+    assert out.count("•") == 7 and "• Checked on 3 images" in out
     assert "3 of 3 images read, 0 unreadable" in out
     assert "The ranges of g and h come from 3 images" in out
 

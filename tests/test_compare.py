@@ -17,7 +17,7 @@ from analyzer import card as cards
 from analyzer import store, study
 from analyzer.card import Resize
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.measures import NUMBERS, REGISTRY
+from analyzer.measures import NUMBERS, TABLES
 from analyzer.statistics import Estimate
 from analyzer.store import checksums
 from analyzer.verdicts.compare import FAINT, compare, compare_opened, paired
@@ -112,7 +112,7 @@ def test_distinguishable(estimate, p, expected):
 def test_doubled_logits_double_the_log_odds_range_and_nothing_else(folder):
     document = compare([folder / "once", folder / "twice"])
     assert (document["images"], document["pairing"]) == (IMAGES, "perturbation")
-    assert document["properties"].keys() == {q.name for m in REGISTRY.values() for q in m.compared}
+    assert document["properties"].keys() == {q.name for table in TABLES for q in table.compared}
     isotropy = document["properties"]["isotropy_log_odds_range"]
     for entry in [*isotropy["radii"].values(), isotropy["overall"]]:
         once, twice = entry["values"]["once"], entry["values"]["twice"]
@@ -206,7 +206,12 @@ def test_partial_runs_and_measures_that_one_lacks_are_said(folder, tmp_path):
     document = compare([folder / "once", tmp_path / "part"])
     assert f"part is partial: {IMAGES - 1} of {IMAGES} images." in document["notes"]
     assert any(note.startswith("part did not measure") and "mantel_r" in note for note in document["notes"])
-    assert document["properties"].keys() == {"isotropy_log_odds_range", "misclassified"}
+    assert document["properties"].keys() == {
+        "margin_noise_units",
+        "flip_radius",
+        "isotropy_log_odds_range",
+        "misclassified",
+    }
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ def test_asked_for_pairs_come_first_and_names_may_hold_an_equals_sign():
     ],
 )
 def test_medians_of_radii_that_may_lie_outside(radii, value, censored):
-    found = numbers.censored_median(np.array(radii), [1.0, 20.0])
+    found = numbers.censored_median(np.array(radii))
     assert found["value"] == pytest.approx(value, nan_ok=True)
     assert found.get("censored") == censored
     assert found["n"] == np.sum(~np.isnan(radii))
@@ -427,9 +427,9 @@ def test_medians_of_radii_that_may_lie_outside(radii, value, censored):
 
 def test_ends_of_an_interval_outside_the_radii_are_undefined():
     radii = np.array([-np.inf] * 4 + [5.0] * 12 + [np.inf] * 4)
-    assert numbers.censored_median(radii, [1.0, 20.0]) == {"value": 5.0, "low": 5.0, "high": 5.0, "n": 20}
+    assert numbers.censored_median(radii) == {"value": 5.0, "low": 5.0, "high": 5.0, "n": 20}
     radii = np.array([-np.inf] * 9 + [5.0, 6.0] + [np.inf] * 9)
-    found = numbers.censored_median(radii, [1.0, 20.0])
+    found = numbers.censored_median(radii)
     assert found["value"] == 5.5 and np.isnan(found["low"]) and np.isnan(found["high"])
 
 

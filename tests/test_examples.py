@@ -10,7 +10,7 @@ import pytest
 
 import analyzer
 from analyzer import statistics
-from analyzer.measures import geometry, isotropy, lipschitz, scores, symmetry, topology
+from analyzer.measures import flips, geometry, isotropy, lipschitz, scores, symmetry, topology
 
 ROOT = Path(analyzer.__file__).parent
 MODULES = [
@@ -19,8 +19,10 @@ MODULES = [
     "analyses.landscape",
     "card",
     "document",
+    "estimate",
     "images.folder",
     "images.pixels",
+    "measures.flips",
     "measures.geometry",
     "measures.linearity",
     "measures.lipschitz",
@@ -43,6 +45,8 @@ MODULES = [
     "verdicts.drift.responses",
 ]
 ON_ARRAYS = [
+    flips.flip_radius,
+    flips.margin_noise_units,
     geometry.centred_gram,
     geometry.distances,
     geometry.jacobian_rms,

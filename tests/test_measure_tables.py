@@ -27,7 +27,7 @@ def around(rng):
     noise = rng.uniform(-1, 1, (len(RADII), TRIALS, DIMENSION)) * np.array(RADII)[:, None, None]
     features = noise @ np.linalg.qr(rng.standard_normal((DIMENSION, DIMENSION)))[0]
     log_odds = np.arange(TRIALS) * np.array(RADII)[:, None]
-    scores = TrueClass(1 / (1 + np.exp(-log_odds)), log_odds, np.zeros(log_odds.shape, np.int32))
+    scores = TrueClass(1 / (1 + np.exp(-log_odds)), log_odds, np.zeros(log_odds.shape, np.int32), log_odds)
     halves = TrueClass(*(values[:, :5] for values in scores))
     return Observation(
         scores={"noise": scores, "permutation": scores},
@@ -84,7 +84,7 @@ def test_names_are_unique_and_declared_once():
 
 
 def test_what_is_compared_has_a_title_and_a_name_of_its_own():
-    compared = [quantity for measure in REGISTRY.values() for quantity in measure.compared]
+    compared = [quantity for table in TABLES for quantity in table.compared]
     assert all(quantity.title for quantity in compared)
     assert len({quantity.name for quantity in compared}) == len(compared)
 

@@ -386,7 +386,7 @@ def test_pictures_of_a_real_run(tmp_path):
     small_runs.write_images(tmp_path / "images", 4)
     dataset = small_runs.measure(model, tmp_path / "images", tmp_path / "run", layers=("relu1", "fc2"))
     found = list(pictures([DrawnRun("convnet", dataset, summarise(dataset))]))
-    assert [picture.name for picture in found] == [*NAMES, "profile"]
+    assert [picture.name for picture in found] == [*NAMES, "flips", "profile"]
     fits = found[5].figure.axes[0].lines[1]
     assert np.isfinite(fits.get_ydata()).any()
     assert not any("undefined" in said or "nan" in said for picture in found for said in picture.says)

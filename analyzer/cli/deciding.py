@@ -9,6 +9,7 @@ import typer
 
 from analyzer.cli.app import Json, Run, app
 from analyzer.errors import GateError, UsageError
+from analyzer.text import short
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,12 +92,13 @@ def _cell(text: str) -> Any:
 
 
 def _difference(pair: "Pair") -> str:
-    interval = f"\n{pair['low']:+.2g} – {pair['high']:+.2g}" if math.isfinite(pair["low"]) else ""
+    ends = [short(pair[end], "+.2g") for end in ("low", "high")]
+    interval = f"\n{ends[0]} – {ends[1]}" if math.isfinite(pair["low"]) else ""
     return _short(pair["difference"], "+.2g") + interval
 
 
 def _short(value: float, form: str = ".3g") -> str:
-    return format(value, form) if math.isfinite(value) else "undefined"
+    return short(value, form) if math.isfinite(value) else "undefined"
 
 
 @app.command()

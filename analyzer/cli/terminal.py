@@ -121,7 +121,7 @@ def _cell(number: "Number", estimate: Estimate | None) -> Text:
     if estimate is None:
         return Text("")
     if not math.isfinite(estimate.value):
-        return Text("undefined", style="dim")
+        return Text("outside the radii" if math.isinf(estimate.value) else "undefined", style="dim")
     text = Text(_short(estimate.value, number.form))
     if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
         low, high = (_short(v, number.form) for v in (estimate.low, estimate.high))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 
-from analyzer.measures import added, geometry, scores
+from analyzer.measures import added, flips, geometry, scores
 from analyzer.measures.base import Measure, Observation, Table
 from analyzer.measures.quantities import Number, Quantity
 from analyzer.measures.variables import Scales, Variable
@@ -19,8 +19,8 @@ _MODULES = (
 
 REGISTRY: dict[str, Measure] = {name: import_module(f"{__name__}.{name}").MEASURE for name in _MODULES}
 
-TABLES: tuple[Table, ...] = (added.TABLE, *REGISTRY.values())
-"""Everything that declares numbers: what was added to the pixels, and the measures."""
+TABLES: tuple[Table, ...] = (added.TABLE, flips.TABLE, *REGISTRY.values())
+"""Everything that declares numbers: what was added to the pixels, how far a flip is, and the measures."""
 
 NUMBERS: dict[str, Number] = {number.name: number for table in TABLES for number in table.numbers}
 """Every number of a summary by its name without radius and layer."""
@@ -36,6 +36,7 @@ __all__ = [
     "Scales",
     "Table",
     "Variable",
+    "flips",
     "geometry",
     "scores",
     "tables_of",

@@ -52,12 +52,13 @@ class Table:
     """Numbers of the summary that are shown together.
 
     title: heading of the printed table. numbers: in the order of summary.json. layered: whether there is a table for
-    each layer.
+    each layer. compared: the quantities in which runs are compared.
     """
 
     title: str
     numbers: tuple[Number, ...]
     layered: bool = False
+    compared: tuple[Quantity, ...] = ()
 
     @property
     def columns(self) -> list[Number]:
@@ -71,15 +72,14 @@ class Measure(Table):
     """What a module of this package declares, once.
 
     family: the perturbation family it is measured on. halves: whether it needs the answers at x - a/2 too. variables:
-    what it adds to the results. observe: the arrays of these variables, of one image, without the image axis. compared:
-    the quantities in which runs are compared. profiles: what is shown along the depth. scores: where it is about the
-    true-class score, its variables and words. A layered measure reads feature layers.
+    what it adds to the results. observe: the arrays of these variables, of one image, without the image axis. profiles:
+    what is shown along the depth. scores: where it is about the true-class score, its variables and words. A layered
+    measure reads feature layers.
     """
 
     family: str
     variables: tuple[Variable, ...]
     observe: Callable[[Observation], dict[str, NDArray[Any]]]
     halves: bool = False
-    compared: tuple[Quantity, ...] = ()
     profiles: tuple[Profile, ...] = ()
     scores: FamilyScores | None = None

@@ -26,6 +26,8 @@ from analyzer.statistics import (
 Array = NDArray[np.float64]
 LOWER, HIGHER = "lower", "higher"
 VALUE, FLAG, FRACTION = "value", "flag", "fraction"
+REACH = 2.0
+"""By which factor a radius may lie outside the measured ones and still be told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +41,11 @@ class Quantity:
     pooled over the images, unless `within` makes one number of an image's points: (image, point), scale -> (image,).
     normalised: whether it depends on the calibration images, through the widths of h and g; scaled: in that it is
     multiplied by their ratio, which may wait until statistics are taken. uses_scales: whether `reduce` needs the
-    widths, or D. floor: variable of which a range over the trials has to exceed `statistics.rounding_range_factor`
-    times to be more than rounding. near_normal: whether it is bounded and averages over much within an image, so that
-    Student's t holds for its mean over few images. title: its heading where runs are compared; not compared without
-    one.
+    widths, D or the radii. floor: variable of which a range over the trials has to exceed
+    `statistics.rounding_range_factor` times to be more than rounding. near_normal: whether it is bounded and averages
+    over much within an image, so that Student's t holds for its mean over few images. censored: whether it is a radius
+    that may be known only to lie above those of the run (inf) or below (-inf), so that it has quantiles only. title:
+    its heading where runs are compared; not compared without one.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Quantity:
     uses_scales: bool = False
     floor: str = ""
     near_normal: bool = False
+    censored: bool = False
     title: str = ""
 
     def measured_in(self, dataset: Any) -> bool:
@@ -191,7 +195,7 @@ def estimates(
         if not isinstance(statistic, str):
             results[statistic] = statistic(values)
         elif statistic in QUANTILES:
-            results[statistic] = quantile_over_images(values, QUANTILES[statistic])
+            results[statistic] = quantile_over_images(values, QUANTILES[statistic], censored=quantity.censored)
         elif quantity.kind == FLAG and not pooled:
             results[statistic] = share(values)
         else:

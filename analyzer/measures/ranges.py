@@ -80,6 +80,7 @@ class FamilyScores(NamedTuple):
     score: str
     log_odds: str
     predicted: str
+    runner_up: str
     variables: tuple[Variable, ...]
     range: Quantity
     """Of the probability."""
@@ -107,24 +108,28 @@ class FamilyScores(NamedTuple):
 
     def observe(self, seen: TrueClass) -> dict[str, NDArray[Any]]:
         """The variables of one image, shape (radius, trial)."""
-        return dict(zip(self.names, (seen.score, seen.log_odds, seen.predicted), strict=True))
+        return dict(zip((*self.names, self.runner_up), seen, strict=True))
 
 
 def family_scores(
     prefix: str, *, what: str, title: str, figure: str, figure_title: str, noise: str, short: str, ideal: str
 ) -> FamilyScores:
     """The scores of one family under the names `prefix_...`. what: the noise, for the variables' descriptions."""
-    score, log_odds, predicted = (f"{prefix}_{name}" for name in ("score", "log_odds", "predicted"))
+    score, log_odds, predicted, runner_up = (
+        f"{prefix}_{name}" for name in ("score", "log_odds", "predicted", "runner_up_log_odds")
+    )
     dims = ("image", "radius", "trial")
     wrong = Quantity(f"{prefix}_misclassified", (predicted, "label"), _wrong, more_robust=LOWER, kind=FLAG)
     return FamilyScores(
         score,
         log_odds,
         predicted,
+        runner_up,
         variables=(
             Variable(score, dims, "1", f"probability of the true class, {what}"),
             Variable(log_odds, dims, "nat", f"log-odds of the true class, {what}"),
             Variable(predicted, dims, "1", f"predicted class index, {what}", integer=True),
+            Variable(runner_up, dims, "nat", f"log-odds against the runner-up, {what}"),
         ),
         range=Quantity(f"{prefix}_range", (score,), score_range, more_robust=LOWER),
         log_odds_range=Quantity(

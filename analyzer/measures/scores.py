@@ -8,7 +8,7 @@ from scipy.special import expit, logsumexp, softmax
 
 
 class TrueClass(NamedTuple):
-    """What the network says of one class; all three arrays have the leading axes of the scores they came from."""
+    """What the network says of one class; all arrays have the leading axes of the scores they came from."""
 
     score: NDArray[np.float64]
     """Probability of the class."""
@@ -16,19 +16,23 @@ class TrueClass(NamedTuple):
     """log(p / (1 - p)) in nat: z_true - logsumexp(the other logits), or a sigmoid's own logit."""
     predicted: NDArray[np.int32]
     """Index of the largest score, -1 where any score is not finite."""
+    runner_up: NDArray[np.float64]
+    """Log-odds against the runner-up: logit of the class minus the largest other logit, nat. Below 0 after a flip."""
 
     @classmethod
     def undefined(cls, shape: tuple[int, ...]) -> "TrueClass":
         """Arrays of this shape to be filled by `put`."""
-        return cls(np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1, dtype=np.int32))
+        score, log_odds, runner_up = (np.full(shape, np.nan) for _ in range(3))
+        return cls(score, log_odds, np.full(shape, -1, dtype=np.int32), runner_up)
 
     def at(self, where: Any) -> "TrueClass":
-        """The part of all three arrays under one numpy index."""
-        return TrueClass(self.score[where], self.log_odds[where], self.predicted[where])
+        """The part of all arrays under one numpy index."""
+        return TrueClass(*(values[where] for values in self))
 
     def put(self, where: Any, part: "TrueClass") -> None:
-        """Write all three arrays of `part` under one numpy index."""
-        self.score[where], self.log_odds[where], self.predicted[where] = part
+        """Write all arrays of `part` under one numpy index."""
+        for name in self._fields:
+            getattr(self, name)[where] = getattr(part, name)
 
 
 def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueClass:
@@ -36,7 +40,8 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
 
     Of logits, softmax and log-odds are computed in float64, so that a probability that rounds to 1 in float32 still
     has log-odds. Of probabilities, log-odds are log(p) - log(sum of the others). With one sigmoid a class, the class's
-    own logit is its log-odds, log(p) - log(1 - p), whatever the others are.
+    own logit is its log-odds, log(p) - log(1 - p), whatever the others are. Against the runner-up, log-odds are the
+    difference of the two logits; of probabilities, that of their logarithms (with a sigmoid: of their own log-odds).
 
     Args:
         scores: (..., K), outputs for K classes.
@@ -45,10 +50,11 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
             probabilities) of one sigmoid a class.
 
     Returns:
-        Three arrays of shape (...): probability, log-odds in nat, class index. Rows with an entry that is not finite
-        are NaN, NaN, -1; of logits, minus infinity is the logit of a class that is ruled out, and passes. Log-odds are
-        NaN with K = 1, where all other classes or the true one are ruled out, and of probabilities where p or the sum
-        of the others is not above 0 (with a sigmoid: 1 - p instead of that sum).
+        Arrays of shape (...): probability, log-odds in nat, class index, log-odds against the runner-up in nat. Rows
+        with an entry that is not finite are NaN, NaN, -1, NaN; of logits, minus infinity is the logit of a class that
+        is ruled out, and passes. Log-odds are NaN with K = 1, where all other classes or the true one are ruled out,
+        and of probabilities where p or the sum of the others is not above 0 (with a sigmoid: 1 - p instead of that
+        sum); those against the runner-up also where its probability is 0.
 
     Raises:
         IndexError: There is no class `label`.
@@ -64,19 +70,28 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
     finite = np.asarray(usable.all(axis=-1))
     safe = np.where(finite[..., None], values, 0.0)
     others = np.delete(safe, label, axis=-1)
+    best = others.max(axis=-1, initial=-np.inf)
     if kind == "logits":
         score = softmax(safe, axis=-1)[..., label]
         log_odds = np.full(score.shape, np.nan)
-        if others.shape[-1]:
-            with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):
+            if others.shape[-1]:
                 log_odds = safe[..., label] - logsumexp(others, axis=-1)
-            log_odds = np.where(np.isfinite(log_odds), log_odds, np.nan)
+            runner_up = safe[..., label] - best
     elif kind == "sigmoid_logits":
-        score, log_odds = expit(safe[..., label]), safe[..., label].copy()
+        score, log_odds, runner_up = expit(safe[..., label]), safe[..., label].copy(), safe[..., label] - best
     else:
         score = safe[..., label].copy()
-        rest = 1 - score if kind == "sigmoid" else others.sum(axis=-1)
-        inside = (score > 0) & (score < 1) & (rest > 0)
-        log_odds = np.log(np.where(inside, score, np.nan)) - np.log(np.where(inside, rest, np.nan))
+        log_odds = _log_ratio(score, 1 - score if kind == "sigmoid" else others.sum(axis=-1))
+        runner_up = log_odds - _log_ratio(best, 1 - best) if kind == "sigmoid" else _log_ratio(score, best)
     predicted = np.where(finite, safe.argmax(axis=-1), -1).astype(np.int32)
-    return TrueClass(np.where(finite, score, np.nan), np.where(finite, log_odds, np.nan), predicted)
+    score, log_odds, runner_up = (
+        np.where(finite & np.isfinite(values), values, np.nan) for values in (score, log_odds, runner_up)
+    )
+    return TrueClass(score, log_odds, predicted, runner_up)
+
+
+def _log_ratio(part: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(part / rest) of probabilities, NaN where either has rounded to 0, or `part` to 1."""
+    inside = (part > 0) & (part < 1) & (rest > 0)
+    return np.asarray(np.log(np.where(inside, part, np.nan)) - np.log(np.where(inside, rest, np.nan)))

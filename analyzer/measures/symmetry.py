@@ -17,7 +17,7 @@ from analyzer.measures.ranges import family_scores, score_range
 SCORES = family_scores(
     "symmetry",
     what="under permuted noise (Eq. 6)",
-    title="Symmetry: range of the true-class log-odds",
+    title="Symmetry: range of the log-odds, in each network's own scale",
     figure="fig3_symmetry",
     figure_title="Symmetry: score range over reordered noise",
     noise="reorderings of one noise vector",

@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 
 
 class Scales(NamedTuple):
-    """What a run's numbers are measured by; a width is NaN where it is 0 or unknown."""
+    """What a run's numbers are measured by and at; a width is NaN where it is 0 or unknown."""
 
     h: float
     """Width of h (section 2.4): range of the pixels over the calibration images, grey levels."""
@@ -19,6 +19,8 @@ class Scales(NamedTuple):
     """(layer,), widths of g: range of each layer over the calibration images, feature units."""
     dimension: int
     """D, pixel values of one image."""
+    radii: tuple[float, ...] = ()
+    """Grey levels, ascending."""
 
     @property
     def ratio(self) -> Array:

@@ -145,6 +145,26 @@ def mark(radii: Array) -> dict[str, Any]:
     return {} if len(radii) > 1 else {"marker": "_", "markersize": 9}
 
 
+def points_and_median(ax: Axes, radii: Array, values: Array, median: Array, *, bottom: float) -> None:
+    """One point an image and radius, and the line of the median image; what lies below `bottom` stands there.
+
+    values: (image, radius); median: (radius,).
+    """
+    ax.scatter(
+        np.broadcast_to(radii, values.shape),
+        np.maximum(values, bottom),
+        s=7 * thinner(len(values)),
+        color=COLOURS[0],
+        alpha=0.55,
+        linewidths=0,
+        rasterized=True,
+        zorder=2,
+    )
+    shape = mark(radii)
+    ax.plot(radii, np.maximum(median, bottom), color="black", linewidth=1.2, zorder=4, path_effects=outlined(), **shape)
+    plain_ticks(ax.xaxis)
+
+
 def outlined() -> list[Any]:
     """Path effect that keeps a line apart from the points that it crosses."""
     return [patheffects.withStroke(linewidth=2.6, foreground="white")]

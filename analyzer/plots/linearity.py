@@ -71,21 +71,9 @@ def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure
         if seen is None or not np.isfinite(seen.departure).any():
             canvas.absent(ax, "not measured" if seen is None else "undefined at every radius")
             continue
-        shape = canvas.mark(seen.radius)
-        ax.scatter(
-            np.broadcast_to(seen.radius, seen.departure.shape),
-            np.maximum(seen.departure, bottom),
-            s=7 * canvas.thinner(len(seen.departure)),
-            color=canvas.COLOURS[0],
-            alpha=0.55,
-            linewidths=0,
-            rasterized=True,
-            zorder=2,
-        )
-        median = np.maximum(over_images(seen.departure, 0.5), bottom)
-        ax.plot(seen.radius, median, color="black", linewidth=1.2, zorder=4, path_effects=canvas.outlined(), **shape)
-        ax.plot(seen.radius, np.maximum(seen.floor, bottom), color=canvas.GREY, linestyle=":", linewidth=1, **shape)
-        canvas.plain_ticks(ax.xaxis)
+        canvas.points_and_median(ax, seen.radius, seen.departure, over_images(seen.departure, 0.5), bottom=bottom)
+        rounding = np.maximum(seen.floor, bottom)
+        ax.plot(seen.radius, rounding, color=canvas.GREY, linestyle=":", linewidth=1, **canvas.mark(seen.radius))
     handles = [
         Line2D([], [], color=canvas.COLOURS[0], linestyle="", marker="o", markersize=3),
         Line2D([], [], color="black"),

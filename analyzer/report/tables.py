@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from analyzer.estimate import ABOVE, BELOW
 from analyzer.measures import NUMBERS, Number, Table, tables_of
 from analyzer.report.html import Html, joined, table, tag
 from analyzer.statistics import Estimate
@@ -12,6 +13,7 @@ from analyzer.store.manifest import differences
 from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_text
 from analyzer.text import short as short
 
+_OUTSIDE = {BELOW: "below the smallest radius", ABOVE: "above the largest radius"}
 MOST_LAYERS = 8  # with a table of all radii for each; beyond, one line a layer
 _PROTOCOL = {
     "radii": "radii, grey levels",
@@ -60,7 +62,8 @@ def glance(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Htm
         cells = []
         for document, rows, end in zip(documents, numbers, ends, strict=True):
             at = by_radius(rows, number.name) or by_radius(rows, number.name, end)
-            cells.append(joined(*_between(number, [at.get(radius) for radius in _ends(document)])))
+            shown = [at.get(radius) for radius in _ends(document)] if number.by_radius else [rows.get(number.name)]
+            cells.append(joined(*_between(number, shown)))
         if any(cells):
             lines.append([number.glance, *cells])
     return table("At a glance: at the smallest and the largest radius", ["", *labels], lines)
@@ -130,6 +133,8 @@ def _by_layer(of: Table, rows: Mapping[str, Estimate], suffixes: Sequence[str]) 
 def _cell(number: Number, estimate: Estimate | None) -> Html:
     if estimate is None:
         return Html("")
+    if math.isinf(estimate.value):
+        return joined(_OUTSIDE[ABOVE if estimate.value > 0 else BELOW])
     if not math.isfinite(estimate.value):
         return tag("span", "undefined", class_="soft")
     value = joined(short(estimate.value, number.form))
@@ -243,5 +248,5 @@ def _as_number(entry: Mapping[str, Any] | None) -> str:
 
 def _as_radius(entry: Mapping[str, Any] | None) -> str:
     if entry is not None and "censored" in entry:
-        return {"below": "below the smallest radius", "above": "above the largest radius"}[entry["censored"]]
+        return _OUTSIDE[entry["censored"]]
     return _as_number(entry)

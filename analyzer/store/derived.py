@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def scales(manifest: Manifest, calibration: Calibration | None, layers: Sequence[str]) -> Scales:
-    """The widths of h and of g for some layers, from a run's calibration; NaN where they are 0 or unknown. And D."""
+    """The widths of h and of g for some layers, from a run's calibration; NaN where they are 0 or unknown; D, radii."""
     h = calibration["input_range"] if calibration is not None else None
     g = calibration["feature_range"] if calibration is not None else {}
     dimension = int(np.prod(manifest["context"].get("pixel_shape", [0])))
-    return Scales(float(h or np.nan), np.array([g.get(layer) or np.nan for layer in layers]), dimension)
+    widths = np.array([g.get(layer) or np.nan for layer in layers])
+    return Scales(float(h or np.nan), widths, dimension, tuple(manifest["identity"].get("radii", ())))
 
 
 def scales_of(dataset: "xarray.Dataset") -> Scales:

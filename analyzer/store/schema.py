@@ -29,6 +29,7 @@ COMMON: tuple[Variable, ...] = (
     Variable("clean_predicted", _IMAGE, "1", "predicted class index of the clean image", integer=True),
     Variable("clean_score", _IMAGE, "1", "probability of the true class, clean image"),
     Variable("clean_log_odds", _IMAGE, "nat", "log-odds of the true class, clean image"),
+    Variable("clean_runner_up_log_odds", _IMAGE, "nat", "log-odds against the runner-up, clean image"),
     Variable("log_odds_noise_floor", _IMAGE, "nat", "range of the clean log-odds over repeats"),
     Variable("image_status", _IMAGE, "1", "whether the image was measured", ImageStatus),
     Variable("log_odds_status", _IMAGE, "1", "whether the log-odds are defined", LogOddsStatus),
@@ -61,7 +62,15 @@ COMMON: tuple[Variable, ...] = (
 )
 """The variables that belong to no measure."""
 
-LATER = ("clean_feature_norm", "clean_sketch", "feature_sketch")
+SKETCHES = ("clean_feature_norm", "clean_sketch", "feature_sketch")
+"""What a drift of layers is computed from."""
+
+LATER = (
+    *SKETCHES,
+    "clean_runner_up_log_odds",
+    "isotropy_runner_up_log_odds",
+    "symmetry_runner_up_log_odds",
+)
 """Variables that a run begun by an earlier version does without, to its end."""
 
 _DECLARED = [variable for measure in measures.REGISTRY.values() for variable in measure.variables]

@@ -158,6 +158,7 @@ class Answers:
             "clean_predicted": clean.predicted[0],
             "clean_score": clean.score[0],
             "clean_log_odds": clean.log_odds[0],
+            "clean_runner_up_log_odds": clean.runner_up[0],
             "log_odds_noise_floor": self._log_odds_floor(),
             "image_status": np.int8(image_status),
             "log_odds_status": np.int8(log_odds_status),

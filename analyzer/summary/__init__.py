@@ -15,6 +15,7 @@ import numpy as np
 
 from analyzer import store
 from analyzer.errors import IncompleteError
+from analyzer.estimate import entry, estimate_of, is_entry
 from analyzer.measures import NUMBERS, tables_of
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
@@ -76,7 +77,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
             *(checks.faults(proved, manifest["context"]["batch_size"]) if proved else ()),
             *warnings(dataset, measured, rows, calibration, manifest),
         ],
-        **{name: {**estimate._asdict()} for name, estimate in rows.items()},
+        **{name: entry(estimate) for name, estimate in rows.items()},
     }
 
 
@@ -157,13 +158,8 @@ def _recomputed(run: Run) -> dict[str, Any]:
 
 
 def estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
-    """The numbers of a summary document, None read as NaN."""
-    result = {}
-    for name, entry in document.items():
-        if isinstance(entry, dict) and entry.keys() == {"value", "low", "high", "n"}:
-            value, low, high = (np.nan if entry[k] is None else entry[k] for k in ("value", "low", "high"))
-            result[name] = Estimate(value, low, high, entry["n"])
-    return result
+    """The numbers of a summary document, None read as NaN; infinite where a radius lies outside the measured ones."""
+    return {name: estimate_of(value) for name, value in document.items() if is_entry(value)}
 
 
 def reads(name: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """What the numbers of a summary say, in plain words: one sentence a measure and layer."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from analyzer.measures import REGISTRY, Measure
 from analyzer.measures.topology import clear_of_linear
 from analyzer.statistics import FEW_IMAGES, Estimate
-from analyzer.summary.names import by_radius
+from analyzer.summary.names import by_radius, radius_text
 from analyzer.text import short
 
 Rows = Mapping[str, Estimate]
@@ -16,6 +17,9 @@ SAME_RATIO = (0.8, 1.25)
 """By what factor L_x may change over the radii and still count as that of a linear map."""
 SAME_RANGE = 0.1
 """How far the range under reordering may be from that under fresh noise, as a share of it, and still count as equal."""
+
+_RARE = 1e-6
+"""Below it, what a normal tail gives is no more than very rare."""
 
 
 def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str]) -> Iterator[str]:
@@ -30,6 +34,8 @@ def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str]) -> I
             sentence = say(rows, suffix)
             if sentence:
                 yield sentence if not suffix else f"{suffix[1:]}: {sentence}"
+    if "flip_radius_median" in rows:
+        yield _flips(rows)
 
 
 def _by_its_table(measure: Measure) -> Callable[[Rows, str], str]:
@@ -159,6 +165,46 @@ def _linearity(rows: Rows, suffix: str) -> str:
         f"Linearity: the features depart from a linear response by {' and '.join(said)} (N, median of "
         f"{found[max(found)].n} images; a quadratic form has 1.5)."
     )
+
+
+def _flips(rows: Rows) -> str:
+    flip, margins = rows["flip_radius_median"], by_radius(rows, "margin_noise_units_median")
+    largest = max(margins)
+    if not flip.n:
+        return "Flips: undefined: the log-odds against the runner-up are not known."
+    if math.isinf(flip.value):
+        side, end = ("above", largest) if flip.value > 0 else ("below", min(margins))
+        start = (
+            f"Flips: the radius at which noise would flip one trial lies {side} {end:g}, and by more than a factor of 2"
+        )
+    else:
+        ends = [f"{end:.2g}" if math.isfinite(end) else ("beyond" if end > 0 else "below") for end in flip[1:3]]
+        interval = f"{ends[0]} to {ends[1]}; " if not any(map(math.isnan, flip[1:3])) else ""
+        start = f"Flips: by the normal tail, noise would flip one trial at radius {flip.value:.2g}"
+        start += f" ({interval}median of {flip.n} images)"
+        if flip.value > largest:
+            departs = by_radius(rows, "log_odds_linearity_median").get(largest)
+            known = departs is not None and math.isfinite(departs.value)
+            warned = f", where the log-odds depart from a line by N = {departs.value:.2g}" if departs and known else ""
+            start += f", extrapolated beyond {largest:g}{warned}"
+    margin, counted, most, tail = (
+        rows[f"{name}@{radius_text(largest)}"]
+        for name in (
+            "margin_noise_units_median",
+            "flip_probability_mean",
+            "flip_probability_bound",
+            "flip_probability_tail_mean",
+        )
+    )
+    normal = f"{short(tail.value, '.1g')}" if tail.value > _RARE else f"less than {_RARE:.0e}".replace("e-0", "e-")
+    units = f"the margin to the runner-up is {margin.value:.2g} deviations, and " if math.isfinite(margin.value) else ""
+    seen = (
+        f"{short(counted.value, '.2g')} of the trials flipped"
+        if counted.value
+        else f"none flipped, so that less than {short(most.value, '.1g')} of such noise does (95 %, of these images; "
+        f"the normal tail says {normal})"
+    )
+    return f"{start}. At radius {largest:g} {units}{seen}."
 
 
 def changes_clearly(growth: Estimate) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.measures.quantities import Quantity, contributions, per_image
+from analyzer.measures.quantities import REACH, Quantity, contributions, per_image
 from analyzer.store import ImageStatus, Outcome, Run, State
 from analyzer.store.manifest import differences
 
@@ -47,15 +47,28 @@ class OpenRun:
         return float(self.run.scales.ratio[layer])
 
     def values(self, quantity: Quantity, layer: int) -> NDArray[Any]:
-        """A quantity of every finished image, without its layer axis and before scaling; see `contributions`."""
+        """A quantity of every finished image, without its layer axis and before scaling; see `contributions`.
+
+        A radius that is known only to lie outside those of the run counts as twice the largest, or half the smallest.
+        """
         here = slice(layer, layer + 1)
         dataset = self.dataset.isel(layer=here)
         (values,) = per_image(dataset, [quantity], self.run.scales.of_layers(here))
+        if quantity.censored:
+            values = np.clip(values, *self.reach)
         return values[..., 0] if quantity.layered else values
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The smallest and the largest radius that the run's radii tell of."""
+        radii = self.run.identity["radii"]
+        return radii[0] / REACH, radii[-1] * REACH
+
     def by_radius(self, quantity: Quantity, layer: int) -> Array:
-        """A quantity of every finished image, one number a radius: (image, radius)."""
+        """A quantity of every finished image, one number a radius: (image, radius); without radii (image, 1)."""
         values = self.values(quantity, layer)
+        if not quantity.radial:
+            return values[:, None]
         scale = self.scale(layer) if quantity.layered else 1.0
         columns = [contributions(quantity, values, radius=k, scale=scale) for k in range(values.shape[1])]
         return np.stack(columns, axis=1) * (scale if quantity.scaled else 1.0)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import InputError, UsageError
-from analyzer.measures import REGISTRY, Quantity
+from analyzer.measures import TABLES, Quantity
 from analyzer.measures.quantities import VALUE, Array, mean_of_known
 from analyzer.measures.ranges import within_rounding
 from analyzer.statistics import FEW_IMAGES
@@ -119,12 +119,15 @@ def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
     places = pairing.matched(runs)
     layers = pairing.paired_layers(runs)
     properties: dict[str, Property] = {}
+    restricted: list[str] = []
     for quantity in _quantities():
         if not all(quantity.measured_in(run.dataset) for run in runs):
             continue
         for suffix, where in layers.items() if quantity.layered else [("", [0] * len(runs))]:
             values = [run.by_radius(quantity, layer)[at] for run, layer, at in zip(runs, where, places, strict=True)]
             properties[quantity.name + suffix] = _property(quantity, runs, values, places)
+            if quantity.censored:
+                restricted += _restricted(quantity, runs, values)
     if not properties:
         raise InputError(
             f"no measure is common to {' and '.join(run.name for run in runs)}\n"
@@ -140,6 +143,7 @@ def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
             *pairing.notes(runs, places),
             *_missing(runs),
             *_in_steps(runs),
+            *restricted,
             *_few(len(places[0])),
         ],
         "properties": properties,
@@ -147,7 +151,7 @@ def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
 
 
 def _quantities() -> list[Quantity]:
-    return [quantity for measure in REGISTRY.values() for quantity in measure.compared]
+    return [quantity for table in TABLES for quantity in table.compared]
 
 
 def _described(run: OpenRun) -> ComparedRun:
@@ -178,6 +182,15 @@ def _in_steps(runs: Sequence[OpenRun]) -> Iterator[str]:
             )
 
 
+def _restricted(quantity: Quantity, runs: Sequence[OpenRun], values: Sequence[Array]) -> Iterator[str]:
+    for run, of_run in zip(runs, values, strict=True):
+        least, most = run.reach
+        for limit, side in ((least, "below"), (most, "above")):
+            if outside := int((of_run == limit).sum()):
+                images = f"{outside} image{'s' * (outside > 1)}"
+                yield f"{quantity.name} of {run.name} lies {side} {limit:g} on {images}, and counts as {limit:g}."
+
+
 def _few(images: int) -> Iterator[str]:
     if images < FEW_IMAGES:
         yield f"{images} common image(s) cannot tell runs apart: {FEW_IMAGES} are needed for a verdict."
@@ -191,10 +204,10 @@ def _few(images: int) -> Iterator[str]:
 def _property(
     quantity: Quantity, runs: Sequence[OpenRun], values: Sequence[Array], places: Sequence[NDArray[np.intp]]
 ) -> Property:
-    """One property from (image, radius) of each run; a cell that one lacks counts for none."""
+    """One property from (image, radius) of each run, (image, 1) without radii; what one lacks counts for none."""
     everywhere = np.isfinite(np.stack(values)).all(axis=0)
     used = [np.where(everywhere, each, np.nan) for each in values]
-    columns = [np.column_stack([each, mean_of_known(each)]) for each in used]
+    columns = [np.column_stack([each, mean_of_known(each)]) if quantity.radial else each for each in used]
     names = [run.name for run in runs]
     pairs = list(itertools.combinations(range(len(names)), 2))
     faint = np.array(
@@ -219,7 +232,7 @@ def _property(
             for name, column in zip(names, columns, strict=True)
         }
         entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": values_of, "pairs": labelled})
-    radii = [radius_text(float(radius)) for radius in runs[0].dataset["radius"].values]
+    radii = [radius_text(float(radius)) for radius in runs[0].dataset["radius"].values if quantity.radial]
     overall = entries[-1]
     return {
         "title": quantity.title,

@@ -15,7 +15,7 @@ import numpy as np
 from analyzer.errors import UsageError
 from analyzer.measures.ranges import within_rounding
 from analyzer.store import Run
-from analyzer.store.schema import LATER
+from analyzer.store.schema import SKETCHES
 from analyzer.summary import layer_suffix
 from analyzer.text import one_line
 from analyzer.verdicts import pairing
@@ -237,7 +237,7 @@ def _scores(pair: Sequence[tuple[OpenRun, Any]], name: str | None, same: Any, ra
 
 
 def _has_sketches(reference: OpenRun, candidate: OpenRun, pair: layers.Match) -> bool:
-    held = all(name in run.dataset for run in (reference, candidate) for name in LATER)
+    held = all(name in run.dataset for run in (reference, candidate) for name in SKETCHES)
     return held and not layers.sizes_differ(pair, reference.run, candidate.run)
 
 
@@ -253,7 +253,7 @@ def _without_layers(
     reference: OpenRun, candidate: OpenRun, pairs: Sequence[layers.Match], kept: Sequence[layers.Match]
 ) -> Iterator[str]:
     for run in (reference, candidate):
-        if not all(name in run.dataset for name in LATER):
+        if not all(name in run.dataset for name in SKETCHES):
             why = "it was made by an earlier version" if "feature_noise_floor" in run.dataset else "it has no features"
             yield f"{run.name} has no sketches of its features ({why}): nothing is said of layers."
             return

@@ -164,7 +164,7 @@ def numbers(found: Drift, radii: Sequence[float], suffix: str) -> Iterator[tuple
         yield name_of("drift_feature_to_signal_median", radius=radius, suffix=suffix), median(found.to_signal[:, k])
     yield (
         name_of("drift_resolved_feature_radius_median", suffix=suffix),
-        censored_median(found.resolved, radii),
+        censored_median(found.resolved),
     )
 
 

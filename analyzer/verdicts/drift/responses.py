@@ -140,7 +140,7 @@ def of_responses(
     for name, sizes in (("reference", own), ("candidate", other)):
         for k, radius in enumerate(radii):
             found[name_of(f"drift_{name}_response_median", radius=radius)] = median(sizes[:, k])
-    found["drift_equivalent_noise_median"] = censored_median(equivalent_noise(own, drift, radii), radii)
+    found["drift_equivalent_noise_median"] = censored_median(equivalent_noise(own, drift, radii))
     if reference.shape[-1] >= FEWEST_TRIALS:
         spread = np.ptp(reference, axis=-1)
         defined = np.isfinite(spread) & ~within_rounding(spread, floor[:, None], trials=reference.shape[-1])

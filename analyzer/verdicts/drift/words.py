@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from analyzer.estimate import ABOVE, BELOW
 from analyzer.statistics import FEW_IMAGES
 from analyzer.summary import name_of, parts, radius_text
 from analyzer.verdicts.drift.decisions import Churn
-from analyzer.verdicts.drift.numbers import ABOVE, BELOW, Number
+from analyzer.verdicts.drift.numbers import Number
 
 _JUMP = 3.0
 """A layer whose relative error is so many times that of the layer before it is where the drift comes in."""

@@ -11,10 +11,10 @@ import numpy as np
 
 from analyzer import summary
 from analyzer.errors import InputError, UsageError
+from analyzer.estimate import estimate_of
 from analyzer.statistics import Estimate
 from analyzer.store import Run
 from analyzer.verdicts import drift, pairing
-from analyzer.verdicts.drift.numbers import as_estimate, outside_of
 from analyzer.verdicts.gate.changes import change
 from analyzer.verdicts.gate.conditions import (
     MAX,
@@ -148,10 +148,9 @@ def examine(
     }
     if not all(one["finished"] for one in described):  # there are no numbers, nor names, to judge
         return document
-    outside: dict[str, str] = {}
     numbers = [summary.estimates(summary.of_run(run)) for run in runs]
     if baseline is not None and any(condition.name.startswith(DRIFT) for condition in conditions):
-        found, outside, document["notes"] = _drift(runs, names)
+        found, document["notes"] = _drift(runs, names)
         numbers[0] |= found
     check_names(conditions, list(numbers[0]), names[0])
     regressions = [condition for condition in conditions if condition.kind == REGRESSION]
@@ -160,7 +159,7 @@ def examine(
         check_names(regressions, list(numbers[1]), f"the baseline {names[1]}")
         changes, notes = _changes(runs, names, regressions, numbers)
         document["notes"] = list(dict.fromkeys([*document["notes"], *notes]))
-    verdicts = judge(numbers[0], conditions, changes=changes, outside=outside, strict=strict)
+    verdicts = judge(numbers[0], conditions, changes=changes, radii=runs[0].identity["radii"], strict=strict)
     document["passed"] = all(verdict.passed for verdict in verdicts) and all(one["complete"] for one in described)
     document["verdicts"] = [_entry(verdict) for verdict in verdicts]
     return document
@@ -196,18 +195,15 @@ def _changes(
         return changes, list(pairing.notes(opened, [here, there]))
 
 
-def _drift(runs: Sequence[Run], names: Sequence[str]) -> tuple[dict[str, Estimate], dict[str, str], list[str]]:
-    """How far the run is from the baseline, by the names of `analyzer drift`; which radii lie outside; what to know."""
+def _drift(runs: Sequence[Run], names: Sequence[str]) -> tuple[dict[str, Estimate], list[str]]:
+    """How far the run is from the baseline, by the names of `analyzer drift`, and what to know of it."""
     drift.check_shapes([runs[1], runs[0]], [names[1], names[0]])
     with ExitStack() as stack:
         opened = [stack.enter_context(pairing.opened(run, name)) for run, name in zip(runs, names, strict=True)]
         document = drift.drift_opened(opened[::-1])
         (candidate,) = document["candidates"]
-        radii = runs[0].identity["radii"]
-        entries = {name: entry for name, entry in candidate.items() if name.startswith(DRIFT)}
-        found = {name: as_estimate(entry, radii) for name, entry in entries.items()}
-        outside = {name: where for name, entry in entries.items() if (where := outside_of(entry, radii))}
-        return found, outside, document["notes"]
+        found = {name: estimate_of(entry) for name, entry in candidate.items() if name.startswith(DRIFT)}
+        return found, document["notes"]
 
 
 def _entry(verdict: Verdict) -> VerdictEntry:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import IncompleteError
-from analyzer.measures import NUMBERS, REGISTRY, Number
+from analyzer.measures import NUMBERS, Number
 from analyzer.measures.quantities import VALUE, contributions
 from analyzer.statistics import (
     FEW_IMAGES,
@@ -29,8 +29,8 @@ _GRID = 1024
 def paired_number(name: str) -> Number | None:
     """The number of this name, None where no measure has it, or where images do not contribute to it singly."""
     stem = parts(name).stem
-    own = (number for measure in REGISTRY.values() for number in measure.numbers)
-    return next((number for number in own if number.name == stem and isinstance(number.statistic, str)), None)
+    number = NUMBERS.get(stem)
+    return number if number is not None and isinstance(number.statistic, str) else None
 
 
 def change(
@@ -50,7 +50,7 @@ def change(
     declared = NUMBERS.get(parts(condition.name).stem)
     if declared is not None and declared.quantity.normalised and not same_calibration(runs):
         return _of_summaries(condition, whole, OTHER_RANGES)
-    layers = paired_layers(runs)
+    layers = {"": [0, 0]} if declared is not None and not declared.quantity.layered else paired_layers(runs)
     suffix = parts(condition.name).suffix
     if number is not None and not len(places[0]):
         return _of_summaries(condition, whole, "no image is shared")

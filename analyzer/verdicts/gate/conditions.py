@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from analyzer.errors import UsageError
+from analyzer.estimate import at_worst, outside
 from analyzer.measures import NUMBERS
 from analyzer.measures.quantities import HIGHER, LOWER
 from analyzer.statistics import Estimate
@@ -124,15 +125,15 @@ def judge(
     conditions: Sequence[Condition],
     *,
     changes: Mapping[Condition, Change] | None = None,
-    outside: Mapping[str, str] | None = None,
+    radii: Sequence[float] = (),
     strict: bool = False,
 ) -> list[Verdict]:
     """One verdict a condition, in their order.
 
-    estimates: the run's numbers by the names of summary.json. changes: of each REGRESSION condition. outside: of
-    numbers that lie outside what was measured, where. A value on the bound passes. Where the interval straddles the
-    bound, or there is none, the condition is undecided: the value decides, unless `strict`, which lets nothing
-    undecided through. An undefined value never passes.
+    estimates: the run's numbers by the names of summary.json. changes: of each REGRESSION condition. radii: of the run;
+    a radius outside them is held against the bound at its worst. A value on the bound passes. Where the interval
+    straddles the bound, or there is none, the condition is undecided: the value decides, unless `strict`, which lets
+    nothing undecided through. An undefined value never passes.
 
     Raises UsageError for a name that is not in `estimates`.
     """
@@ -144,8 +145,9 @@ def judge(
             judged = _worsening(change.estimate, worse(condition.name))
             value, baseline, note = change.value, change.baseline, change.note
         else:
-            judged = estimates[condition.name]
-            value, baseline, note = judged.value, math.nan, (outside or {}).get(condition.name, "")
+            known = estimates[condition.name]
+            judged = at_worst(known, radii, largest=condition.kind == MAX) if radii else known
+            value, baseline, note = judged.value, math.nan, outside(known, radii)
         status, by_value = _status(condition, judged)
         passed = by_value and not (strict and status == "undecided")
         verdicts.append(
