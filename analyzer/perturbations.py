@@ -1,4 +1,5 @@
-"""Keyed perturbations of one image: the noise family (Eq. 4) and the permutation family (Eq. 6) of Aghdam et al. 2017.
+"""Keyed perturbations of one image: the noise family (Eq. 4) and the permutation family (Eq. 6) of Aghdam et al. 2017,
+and Gaussian noise, as randomised smoothing needs it (Cohen et al. 2019).
 
 A perturbation depends only on (seed, SHA-256 of the image file, pixel shape, family, radius, trial). Its integer
 words are bits of numpy's Philox4x64-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy
@@ -9,6 +10,8 @@ Element order is C, H, W with RGB channels. The words are odd integers in -32767
 on 32,768 levels that are exactly symmetric about zero. What is added to the pixels is
 
     delta = radius * nu / ||nu||        in grey levels, ||.|| the L-infinity or the L2 norm
+
+Gaussian noise has the standard deviation `radius` for each pixel value instead, and no length of its own.
 
 `words` gives integers, `scales` the factor of each row; `words * scale` is delta.
 """
@@ -24,10 +27,12 @@ from numpy.typing import NDArray
 
 from analyzer.errors import UsageError
 
-FAMILIES = ("noise", "permutation")
+FAMILIES = ("noise", "permutation", "gaussian")
 NORMS = ("linf", "l2")
 _WORDS_PER_COUNTER = 16  # one Philox counter step yields 4 x 64 bits
+_NORMALS_PER_COUNTER = 8
 _ODD = np.uint64(0x0001_0001_0001_0001)
+_DEVIATION = 5120  # words in the standard deviation of Gaussian noise: the farthest of 2^32, 6.34, is an int16
 
 
 def key(*, seed: int, sha256: str, shape: Sequence[int], family: str, radius: float) -> int:
@@ -86,12 +91,15 @@ class Perturbations:
     are D such shifts: from trial D on, row i is nu in an order drawn uniformly from all D!, by sorting random words of
     its own stretch of a Philox stream.
 
+    Gaussian family: the normal quantile of 32 random bits, rounded to 1/5120 of the standard deviation; it reaches to
+    6.3 of them.
+
     Args:
         seed: Of the whole run.
         sha256: Of the image's file, in hex.
         shape: (C, H, W) of the image's pixels.
-        family: "noise" or "permutation".
-        radius: Length of each perturbation, in grey levels.
+        family: "noise", "permutation" or "gaussian".
+        radius: Length of each perturbation, in grey levels; of the Gaussian family the standard deviation.
         trials: How many perturbations.
         norm: Which length: "linf" or "l2".
 
@@ -129,9 +137,11 @@ class Perturbations:
             self._twice = np.concatenate([row[0], row[0]])
 
     def words(self, trials: range) -> NDArray[np.int16]:
-        """Rows of the given trials, shape (len(trials), size), odd integers."""
+        """Rows of the given trials, shape (len(trials), size): integers, odd ones but of the Gaussian family."""
         if self.family == "noise":
             return _noise_rows(self._key, self.size, trials)
+        if self.family == "gaussian":
+            return _gaussian_rows(self._key, self.size, trials)
         rows = np.empty((len(trials), self.size), np.int16)
         for trial, row in zip(trials, rows, strict=True):
             if trial >= self.size:
@@ -150,6 +160,8 @@ class Perturbations:
 
     def scales(self, words: NDArray[np.int16]) -> NDArray[np.float64]:
         """radius / ||row|| of each row that `words` returned, shape (len(words),): delta = word * scale."""
+        if self.family == "gaussian":
+            return np.broadcast_to(self.radius / _DEVIATION, len(words))
         if self.family == "permutation":
             return np.broadcast_to(self.radius / self._length, len(words))
         return np.asarray(self.radius / _lengths(words, self.norm))
@@ -183,8 +195,8 @@ def deltas(
         seed: Of the whole run.
         sha256: Of the image's file, in hex.
         shape: (C, H, W) of the image's pixels.
-        family: "noise" or "permutation".
-        radius: Length of each perturbation, in grey levels.
+        family: "noise", "permutation" or "gaussian".
+        radius: Length of each perturbation, in grey levels; of the Gaussian family the standard deviation.
         trials: How many perturbations.
         norm: Which length: "linf" or "l2".
 
@@ -207,6 +219,19 @@ def _noise_rows(philox_key: int, size: int, trials: range) -> NDArray[np.int16]:
     np.bitwise_or(raw, _ODD, out=raw)
     words = raw.astype("<u8", copy=False).view("<i2")
     return words.reshape(len(trials), steps * _WORDS_PER_COUNTER)[:, :size].astype(np.int16, copy=False)
+
+
+def _gaussian_rows(philox_key: int, size: int, trials: range) -> NDArray[np.int16]:
+    """Rows of a key's Gaussian noise, shape (len(trials), size), in words of which `_DEVIATION` are one deviation.
+
+    No 32 bits lie so near a rounding boundary that the last digits of the quantile function decide (tests).
+    """
+    from scipy.special import ndtri
+
+    steps = -(-size // _NORMALS_PER_COUNTER)
+    raw = random_words(philox_key, len(trials) * steps * 4, counter=trials.start * steps)
+    bits = raw.astype("<u8", copy=False).view("<u4").reshape(len(trials), steps * _NORMALS_PER_COUNTER)[:, :size]
+    return np.asarray(np.rint(_DEVIATION * ndtri((bits + 0.5) / 2.0**32)), np.int16)
 
 
 def _lengths(words: NDArray[np.int16], norm: str) -> NDArray[np.float64]:

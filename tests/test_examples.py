@@ -10,7 +10,7 @@ import pytest
 
 import analyzer
 from analyzer import statistics
-from analyzer.measures import flips, geometry, isotropy, lipschitz, scores, symmetry, topology
+from analyzer.measures import certified, flips, geometry, isotropy, lipschitz, scores, symmetry, topology
 
 ROOT = Path(analyzer.__file__).parent
 MODULES = [
@@ -22,6 +22,7 @@ MODULES = [
     "estimate",
     "images.folder",
     "images.pixels",
+    "measures.certified",
     "measures.flips",
     "measures.geometry",
     "measures.linearity",
@@ -45,6 +46,8 @@ MODULES = [
     "verdicts.drift.responses",
 ]
 ON_ARRAYS = [
+    certified.certify,
+    certified.lower_bound,
     flips.flip_radius,
     flips.margin_noise_units,
     geometry.centred_gram,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from analyzer import store
 from analyzer.measures import NUMBERS, REGISTRY, TABLES, Observation, geometry
@@ -18,6 +19,8 @@ KNOWN = {
     "topology": {"mantel_r": lambda values: values[:, 0], "expected": [1.0, 1.0]},
     "lipschitz": {"jacobian_rms": lambda values: values[:, 0], "expected": [1.0, 1.0]},
     "linearity": {"linearity": lambda values: values[:, 0], "expected": [0.5, 0.5]},
+    # One trial selects, eleven answer alike: probability above 0.001^(1/11), 0.085 deviations.
+    "certified": {"certified_radius": lambda values: values, "expected": ndtri(0.001 ** (1 / 11)) * np.array(RADII)},
 }
 """Measure -> a variable, what of it is known, and its value at each radius."""
 
@@ -30,7 +33,7 @@ def around(rng):
     scores = TrueClass(1 / (1 + np.exp(-log_odds)), log_odds, np.zeros(log_odds.shape, np.int32), log_odds)
     halves = TrueClass(*(values[:, :5] for values in scores))
     return Observation(
-        scores={"noise": scores, "permutation": scores},
+        scores={"noise": scores, "permutation": scores, "gaussian": scores},
         input_gram=np.stack([rows @ rows.T for rows in noise]),
         feature_gram=np.stack([geometry.centred_gram(rows) for rows in features])[:, None],
         feature_distance=np.linalg.norm(features, axis=-1)[..., None],
@@ -41,6 +44,7 @@ def around(rng):
         half_defect=0.5 * np.linalg.norm(features, axis=-1)[:, :5, None],
         half_resolution=0.0,
         dimension=DIMENSION,
+        radii=RADII,
         norm="linf",
         permutations=19,
         key=1,

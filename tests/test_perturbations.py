@@ -65,7 +65,7 @@ def test_the_norm_scales_the_same_words():
 @given(st.integers(1, 400), st.integers(0, 2**64 - 1), st.sampled_from([0.25, 0.5, 1.0, 20.0]))
 @settings(max_examples=60, deadline=None)
 def test_lengths_are_the_radius(width, seed, radius):
-    for family in P.FAMILIES:
+    for family in ("noise", "permutation"):
         for norm, order in (("linf", np.inf), ("l2", 2)):
             drawn = P.deltas(
                 seed=seed, sha256=SHA, shape=(1, 1, width), family=family, radius=radius, trials=4, norm=norm
@@ -122,7 +122,7 @@ def test_words_are_uniform_and_symmetric():
 def test_rows_are_uncorrelated_in_space_and_between_trials(family):
     words = rows(make(family, shape=(3, 32, 32), trials=60)).astype(np.float64)
     size = words.shape[1]
-    products = words @ words.T / size / (32768**2 / 3)
+    products = words @ words.T / size / words.var()
     off = products[np.triu_indices(60, 1)]
     assert abs(off.mean()) < 4 / np.sqrt(size * 60)
     assert off.std() == pytest.approx(1 / np.sqrt(size), rel=0.15)

@@ -19,6 +19,8 @@ from analyzer.cli.app import (
 )
 from analyzer.errors import IncompleteError, UsageError
 
+_RADII = "0.5,1:20"
+
 
 @app.command()
 def demo(
@@ -59,7 +61,7 @@ def run(
     labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label.")] = None,
     limit: Annotated[int, typer.Option("--limit", help="Images measured at most; may grow on a later call.")] = 300,
     min_confidence: Annotated[float, typer.Option("--min-confidence", help="Confidence an image needs.")] = 0.99,
-    radii: Annotated[str, typer.Option("--radii", help="Grey levels: numbers and ranges.")] = "0.5,1:20",
+    radii: Annotated[str, typer.Option("--radii", help="Grey levels: numbers and ranges.")] = _RADII,
     trials: Annotated[int, typer.Option("--trials", help="Perturbations per radius and family.")] = 100,
     norm: Annotated[str, typer.Option("--norm", help="linf or l2: the norm whose length is the radius.")] = "linf",
     clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
@@ -71,6 +73,12 @@ def run(
     linearity_trials: Annotated[
         int, typer.Option("--linearity-trials", help="Perturbations a that are answered at x - a/2 too.")
     ] = 20,
+    family: Annotated[
+        str | None, typer.Option("--family", help="gaussian: certify L2 radii under Gaussian noise instead.")
+    ] = None,
+    sigma: Annotated[
+        str | None, typer.Option("--sigma", help="With --family gaussian: standard deviations, grey levels.")
+    ] = None,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
     provider: Provider = "auto",
     threads: Threads = None,
@@ -83,8 +91,10 @@ def run(
     from analyzer import session, study
     from analyzer.cli import terminal
 
+    chosen: dict[str, Any] = {} if measures is None else {"measures": study.parse_names(measures)}
+    if family is not None or sigma is not None:
+        chosen = _certifying(family, sigma, other=measures is not None or radii != _RADII)
     protocol = study.Protocol(
-        radii=study.parse_radii(radii),
         trials=trials,
         limit=limit,
         min_confidence=min_confidence,
@@ -92,7 +102,7 @@ def run(
         clip=clip,
         round=whole,
         seed=seed,
-        **({} if measures is None else {"measures": study.parse_names(measures)}),
+        **{"radii": study.parse_radii(radii), **chosen},
         layers=tuple(layers or ()),
         permutations=permutations,
         linearity_trials=linearity_trials,
@@ -209,6 +219,19 @@ def doctor(json: Json = False) -> None:
         terminal.print_doctor(report)
     if not all(check["passed"] for check in report["checks"]):
         raise UsageError("this installation does not pass its own checks; install convnet-analyzer again")
+
+
+def _certifying(family: str | None, sigma: str | None, *, other: bool) -> dict[str, Any]:
+    """What --family gaussian --sigma S measures; other: whether radii or measures are given too."""
+    from analyzer import study
+
+    if family != "gaussian":
+        given = "without --family" if family is None else f"--family {family}"
+        raise UsageError(f"{given}: expected --family gaussian --sigma S; other families belong to their --measures")
+    if sigma is None or other:
+        why = "--radii and --measures do not go with it" if other else "--sigma is missing"
+        raise UsageError(f"--family gaussian: {why}; give --sigma in grey levels, such as --sigma 15,30")
+    return {"radii": study.parse_sigma(sigma), "measures": ("certified",)}
 
 
 def _batch_size(text: str) -> int | None:

@@ -14,6 +14,7 @@ _MODULES = (
     "topology",
     "lipschitz",
     "linearity",
+    "certified",
 )
 """The modules of this package that are measures, in the order in which results hold and tables show them."""
 

@@ -41,6 +41,8 @@ class Observation:
     """What that norm resolves, as a part of the norm of D(a)."""
     dimension: int
     """D, pixel values of the image."""
+    radii: tuple[float, ...]
+    """Grey levels, (R,)."""
     norm: str
     permutations: int
     key: int
@@ -71,15 +73,16 @@ class Table:
 class Measure(Table):
     """What a module of this package declares, once.
 
-    family: the perturbation family it is measured on. halves: whether it needs the answers at x - a/2 too. variables:
-    what it adds to the results. observe: the arrays of these variables, of one image, without the image axis. profiles:
-    what is shown along the depth. scores: where it is about the true-class score, its variables and words. A layered
-    measure reads feature layers.
+    family: the perturbation family it is measured on. halves: whether it needs the answers at x - a/2 too. default:
+    whether a run has it that is not told which measures to take. variables: what it adds to the results. observe: the
+    arrays of these variables, of one image, without the image axis. profiles: what is shown along the depth. scores:
+    where it is about the true-class score, its variables and words. A layered measure reads feature layers.
     """
 
     family: str
     variables: tuple[Variable, ...]
     observe: Callable[[Observation], dict[str, NDArray[Any]]]
     halves: bool = False
+    default: bool = True
     profiles: tuple[Profile, ...] = ()
     scores: FamilyScores | None = None

@@ -30,7 +30,7 @@ def pictures(runs: Sequence[DrawnRun]) -> Iterator[Picture]:
     it has an empty panel that says so. Raises UsageError without matplotlib.
     """
     _need_matplotlib()
-    from analyzer.plots import clouds, distances, flips, linearity, misclassified, profile, spread, topology
+    from analyzer.plots import certified, clouds, distances, flips, linearity, misclassified, profile, spread, topology
 
     families = [measure.scores for measure in REGISTRY.values() if measure.scores]
     draws: list[Callable[[Sequence[DrawnRun]], Picture | None]] = [
@@ -41,6 +41,7 @@ def pictures(runs: Sequence[DrawnRun]) -> Iterator[Picture]:
         distances.draw,
         linearity.draw,
         flips.draw,
+        certified.draw,
         profile.draw,
     ]
     for draw in draws:

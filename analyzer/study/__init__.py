@@ -21,7 +21,7 @@ from analyzer.study.answers import LabelledImage
 from analyzer.study.consistency import EXAMPLES
 from analyzer.study.model import Model, open_model, rows_of, without_halves_of_whole_numbers
 from analyzer.study.observing import observe
-from analyzer.study.protocol import Protocol, parse_names, parse_radii
+from analyzer.study.protocol import Protocol, parse_names, parse_radii, parse_sigma
 from analyzer.summary import summarise, verify
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "open_model",
     "parse_names",
     "parse_radii",
+    "parse_sigma",
     "run",
 ]
 

@@ -40,7 +40,7 @@ class Answers:
         self.clean_features: list[NDArray[np.float32]] = []
         self.feature_floor = np.zeros(self.layers)
         self.rows: list[NDArray[np.float32]] = []
-        self.feature_gram = np.full((shape[0], self.layers, shape[1], shape[1]), np.nan)
+        self.feature_gram = np.full((shape[0], self.layers, shape[1], shape[1]) if self.layers else 0, np.nan)
         self.feature_distance = np.full((*shape, self.layers), np.nan)
         self.sketched = min(protocol.trials, sketch.TRIALS)
         self.clean_norm = np.full(self.layers, np.nan)
@@ -49,7 +49,7 @@ class Answers:
         self.half = TrueClass.undefined((shape[0], protocol.halved))
         self.half_defect = np.full((shape[0], protocol.halved, self.layers), np.nan)
         self.half_rows: list[NDArray[np.float32]] = []
-        self.input_gram = np.full((*shape, shape[1]), np.nan)
+        self.input_gram = np.full((*shape, shape[1]) if "noise" in protocol.families else 0, np.nan)
         self.input_l2, self.input_linf = np.full(shape, np.nan), np.full(shape, np.nan)
 
     def take(self, pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
@@ -203,6 +203,7 @@ class Answers:
             half_defect=self.half_defect if features and protocol.halved else None,
             half_resolution=_GRAM_RESOLUTION if self.reduced else 0.0,
             dimension=int(np.prod(self.model.shape)),
+            radii=protocol.radii,
             norm=protocol.norm,
             permutations=protocol.permutations,
             key=derived_key("mantel", protocol.seed, self.image.sha256, protocol.trials),

@@ -35,7 +35,7 @@ class Protocol:
     clip: bool = False
     round: bool = False
     seed: int = 0
-    measures: tuple[str, ...] = tuple(REGISTRY)
+    measures: tuple[str, ...] = tuple(name for name, measure in REGISTRY.items() if measure.default)
     layers: tuple[str, ...] = ()
     permutations: int = 999
     linearity_trials: int = 20
@@ -51,10 +51,6 @@ class Protocol:
             raise UsageError("`radii`: must be ascending and distinct")
         if self.trials < 3:
             raise UsageError(f"`trials` {self.trials}: at least 3 are needed")
-        if len(self.radii) * self.trials**2 > MOST_DISTANCES:
-            raise UsageError(
-                f"`trials` {self.trials} at {len(self.radii)} radii: radii x trials^2 exceeds {MOST_DISTANCES:g}"
-            )
         if self.limit < 1:
             raise UsageError(f"`limit` {self.limit}: must be above 0")
         if not 0 <= self.min_confidence <= 1:
@@ -73,6 +69,10 @@ class Protocol:
         if unknown or not self.measures or len(set(self.measures)) < len(self.measures):
             raise UsageError(
                 f"`measures`: choose from {', '.join(REGISTRY)}, each once; got {','.join(self.measures)!r}"
+            )
+        if "noise" in self.families and len(self.radii) * self.trials**2 > MOST_DISTANCES:
+            raise UsageError(
+                f"`trials` {self.trials} at {len(self.radii)} radii: radii x trials^2 exceeds {MOST_DISTANCES:g}"
             )
         # One order, so that a run asked for in another is the same run.
         object.__setattr__(self, "measures", tuple(m for m in REGISTRY if m in self.measures))
@@ -128,6 +128,17 @@ def parse_radii(text: str) -> tuple[float, ...]:
     except ValueError:
         raise UsageError(f"`radii` {text!r}: expected numbers and ranges such as 0.5,1:20") from None
     return tuple(radii)
+
+
+def parse_sigma(text: str) -> tuple[float, ...]:
+    """Standard deviations of Gaussian noise, as `parse_radii` reads radii. Raises UsageError for anything else."""
+    try:
+        sigmas = parse_radii(text)
+    except UsageError as e:
+        raise UsageError(str(e).replace("`radii`", "`sigma`")) from None
+    if not all(SMALLEST_RADIUS <= sigma <= LARGEST_RADIUS for sigma in sigmas):
+        raise UsageError(f"`sigma` {text}: expected grey levels from {SMALLEST_RADIUS:g} to {LARGEST_RADIUS:g}")
+    return sigmas
 
 
 def parse_names(text: str) -> tuple[str, ...]:

@@ -167,6 +167,19 @@ def _linearity(rows: Rows, suffix: str) -> str:
     )
 
 
+def _certified(rows: Rows, suffix: str) -> str:
+    shares, radii = by_radius(rows, "certified_share"), by_radius(rows, "certified_radius_median")
+    each = [
+        f"at sigma {sigma:g} {shares[sigma].value:.0%} of {shares[sigma].n} images within a median L2 radius of "
+        f"{short(radii[sigma].value, '.3g')} grey levels"
+        for sigma in sorted(shares)
+    ]
+    return (
+        f"Certified: {'; '.join(each)} (0 for an image without; each certificate is wrong with probability 0.001). It "
+        "holds for the network smoothed by this noise, not for the network itself."
+    )
+
+
 def _flips(rows: Rows) -> str:
     flip, margins = rows["flip_radius_median"], by_radius(rows, "margin_noise_units_median")
     largest = max(margins)
@@ -223,4 +236,5 @@ SENTENCES: dict[str, Callable[[Rows, str], str]] = {
     "topology": _topology,
     "lipschitz": _lipschitz,
     "linearity": _linearity,
+    "certified": _certified,
 }
