@@ -2,7 +2,7 @@
 
     run(...)            measure one model on one image set, or continue
     open_run(path)      the labelled results of a run, an xarray.Dataset
-    compare, drift, gate, claims, verify      what the commands of these names do; return documents, print nothing
+    compare, drift, gate, claims, plan, verify      what the commands of these names do; return documents, print nothing
     Protocol            radii, trials, norm, ...
     measures            pure functions of arrays: measures.topology.mantel(...)
     perturbations       keyed noise and permutation families
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analyzer.verdicts.compare import compare
     from analyzer.verdicts.drift import drift
     from analyzer.verdicts.gate import gate
+    from analyzer.verdicts.plan import plan
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "measures",
     "open_run",
     "perturbations",
+    "plan",
     "run",
     "statistics",
     "verify",
@@ -47,6 +49,7 @@ _HOMES = {
     "drift": "analyzer.verdicts.drift",
     "gate": "analyzer.verdicts.gate",
     "open_run": "analyzer.store",
+    "plan": "analyzer.verdicts.plan",
     "run": "analyzer.study",
     "verify": "analyzer.summary",
 }

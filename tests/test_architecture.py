@@ -23,7 +23,19 @@ PLACES = {
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "text", "system", "document", "resize", "estimate"]
-ORDER += ["card", "graph", "session", "images", "perturbations", "sketch", "statistics", "measures", "store", "summary"]
+ORDER += [
+    "card",
+    "graph",
+    "session",
+    "images",
+    "perturbations",
+    "sketch",
+    "statistics",
+    "sequential",
+    "measures",
+    "store",
+    "summary",
+]
 ORDER += ["study", "analyses", "bundled", "demo", "doctor"]
 ORDER += ["verdicts", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))

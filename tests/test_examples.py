@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import analyzer
-from analyzer import statistics
+from analyzer import sequential, statistics
 from analyzer.measures import certified, flips, geometry, isotropy, lipschitz, scores, symmetry, topology
 
 ROOT = Path(analyzer.__file__).parent
@@ -33,14 +33,17 @@ MODULES = [
     "measures.symmetry",
     "measures.topology",
     "perturbations",
+    "sequential",
     "statistics",
     "store.results",
     "study",
     "summary",
+    "summary.target",
     "verdicts.claims",
     "verdicts.compare",
     "verdicts.compare.paired",
     "verdicts.gate",
+    "verdicts.plan",
     "sketch",
     "verdicts.drift",
     "verdicts.drift.responses",
@@ -59,6 +62,8 @@ ON_ARRAYS = [
     lipschitz.fit,
     lipschitz.ratio,
     scores.true_class,
+    sequential.mean_share,
+    sequential.quantile,
     statistics.mean_over_images,
     statistics.pooled_quantiles,
     statistics.quantile_over_images,

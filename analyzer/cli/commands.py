@@ -79,6 +79,9 @@ def run(
     sigma: Annotated[
         str | None, typer.Option("--sigma", help="With --family gaussian: standard deviations, grey levels.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="NAME=±10%", help="Stop once this number is known so well.")
+    ] = None,
     batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
     provider: Provider = "auto",
     threads: Threads = None,
@@ -121,6 +124,7 @@ def run(
             optimizations=optimizations,
             provider_share=provider_share,
             batch_size=_batch_size(batch_size),
+            until=until,
             progress=progress,
         )
     if json:
@@ -257,4 +261,4 @@ def call(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-from analyzer.cli import bounding, claiming, deciding, drawing, drifting, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above
+from analyzer.cli import bounding, claiming, deciding, drawing, drifting, planning, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above

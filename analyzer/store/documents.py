@@ -93,11 +93,32 @@ class Checks(TypedDict):
     batches: Batches
 
 
+class Reached(TypedDict):
+    """A number of which enough was to be known: half the width allowed, of the value where `relative`; its interval.
+
+    The interval may be looked at after every image; null where there is none.
+    """
+
+    name: str
+    bound: float
+    relative: bool
+    reached: bool
+    low: float | None
+    high: float | None
+
+
+class Pace(TypedDict):
+    """Forward passes of the images that were measured last, and their seconds."""
+
+    passes: int
+    seconds: float
+
+
 class Context(TypedDict):
     """What a run ran on: names and paths as given, device, versions.
 
     feature: the layer before the classification. feature_sizes: numbers of each layer. checks: whether what was
-    measured is what is deployed. Earlier versions kept none of the last two.
+    measured is what is deployed. Earlier versions kept none of the last two. until: of a run that was to stop early.
     """
 
     model: str
@@ -116,6 +137,7 @@ class Context(TypedDict):
     versions: dict[str, str]
     platform: str
     checks: NotRequired[Checks]
+    until: NotRequired[Reached]
 
 
 class Change(TypedDict):
@@ -126,7 +148,7 @@ class Change(TypedDict):
 
 
 class Manifest(TypedDict):
-    """manifest.json."""
+    """manifest.json. pace: of runs by this version and later."""
 
     schema: int
     identity: Identity
@@ -134,6 +156,7 @@ class Manifest(TypedDict):
     coordinates: Coordinates
     history: list[Change]
     created: str
+    pace: NotRequired[Pace]
 
 
 class Candidate(TypedDict):

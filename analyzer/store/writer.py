@@ -1,15 +1,15 @@
 """A run directory: opened by its one writer, filled unit by unit, continued after any kind of stop."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from analyzer.errors import IncompleteError
 from analyzer.store import checksums, files, lock, results, schema, units
 from analyzer.store import manifest as manifests
-from analyzer.store.documents import Calibration, Manifest
+from analyzer.store.documents import Calibration, Manifest, Pace, SelectedImage
 from analyzer.store.manifest import CALIBRATION, MANIFEST, RESULTS, SUMMARY, has_results
 from analyzer.store.validation import check_calibration
 
@@ -79,13 +79,31 @@ class Store:
         """One image's arrays as `write_unit` took them; None when absent or damaged."""
         return units.read_if_whole(self.path, key, self.manifest["coordinates"])
 
-    def record(self, context: Mapping[str, Any]) -> None:
-        """Take over what the run has turned out to run on, and note in its history what that changes.
+    def record(self, context: Mapping[str, Any], pace: Pace | None = None) -> None:
+        """Take over what the run has turned out to run on, and note in its history what that changes; and its pace.
 
         Raises IncompleteError when manifest.json cannot be written.
         """
         wanted = {**self.manifest, "context": json.loads(files.to_json(context))}
-        self.manifest = manifests.continued(self.manifest, wanted, self.path, manifests.now())
+        went_on = manifests.continued(self.manifest, wanted, self.path, manifests.now())
+        self.manifest = cast(Manifest, {**went_on, "context": wanted["context"]})
+        if pace and pace["passes"]:
+            self.manifest["pace"] = pace
+        files.write(self.path / MANIFEST, text_of(self.manifest))
+
+    def keep(self, selected: Sequence[SelectedImage]) -> None:
+        """Take the run to be one of these images, the first that were selected: its limit is their number.
+
+        Raises IncompleteError when a file cannot be written.
+        """
+        calibration = self.calibration()
+        assert calibration is not None  # images were measured
+        # Stopped in between, the limits differ, and the selection is made anew from the same candidates.
+        self.write_calibration({**calibration, "selected": list(selected), "limit": len(selected)})
+        identity = {**self.manifest["identity"], "limit": len(selected)}
+        changes = {"limit": [self.manifest["identity"]["limit"], len(selected)]}
+        history = [*self.manifest["history"], {"time": manifests.now(), "changes": changes}]
+        self.manifest = cast(Manifest, {**self.manifest, "identity": identity, "history": history})
         files.write(self.path / MANIFEST, text_of(self.manifest))
 
     def finish(self, summarise: Callable[["xarray.Dataset"], Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The loop: which images, through which session, to which measures, into the store."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,17 @@ from analyzer import graph, store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
 from analyzer.session import Backend
-from analyzer.store import ImageStatus
-from analyzer.store.documents import Calibration, Checks, SelectedImage
+from analyzer.store.documents import Calibration, Checks
 from analyzer.study import deployed, provenance, selection
 from analyzer.study.answers import LabelledImage
 from analyzer.study.consistency import EXAMPLES
-from analyzer.study.model import Model, open_model, rows_of, without_halves_of_whole_numbers
+from analyzer.study.measuring import Progress, Watch, measure_all
+from analyzer.study.model import Model, open_model, without_halves_of_whole_numbers
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii, parse_sigma
 from analyzer.summary import summarise, verify
+from analyzer.summary.target import Target
+from analyzer.summary.target import parse as parse_target
 
 __all__ = [
     "LabelledImage",
@@ -40,19 +43,6 @@ __all__ = [
 _TRIED = 50  # files among which the examples are looked for
 
 
-class Progress(NamedTuple):
-    """Where a run is: stage "selecting" or "measuring", images done of total, forward passes so far and in all.
-
-    The passes of this call, one a row; `expected` is 0 where it is not known.
-    """
-
-    stage: str
-    done: int
-    total: int
-    passes: int
-    expected: int = 0
-
-
 def run(
     model: Path,
     images: Path,
@@ -67,6 +57,7 @@ def run(
     optimizations: str = "all",
     provider_share: float = 0.5,
     batch_size: int | None = None,
+    until: str | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure one model on one image set, or continue a run that stopped. Prints nothing.
@@ -86,6 +77,9 @@ def run(
         optimizations: how far the runtime may rewrite the graph: "all", "extended", "basic" or "off"; likewise.
         provider_share: the least part of the multiply-adds that the named provider must run.
         batch_size: rows of a forward pass; a few are measured by default. Changes no perturbation.
+        until: NAME=±10% of its value, or ±a number: stop after the image from which on the interval of this number of
+            the summary is so narrow, by a confidence sequence, which may be looked at after every image. The run is
+            then one of the images that are measured.
         progress: called now and then, see `Progress`.
 
     Returns:
@@ -108,6 +102,9 @@ def run(
         2
     """
     protocol = protocol or Protocol()
+    target = None if until is None else parse_target(until, parameter="until")
+    if target is not None:
+        protocol = _as_it_stopped(out, protocol, target)
     backend = Backend(provider, threads, provider_options or {}, optimizations, provider_share)
     card_path = cards.locate(model, card)
     graph.check(model)
@@ -142,9 +139,11 @@ def run(
         if (finished := _finished(out)) is not None:
             return finished
         calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
-        _measure_all(writer, opened, calibration, candidates, protocol, progress)
-        if len(opened.session.notes) > noted:  # as of a batch that had to become smaller
-            writer.record(context())
+        watching = None if target is None else Watch(target, writer, calibration)
+        pace = measure_all(writer, opened, calibration, candidates, protocol, progress, watching)
+        if pace["passes"] or watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller
+            reached = {} if watching is None else {"until": watching.document}
+            writer.record({**context(), **reached}, pace)
         return writer.finish(summarise)
 
 
@@ -157,52 +156,6 @@ def _examples(candidates: list[ImageFile], card: cards.Card) -> Iterator[NDArray
             left -= 1
         if not left:
             return
-
-
-def _measure_all(
-    writer: store.Store,
-    model: Model,
-    calibration: Calibration,
-    candidates: list[ImageFile],
-    protocol: Protocol,
-    progress: Callable[[Progress], None],
-) -> None:
-    """Measure and store every selected image that has no unit yet."""
-    selected = calibration["selected"]
-    left = [record for record in selected if not _is_measured(writer, record["key"])]
-    if model.reduces and left:
-        model = model.reduced(protocol)
-    session, files = model.session, {image.id: image for image in candidates}
-    expected = len(left) * rows_of(protocol, session.batch_size, reduced=session.reduces)
-    passes = 0
-
-    def tick(rows: int, done: int) -> None:
-        nonlocal passes
-        passes += rows
-        progress(Progress("measuring", done, len(selected), passes, expected))
-
-    for done, record in enumerate(left, len(selected) - len(left)):
-        arrays = measure(model, files.get(record["id"]), record, protocol, functools.partial(tick, done=done))
-        writer.write_unit(record["key"], arrays)
-        tick(0, done + 1)
-
-
-def measure(
-    model: Model,
-    file: ImageFile | None,
-    record: SelectedImage,
-    protocol: Protocol,
-    tick: Callable[[int], None] = lambda rows: None,
-) -> dict[str, NDArray[Any]]:
-    """The arrays of one selected image; undefined throughout where it was removed or changed since it was selected."""
-    try:
-        pixels = read(file, card=model.card) if file is not None else None
-    except ImageError:
-        pixels = None
-    if pixels is None or pixels.sha256 != record["sha256"]:
-        values = {"label": record["label"], "image_status": ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION}
-        return store.undefined_unit(provenance.coordinates(protocol, model.layers), **values)
-    return observe(model, LabelledImage(pixels.values, pixels.sha256, record["label"]), protocol, tick)
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
@@ -231,10 +184,20 @@ def _checks_of_a_finished_run(out: Path, limit: int) -> Checks | None:
     return None if checks is None or checks["fidelity"]["separate"] else checks
 
 
-def _is_measured(writer: store.Store, key: str) -> bool:
-    """An image that was unreadable when its turn came is tried again."""
-    unit = writer.read_unit(key)
-    return unit is not None and unit["image_status"] != ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION
+def _as_it_stopped(out: Path, protocol: Protocol, target: Target) -> Protocol:
+    """The protocol with the limit of a run that stopped for this target: it goes no further."""
+    try:
+        run = store.Run(out)
+        until = run.context.get("until")
+        enough = run.is_complete and until is not None and until["reached"]
+    except (InputError, IncompleteError):  # no run yet, or a damaged one
+        return protocol
+    limit = run.identity["limit"]
+    if not enough or until is None or limit is None:
+        return protocol
+    if (until["name"], until["bound"], until["relative"]) != target:
+        return protocol
+    return dataclasses.replace(protocol, limit=min(protocol.limit, limit))
 
 
 def _refuse_labels_beyond(candidates: list[ImageFile], classes: int) -> None:

@@ -21,7 +21,7 @@ from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import About, Calibration, ImageCounts
 from analyzer.store.files import plain
-from analyzer.summary import checks, reach
+from analyzer.summary import checks, reach, target
 from analyzer.summary.names import by_radius, end_of, layer_suffix, name_of, parts, radius_labels, radius_text
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
@@ -60,7 +60,9 @@ def summarise(dataset: Any) -> dict[str, Any]:
             rows |= dict(numbers(table, measured, scales))
         if reach.starts_below_steps(measured, calibration):
             rows = reach.without_ratios_of_ratios(rows)
-    proved = manifest["context"].get("checks")
+    proved, until = manifest["context"].get("checks"), manifest["context"].get("until")
+    if until is not None and until["name"] in rows:
+        rows[until["name"]] = target.held(rows[until["name"]], until)
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers] if len(layers) > 1 else [""]
     about: About = {
@@ -72,7 +74,11 @@ def summarise(dataset: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": about,
-        "sentences": [*sentences(measures, rows, suffixes), *(checks.checked(proved) if proved else ())],
+        "sentences": [
+            *sentences(measures, rows, suffixes),
+            *((target.sentence(rows, until),) if until is not None else ()),
+            *(checks.checked(proved) if proved else ()),
+        ],
         "warnings": [
             *(checks.faults(proved, manifest["context"]["batch_size"]) if proved else ()),
             *warnings(dataset, measured, rows, calibration, manifest),

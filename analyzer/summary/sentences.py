@@ -210,7 +210,11 @@ def _flips(rows: Rows) -> str:
         )
     )
     normal = f"{short(tail.value, '.1g')}" if tail.value > _RARE else f"less than {_RARE:.0e}".replace("e-0", "e-")
-    units = f"the margin to the runner-up is {margin.value:.2g} deviations, and " if math.isfinite(margin.value) else ""
+    units = (
+        f"the margin to the runner-up is {short(margin.value, '.3g')} deviations, and "
+        if math.isfinite(margin.value)
+        else ""
+    )
     seen = (
         f"{short(counted.value, '.2g')} of the trials flipped"
         if counted.value
