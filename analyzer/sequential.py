@@ -21,7 +21,7 @@ _PRIOR = 8.0
 """Weight of the mixture around a quantile, in images: the interval is narrowest for some 60 images."""
 
 
-def _log_evidence(total: Any, n: int, p: float, a: float, b: float) -> Any:
+def log_evidence(total: Any, n: Any, p: float, a: float, b: float) -> Any:
     """Log of a beta mixture of likelihoods over that of p, of n values in 0..1 that add up to `total`.
 
     Under mean p it is a supermartingale that begins with 0, also of values between 0 and 1: exp(t x) is at most
@@ -58,7 +58,7 @@ def mean_share(values: NDArray[np.floating]) -> Estimate:
     value = total / n
 
     def excess(p: float) -> float:
-        return float(_log_evidence(total, n, p, 1.0, 1.0)) - _LOG
+        return float(log_evidence(total, n, p, 1.0, 1.0)) - _LOG
 
     edge = 1e-12
     low = 0.0 if value <= edge or excess(edge) <= 0 else brentq(excess, edge, value)
@@ -89,16 +89,16 @@ def quantile(values: NDArray[np.floating], at: float, *, censored: bool = False)
 
     ordered = np.sort(np.asarray(values, np.float64)[~np.isnan(values) if censored else np.isfinite(values)])
     estimate = quantile_over_images(ordered, at, censored=censored)
-    ranks = _ranks(estimate.n, at)
-    if ranks is None:
+    places = ranks(estimate.n, at)
+    if places is None:
         return estimate._replace(low=np.nan, high=np.nan)
-    return estimate._replace(low=float(ordered[ranks[0] - 1]), high=float(ordered[ranks[1] - 1]))
+    return estimate._replace(low=float(ordered[places[0] - 1]), high=float(ordered[places[1] - 1]))
 
 
 @lru_cache(maxsize=4096)
-def _ranks(n: int, at: float) -> tuple[int, int] | None:
+def ranks(n: int, at: float) -> tuple[int, int] | None:
     """Ranks, from 1, of the order statistics around a quantile of n values; None where n is too small."""
     a, b = _PRIOR * at, _PRIOR * (1 - at)
-    kept = np.flatnonzero(_log_evidence(np.arange(n + 1.0), n, at, a, b) <= _LOG)
+    kept = np.flatnonzero(log_evidence(np.arange(n + 1.0), n, at, a, b) <= _LOG)
     low, high = int(kept[0]), int(kept[-1]) + 1
     return (low, high) if low >= 1 and high <= n else None

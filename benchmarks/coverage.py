@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtr
 
-from analyzer import statistics
+from analyzer import sequential, statistics
+from analyzer.measures.flips import most_probable
 from analyzer.measures.lipschitz import image_quantile
 from analyzer.statistics import Estimate
 from analyzer.verdicts.compare import paired
@@ -112,6 +113,12 @@ def _shares(rng: np.random.Generator, name: str, images: int) -> Array:
     return values / (1 + values) if name in ("lognormal(1.5)", "zero-inflated") else ndtr(values)
 
 
+def _censored(values: Array, name: str) -> Array:
+    """The values, infinite from the 60 % quantile of their distribution on, or where all are 0 below it."""
+    limit = float(QUANTILE[name](0.6))
+    return np.where(values > limit, np.inf, values)
+
+
 def _flags(quantile: float) -> Callable[[np.random.Generator, str, int], Estimate]:
     """Whether an image's value is above a quantile of its distribution."""
 
@@ -135,6 +142,11 @@ KINDS = (
         "90 % quantile",
         lambda rng, d, n: statistics.quantile_over_images(DISTRIBUTIONS[d](rng, n), 0.9),
         lambda d: float(QUANTILE[d](0.9)),
+    ),
+    Kind(
+        "median, the largest 40 % known to be above",
+        lambda rng, d, n: statistics.quantile_over_images(_censored(DISTRIBUTIONS[d](rng, n), d), 0.5, censored=True),
+        lambda d: float(QUANTILE[d](0.5)),
     ),
     Kind(
         "median of an image's 95 % quantile",
@@ -166,7 +178,7 @@ def coverage(kind: Kind, name: str, images: int, *, repetitions: int, seed: int 
     hits = shown = 0
     for _ in range(repetitions):
         estimate = kind.estimate(rng, name, images)
-        if math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        if not math.isnan(estimate.low) and not math.isnan(estimate.high):
             shown += 1
             hits += estimate.low - rounding <= true <= estimate.high + rounding
     return Coverage(hits / shown if shown else math.nan, shown / repetitions)
@@ -183,6 +195,39 @@ def false_rate(name: str, images: int, *, repetitions: int, seed: int = 0) -> fl
     return float(np.mean([bool(paired.distinguishable(each.estimate, each.p)) for each in told]))
 
 
+def bounded(name: str, images: int, *, repetitions: int, seed: int = 0) -> float:
+    """How often the bound of a flip's probability is at least its mean over the images, each with one of its own."""
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode()), images))
+    held = 0
+    for _ in range(repetitions):
+        own = 0.05 * _shares(rng, name, images)
+        held += most_probable(int(rng.binomial(POINTS, own).sum()), images * POINTS) >= own.mean()
+    return held / repetitions
+
+
+def looked_at(statistic: str, name: str, images: tuple[int, ...], *, repetitions: int, seed: int = 0) -> list[float]:
+    """How often an interval that is looked at after every image has held the true value up to so many images.
+
+    statistic: "median", "90 % quantile" or "mean of shares".
+    """
+    rng = np.random.default_rng((seed, zlib.crc32(f"{statistic} {name}".encode())))
+    most, held = max(images), np.ones((repetitions, max(images)), bool)
+    if statistic == "mean of shares":
+        values = np.cumsum(_shares(rng, name, repetitions * most).reshape(repetitions, most), axis=1)
+        n, true = np.arange(1, most + 1), _true_share(name)
+        held = sequential.log_evidence(values, n, true, 1.0, 1.0) <= math.log(20)
+    else:
+        at = {"median": 0.5, "90 % quantile": 0.9}[statistic]
+        values = DISTRIBUTIONS[name](rng, repetitions * most).reshape(repetitions, most)
+        true = float(QUANTILE[name](at))
+        up_to, below = np.cumsum(values <= true, axis=1), np.cumsum(values < true, axis=1)
+        for k in range(most):
+            if ranks := sequential.ranks(k + 1, at):
+                held[:, k] = (up_to[:, k] >= ranks[0]) & (below[:, k] < ranks[1])
+    ever = np.logical_and.accumulate(held, axis=1).mean(axis=0)
+    return [float(ever[n - 1]) for n in images]
+
+
 def rows(images: tuple[int, ...], *, repetitions: int) -> Iterator[tuple[str, str, list[str]]]:
     """(kind, distribution, a cell for each number of images)."""
     for kind in (*KINDS, NEAR_NORMAL):
@@ -193,6 +238,13 @@ def rows(images: tuple[int, ...], *, repetitions: int) -> Iterator[tuple[str, st
                 text = "-" if not seen.shown else f"{100 * seen.covered:.1f}"
                 cells.append(text if seen.shown in (0, 1) else f"{text} (shown: {seen.shown:.0%})".replace("%", " %"))
             yield kind.name, name, cells
+    for name in DISTRIBUTIONS:
+        held = [f"{100 * bounded(name, n, repetitions=repetitions):.1f}" for n in images]
+        yield "bound of a flip's probability, 95 % one-sided", name, held
+    for statistic in ("median", "90 % quantile", "mean of shares"):
+        for name in DISTRIBUTIONS:
+            ever = looked_at(statistic, name, images, repetitions=repetitions)
+            yield f"{statistic}, looked at after every image", name, [f"{100 * share:.1f}" for share in ever]
     for name in DISTRIBUTIONS:
         yield (
             "`compare`: falsely different",

@@ -76,7 +76,7 @@ def test_the_interval_is_where_the_evidence_begins(share):
     total = found.value * n
     for end in (found.low, found.high):
         if 0 < end < 1:
-            assert sequential._log_evidence(total, n, end, 1.0, 1.0) == pytest.approx(np.log(20), rel=1e-6)
+            assert sequential.log_evidence(total, n, end, 1.0, 1.0) == pytest.approx(np.log(20), rel=1e-6)
 
 
 # targets --------------------------------------------------------------------------------------------------------------

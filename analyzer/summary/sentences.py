@@ -1,14 +1,14 @@
 """What the numbers of a summary say, in plain words: one sentence a measure and layer."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from analyzer.measures import REGISTRY, Measure
 from analyzer.measures.topology import clear_of_linear
 from analyzer.statistics import FEW_IMAGES, Estimate
-from analyzer.summary.names import by_radius, radius_text
+from analyzer.summary.names import by_radius, name_of
 from analyzer.text import short
 
 Rows = Mapping[str, Estimate]
@@ -182,39 +182,22 @@ def _certified(rows: Rows, suffix: str) -> str:
 
 def _flips(rows: Rows) -> str:
     flip, margins = rows["flip_radius_median"], by_radius(rows, "margin_noise_units_median")
-    largest = max(margins)
     if not flip.n:
         return "Flips: undefined: the log-odds against the runner-up are not known."
-    if math.isinf(flip.value):
-        side, end = ("above", largest) if flip.value > 0 else ("below", min(margins))
-        start = (
-            f"Flips: the radius at which noise would flip one trial lies {side} {end:g}, and by more than a factor of 2"
-        )
-    else:
-        ends = [f"{end:.2g}" if math.isfinite(end) else ("beyond" if end > 0 else "below") for end in flip[1:3]]
-        interval = f"{ends[0]} to {ends[1]}; " if not any(map(math.isnan, flip[1:3])) else ""
-        start = f"Flips: by the normal tail, noise would flip one trial at radius {flip.value:.2g}"
-        start += f" ({interval}median of {flip.n} images)"
-        if flip.value > largest:
-            departs = by_radius(rows, "log_odds_linearity_median").get(largest)
-            known = departs is not None and math.isfinite(departs.value)
-            warned = f", where the log-odds depart from a line by N = {departs.value:.2g}" if departs and known else ""
-            start += f", extrapolated beyond {largest:g}{warned}"
+    largest = max(margins)
+    start = _outside(flip, margins) if math.isinf(flip.value) else _flip_radius(flip, largest, rows)
     margin, counted, most, tail = (
-        rows[f"{name}@{radius_text(largest)}"]
-        for name in (
+        rows[name_of(stem, radius=largest)]
+        for stem in (
             "margin_noise_units_median",
             "flip_probability_mean",
             "flip_probability_bound",
             "flip_probability_tail_mean",
         )
     )
-    normal = f"{short(tail.value, '.1g')}" if tail.value > _RARE else f"less than {_RARE:.0e}".replace("e-0", "e-")
-    units = (
-        f"the margin to the runner-up is {short(margin.value, '.3g')} deviations, and "
-        if math.isfinite(margin.value)
-        else ""
-    )
+    known = math.isfinite(margin.value)
+    units = f"the margin to the runner-up is {short(margin.value, '.3g')} deviations, and " if known else ""
+    normal = short(tail.value, ".1g") if tail.value > _RARE else f"less than {short(_RARE, '.1g')}"
     seen = (
         f"{short(counted.value, '.2g')} of the trials flipped"
         if counted.value
@@ -222,6 +205,27 @@ def _flips(rows: Rows) -> str:
         f"the normal tail says {normal})"
     )
     return f"{start}. At radius {largest:g} {units}{seen}."
+
+
+def _outside(flip: Estimate, radii: Iterable[float]) -> str:
+    above = flip.value > 0
+    place = f"above {max(radii):g}" if above else f"below {min(radii):g}"
+    end, way = (flip.low, "more") if above else (flip.high, "less")
+    known = f" (95 %: {end:.2g} or {way})" if math.isfinite(end) else ""
+    return f"Flips: the radius at which noise would flip one trial lies {place} by more than a factor of 2{known}"
+
+
+def _flip_radius(flip: Estimate, largest: float, rows: Rows) -> str:
+    ends = [f"{end:.2g}" if math.isfinite(end) else ("beyond" if end > 0 else "below") for end in flip[1:3]]
+    interval = f"{ends[0]} to {ends[1]}; " if not any(map(math.isnan, flip[1:3])) else ""
+    start = f"Flips: by the normal tail, noise would flip one trial at radius {flip.value:.2g}"
+    start += f" ({interval}median of {flip.n} images)"
+    if flip.value <= largest:
+        return start
+    departs = by_radius(rows, "log_odds_linearity_median").get(largest)
+    known = departs is not None and math.isfinite(departs.value)
+    warned = f", where the log-odds depart from a line by N = {departs.value:.2g}" if departs and known else ""
+    return f"{start}, extrapolated beyond {largest:g}{warned}"
 
 
 def changes_clearly(growth: Estimate) -> bool:
