@@ -208,14 +208,16 @@ def bounded(name: str, images: int, *, repetitions: int, seed: int = 0) -> float
 def looked_at(statistic: str, name: str, images: tuple[int, ...], *, repetitions: int, seed: int = 0) -> list[float]:
     """How often an interval that is looked at after every image has held the true value up to so many images.
 
-    statistic: "median", "90 % quantile" or "mean of shares".
+    statistic: "median", "90 % quantile", "share of images" or "mean of shares".
     """
     rng = np.random.default_rng((seed, zlib.crc32(f"{statistic} {name}".encode())))
     most, held = max(images), np.ones((repetitions, max(images)), bool)
-    if statistic == "mean of shares":
-        values = np.cumsum(_shares(rng, name, repetitions * most).reshape(repetitions, most), axis=1)
-        n, true = np.arange(1, most + 1), _true_share(name)
-        held = sequential.log_evidence(values, n, true, 1.0, 1.0) <= math.log(20)
+    if statistic in ("mean of shares", "share of images"):
+        drawn, true = _shares(rng, name, repetitions * most), _true_share(name)
+        if statistic == "share of images":
+            drawn = (rng.random(repetitions * most) < drawn).astype(np.float64)
+        total = np.cumsum(drawn.reshape(repetitions, most), axis=1)
+        held = sequential.log_evidence(total, np.arange(1, most + 1), true, 1.0, 1.0) <= math.log(20)
     else:
         at = {"median": 0.5, "90 % quantile": 0.9}[statistic]
         values = DISTRIBUTIONS[name](rng, repetitions * most).reshape(repetitions, most)
@@ -241,7 +243,7 @@ def rows(images: tuple[int, ...], *, repetitions: int) -> Iterator[tuple[str, st
     for name in DISTRIBUTIONS:
         held = [f"{100 * bounded(name, n, repetitions=repetitions):.1f}" for n in images]
         yield "bound of a flip's probability, 95 % one-sided", name, held
-    for statistic in ("median", "90 % quantile", "mean of shares"):
+    for statistic in ("median", "90 % quantile", "share of images", "mean of shares"):
         for name in DISTRIBUTIONS:
             ever = looked_at(statistic, name, images, repetitions=repetitions)
             yield f"{statistic}, looked at after every image", name, [f"{100 * share:.1f}" for share in ever]

@@ -73,7 +73,7 @@ def test_the_bound_of_a_probability_is_rarely_too_low(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", coverage.DISTRIBUTIONS)
-@pytest.mark.parametrize("statistic", ["median", "90 % quantile", "mean of shares"])
+@pytest.mark.parametrize("statistic", ["median", "90 % quantile", "share of images", "mean of shares"])
 def test_an_interval_may_be_looked_at_after_every_image(statistic, name):
     held = coverage.looked_at(statistic, name, (10, 100, 1000), repetitions=2000)
     assert held == sorted(held, reverse=True)
