@@ -1,5 +1,6 @@
 """How far from a flip: margins, flip radius and probabilities; closed forms, 10^6 draws, scale, summary, gate."""
 
+import itertools
 import json
 
 import graphs
@@ -117,6 +118,44 @@ def test_sampling_errors_do_not_shift_it(rng):
     ]
     assert np.median(found) == pytest.approx(10.0, rel=0.02)
     assert np.std(found) < 1.0
+
+
+def by_plain_loops(margins, clean, radii):
+    """Where the line of q deviations minus the mean first passes 0, after pooling what falls."""
+    q = ndtri(1 - 1 / margins.shape[1])
+    blocks = [[q * m.std(ddof=1) - m.mean(), 1 / r**2, 1] for m, r in zip(margins, radii, strict=True)]
+    while any(a[0] > b[0] for a, b in itertools.pairwise(blocks)):
+        k = next(k for k in range(len(blocks) - 1) if blocks[k][0] > blocks[k + 1][0])
+        (a, u, m), (b, v, n) = blocks[k : k + 2]
+        blocks[k : k + 2] = [[(a * u + b * v) / (u + v), u + v, m + n]]
+    heights, places = [-clean, *(a for a, _, n in blocks for _ in range(n))], [0.0, *radii]
+    for k in range(1, len(places)):
+        if heights[k] >= 0:
+            radius = places[k - 1] - heights[k - 1] * (places[k] - places[k - 1]) / (heights[k] - heights[k - 1])
+            return radius if radius >= radii[0] / 2 else -np.inf
+    x, y = (
+        np.array([v for v, r in zip(each, places, strict=True) if r >= radii[-1] / 2]) for each in (places, heights)
+    )
+    if len(x) == 1:
+        x, y = np.array([0.0, *x]), np.array([-clean, *y])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    radius = radii[-1] - heights[-1] / slope if slope > 0 else np.inf
+    return radius if radius <= 2 * radii[-1] else np.inf
+
+
+@pytest.mark.parametrize("radii", [RADII, RADII[-1:], np.array([1.0, 8.0, 20.0])], ids=len)
+def test_it_is_what_plain_loops_give(rng, radii):
+    kinds = set()
+    for _ in range(300):
+        clean, slope, bend = rng.uniform(0.5, 5), rng.uniform(0.01, 0.6), rng.uniform(0.6, 1.4)
+        noise = rng.standard_normal((len(radii), 30))
+        margins = clean - 0.01 * radii[:, None] + slope * radii[:, None] ** bend * noise
+        found = flips.flip_radius(margins, clean, radii)
+        np.testing.assert_allclose(found, by_plain_loops(margins, clean, radii), rtol=1e-9)
+        kinds.add(
+            "above" if found == np.inf else "below" if found == -np.inf else "beyond" if found > radii[-1] else "in"
+        )
+    assert kinds >= {"above", "beyond", "in"}
 
 
 # probabilities --------------------------------------------------------------------------------------------------------

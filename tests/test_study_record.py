@@ -11,6 +11,7 @@ import runs
 from graphs import node, tensor, value
 from PIL import Image
 from scipy.special import softmax
+from scipy.stats import beta, binomtest
 
 from analyzer import card as cards
 from analyzer import open_run, store
@@ -173,6 +174,21 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
                 f"{name}_misclassified_trials_mean@{radius}": wrong.mean(),
                 f"{name}_below_noise_floor_share@{radius}": (spread <= factor * d.log_odds_noise_floor.values).mean(),
             }
+        margin = d.isotropy_runner_up_log_odds.values[:, k]
+        units = margin.mean(1) / margin.std(1, ddof=1)
+        flipped = (d.isotropy_predicted.values[:, k] != label).sum()
+        expected |= {
+            f"margin_noise_units_median@{radius}": np.median(units),
+            f"margin_noise_units_q05@{radius}": np.quantile(units, 0.05),
+            f"flip_probability_mean@{radius}": flipped / margin.size,
+            f"flip_probability_bound@{radius}": (
+                binomtest(int(flipped), margin.size, alternative="less").proportion_ci(0.95, method="exact").high
+            ),
+            # Lieberman and Resnikoff: of 11 trials, a beta distribution with both parameters 11/2 - 1.
+            f"flip_probability_tail_mean@{radius}": np.mean(
+                [beta(4.5, 4.5).cdf(max(0.0, 0.5 - z * np.sqrt(11) / 20)) for z in units]
+            ),
+        }
         expected[f"misclassified_share@{radius}"] = expected[f"isotropy_misclassified_share@{radius}"]
         ranges = [np.ptp(d[f"{name}_log_odds"].values[:, k], axis=1) for name in ("symmetry", "isotropy")]
         expected[f"symmetry_excess_median@{radius}"] = np.median(ranges[0] - ranges[1])
@@ -211,6 +227,7 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
                 expected[f"lipschitz_{name}_q95_median{tail}"] = np.median(tails)
     relative = [2 * (s - i) / (s + i) for s, i in zip(*all_ranges(d), strict=True)]
     expected["symmetry_relative_excess_mean"] = np.mean(relative)
+    expected["flip_radius_median"] = np.inf  # no margin is near; test_flips.py has a reference of its own
     expected["log_odds_noise_floor_median"] = np.median(d.log_odds_noise_floor)
     calibration = json.loads(d.attrs["calibration"])
     for j, layer in enumerate(("fc2", "relu1")):
@@ -238,7 +255,7 @@ def test_every_row_of_the_summary_by_plain_numpy(tmp_path, images):
             for term, number in zip(("intercept", "slope", "curvature"), fitted, strict=False):
                 expected[f"lipschitz_{name}_{term}/{layer}"] = number
     numbers = {
-        name: e["value"]
+        name: np.inf if e.get("censored") == "above" else e["value"]
         for name, e in store.Run(tmp_path / "run").read_summary().items()
         if isinstance(e, dict) and "value" in e
     }
