@@ -18,7 +18,7 @@ def test_the_table_is_consistent() -> None:
         assert v.dims[0] == "image"
         assert sorted(v.dims, key=order.index) == list(v.dims)
         real = "float32" if v.name.endswith("_sketch") else "float64"
-        assert v.dtype == ("int8" if v.name.endswith("_status") else "int32" if "index" in v.long_name else real)
+        assert v.dtype == ("int8" if v.name.endswith("_status") else "int32" if v.integer else real)
         assert bool(v.flags) == v.name.endswith("_status")
         assert not any(" " in flag for flag in v.flags)
     named = {v.name: v for v in store.VARIABLES}

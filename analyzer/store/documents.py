@@ -108,7 +108,7 @@ class Reached(TypedDict):
 
 
 class Pace(TypedDict):
-    """Forward passes of the images that were measured last, and their seconds."""
+    """pace.json: forward passes of the images that were measured last, and their seconds."""
 
     passes: int
     seconds: float
@@ -148,7 +148,7 @@ class Change(TypedDict):
 
 
 class Manifest(TypedDict):
-    """manifest.json. pace: of runs by this version and later."""
+    """manifest.json."""
 
     schema: int
     identity: Identity
@@ -156,7 +156,6 @@ class Manifest(TypedDict):
     coordinates: Coordinates
     history: list[Change]
     created: str
-    pace: NotRequired[Pace]
 
 
 class Candidate(TypedDict):

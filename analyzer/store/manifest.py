@@ -22,6 +22,7 @@ MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
     "summary.json",
     ".lock",
 )
+PACE = "pace.json"
 
 _ABSENT = object()
 _FOLLOWS_FROM = {"radius": "radii", "trial": "trials", "layer": "layers", "variables": "measures"}
@@ -110,7 +111,7 @@ def is_file_of_a_run(target: Path) -> bool:
     """Whether `target` would be one of the files that a run directory is made of."""
     here = target.resolve().parent
     run = here.parent if here.name == "units" else here
-    own = target.name in (MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK)
+    own = target.name in (MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK, PACE)
     return (here != run or own) and (run / MANIFEST).exists()
 
 

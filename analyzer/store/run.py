@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from analyzer import card as cards
 from analyzer.errors import AnalyzerError, IncompleteError, InputError
@@ -114,6 +114,16 @@ class Run:
     def scales(self) -> Scales:
         """The widths of h and g, and D."""
         return derived.scales(self.manifest, self.calibration, self.layers)
+
+    @property
+    def pace(self) -> documents.Pace | None:
+        """How quickly the images that were measured last went; None where that is not known."""
+        try:
+            pace = files.read_json(self.path / manifest.PACE)
+        except (OSError, ValueError):
+            return None
+        known = not kinds.fault(pace, documents.Pace) and pace["passes"] > 0 and pace["seconds"] > 0
+        return cast(documents.Pace, pace) if known else None
 
     @property
     def has_results(self) -> bool:

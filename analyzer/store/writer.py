@@ -10,7 +10,7 @@ from analyzer.errors import IncompleteError
 from analyzer.store import checksums, files, lock, results, schema, units
 from analyzer.store import manifest as manifests
 from analyzer.store.documents import Calibration, Manifest, Pace, SelectedImage
-from analyzer.store.manifest import CALIBRATION, MANIFEST, RESULTS, SUMMARY, has_results
+from analyzer.store.manifest import CALIBRATION, MANIFEST, PACE, RESULTS, SUMMARY, has_results
 from analyzer.store.validation import check_calibration
 
 if TYPE_CHECKING:
@@ -79,17 +79,22 @@ class Store:
         """One image's arrays as `write_unit` took them; None when absent or damaged."""
         return units.read_if_whole(self.path, key, self.manifest["coordinates"])
 
-    def record(self, context: Mapping[str, Any], pace: Pace | None = None) -> None:
-        """Take over what the run has turned out to run on, and note in its history what that changes; and its pace.
+    def record(self, context: Mapping[str, Any]) -> None:
+        """Take over what the run has turned out to run on, and note in its history what that changes.
 
         Raises IncompleteError when manifest.json cannot be written.
         """
         wanted = {**self.manifest, "context": json.loads(files.to_json(context))}
         went_on = manifests.continued(self.manifest, wanted, self.path, manifests.now())
         self.manifest = cast(Manifest, {**went_on, "context": wanted["context"]})
-        if pace and pace["passes"]:
-            self.manifest["pace"] = pace
         files.write(self.path / MANIFEST, text_of(self.manifest))
+
+    def record_pace(self, pace: Pace) -> None:
+        """Keep how quickly images were measured, in a file of its own: two runs of one command differ in nothing else.
+
+        Raises IncompleteError when it cannot be written.
+        """
+        files.write(self.path / PACE, (files.to_json(pace) + "\n").encode())
 
     def keep(self, selected: Sequence[SelectedImage]) -> None:
         """Take the run to be one of these images, the first that were selected: its limit is their number.

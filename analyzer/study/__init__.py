@@ -141,9 +141,11 @@ def run(
         calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
         watching = None if target is None else Watch(target, writer, calibration)
         pace = measure_all(writer, opened, calibration, candidates, protocol, progress, watching)
-        if pace["passes"] or watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller
+        if pace["passes"]:
+            writer.record_pace(pace)
+        if watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller
             reached = {} if watching is None else {"until": watching.document}
-            writer.record({**context(), **reached}, pace)
+            writer.record({**context(), **reached})
         return writer.finish(summarise)
 
 

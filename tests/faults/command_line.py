@@ -98,12 +98,12 @@ class Case:
         return other
 
     def contents(self) -> dict[str, bytes]:
-        """Every file of the run but its lock, by its name."""
+        """Every file of the run but its lock and its pace, by its name."""
         return contents(self.out)
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    files = (path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
+    files = (path for path in run.rglob("*") if path.is_file() and path.name not in (".lock", "pace.json"))
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
 
 

@@ -114,7 +114,7 @@ def differences(one: Path, two: Path) -> list[str]:
     """What of two runs is not the same: documents and units bit for bit, results value for value."""
     found = []
     names = {path.relative_to(run).as_posix() for run in (one, two) for path in run.rglob("*") if path.is_file()}
-    for name in sorted(names - {".lock", "manifest.json", "results.nc"}):
+    for name in sorted(names - {".lock", "manifest.json", "pace.json", "results.nc"}):
         contents = [_content(run / name) for run in (one, two)]
         if contents[0] != contents[1]:
             found.append(name)

@@ -92,8 +92,7 @@ def plan(run: Path, to: str) -> Plan:
         raise UsageError(f"`to` {to}: the value is 0, of which a percentage is 0; give a number, such as ±0.02")
     manifest = reader.manifest
     own = _protocol(manifest["identity"])
-    pace = manifest.get("pace")
-    per_second = pace["passes"] / pace["seconds"] if pace and pace["seconds"] > 0 else None
+    per_second = reader.pace["passes"] / reader.pace["seconds"] if reader.pace else None
     batch = manifest["context"]["batch_size"]
     needed = _needed(own, pilot.number, parts(target.name).radius)
     fewest = min(
