@@ -270,6 +270,8 @@ def test_fewer_trials_where_the_number_does_not_depend_on_them(tmp_path):
     measure(model, folder, tmp_path / "run", None, **pilot)
     few = plan(tmp_path / "run", "isotropy_score_mean@4=±0.05")
     assert few["allocations"][0]["trials"] < 100
+    for name in ("misclassified_share@4", "flip_probability_mean@4"):  # none flipped: nothing is known of fewer
+        assert plan(tmp_path / "run", f"{name}=±0.1")["allocations"][0]["trials"] == 100
     many = plan(tmp_path / "run", "isotropy_log_odds_range_median@4=±5%")
     assert many["allocations"][0]["trials"] == 100  # a range grows with the trials
     assert many["allocations"][0]["images"] is not None

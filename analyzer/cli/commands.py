@@ -67,7 +67,9 @@ def run(
     clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
     whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Another seed: other perturbations, other images.")] = 0,
-    measures: Annotated[str | None, typer.Option("--measures", help="Comma-separated; all if not given.")] = None,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="Comma-separated; all but certified if not given.")
+    ] = None,
     layers: Layers = None,
     permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
     linearity_trials: Annotated[

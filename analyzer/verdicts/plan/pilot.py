@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analyzer import sequential
 from analyzer.errors import UsageError
 from analyzer.measures import NUMBERS, Number
-from analyzer.measures.quantities import VALUE, contributions, estimates, per_image, scaled
+from analyzer.measures.quantities import FLAG, VALUE, contributions, estimates, per_image, scaled
 from analyzer.statistics import QUANTILES, Estimate
 from analyzer.store import Run, scales_of
 from analyzer.summary import measured_images, parts
@@ -19,7 +19,9 @@ from analyzer.verdicts import pairing
 
 Array = NDArray[np.float64]
 MOST_IMAGES = 100_000
-_DRAWS = 100
+_LARGE = 2000
+_DRAWS, _FEWEST_DRAWS = 100, 9
+_POINTS = 5_000_000  # drawn in all for one width
 _FEWEST_TRIALS = 10
 _TRIALS = (10, 20, 50, 100, 200, 500, 1000)
 
@@ -54,11 +56,14 @@ class Pilot(NamedTuple):
 
     def width(self, images: int, interval: Callable[[Array], Estimate]) -> float:
         """Half the width to be expected of so many images: the median of bootstrap samples."""
+        if images > _LARGE:  # from there on it shrinks with the square root
+            return self.width(_LARGE, interval) * math.sqrt(_LARGE / images)
         rng = np.random.default_rng(0)
         known = self.values[~np.isnan(self.values)] if self.values.ndim == 1 else self.values
         continuous = self.values.ndim == 1 and self.number.quantity.kind == VALUE and np.isfinite(known).all()
         widths = []
-        for _ in range(_DRAWS if images < 10_000 else _DRAWS // 10):
+        points = images * (1 if self.values.ndim == 1 else self.values.shape[1])
+        for _ in range(int(np.clip(_POINTS / points, _FEWEST_DRAWS, _DRAWS))):
             # Between the values of a continuous quantity, so that many images are not the same few again.
             drawn = np.quantile(known, rng.random(images)) if continuous else known[rng.integers(0, len(known), images)]
             widths.append(self.target.width(interval(drawn)))
@@ -116,21 +121,19 @@ def _thins(number: Number, dataset: Any) -> bool:
 
 def _factors(pilot: Pilot, halves: Sequence[Array], trials: int) -> dict[int, float]:
     """Trials -> by which factor the width grows; only those of the pilot where the number itself depends on them."""
+    total = _spread(pilot.values) ** 2
+    # Where nothing is seen to vary, nothing is known; and whether any trial does, hangs on how many there are.
+    if not total or pilot.number.quantity.kind == FLAG:
+        return {}
     whole = pilot.estimate(pilot.values).value
     shifts = [abs(pilot.estimate(half).value - whole) for half in halves]
     allowed = pilot.target.bound * (abs(whole) if pilot.target.relative else 1.0) / 2
     if not all(shift <= allowed for shift in shifts):
         return {}
-    own = (
-        _spread(halves[0] - halves[1]) ** 2 / 4
-    )  # of all trials: half the variance of the difference of two halves, over 2
-    total = _spread(pilot.values) ** 2
+    # The difference of two halves has twice the variance of a half, which has twice that of all trials.
+    own = _spread(halves[0] - halves[1]) ** 2 / 4
     between = max(total - own, 0.0)
-    return {
-        fewer: math.sqrt((between + own * trials / fewer) / total) if total else 1.0
-        for fewer in _TRIALS
-        if fewer < trials
-    }
+    return {fewer: math.sqrt((between + own * trials / fewer) / total) for fewer in _TRIALS if fewer < trials}
 
 
 def _spread(values: Array) -> float:
