@@ -291,9 +291,7 @@ def test_the_sentence_tells_counted_from_estimated(tmp_path):
     stored = json.loads((tmp_path / "run" / "summary.json").read_text())
     (sentence,) = (sentence for sentence in stored["sentences"] if sentence.startswith("Flips"))
     assert "extrapolated beyond 4, where the log-odds depart from a line by N = " in sentence
-    assert (
-        "none flipped, so that less than 0.007 of such noise does (95 %, of these images; the normal tail" in sentence
-    )
+    assert "none flipped, so that at most 0.0075 of such noise does (95 %, of these images; the normal tail" in sentence
     assert stored["flip_radius_median"]["value"] == pytest.approx(6, rel=0.5)
 
 

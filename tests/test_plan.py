@@ -145,7 +145,7 @@ def test_a_run_stops_after_the_first_image_that_makes_it_enough(tmp_path, materi
     watched = target.watch(aim, radii=(1.0, 4.0), layers=run.layers, variables=list(part))
     arrays = [{v: part[v].isel(image=k).values for v in watched.reads} for k in range(count - 1)]
     assert not aim.reached(watched.estimate([watched.contribution(each, run.scales) for each in arrays]))
-    assert f"Stopped after {count} images: {name}" in " ".join(stopped["sentences"])
+    assert f"Stopped after {count} images, since {name} is known" in " ".join(stopped["sentences"])
     assert whole["run"]["images"]["measured"] == 60 and "until" not in Run(tmp_path / "whole").context
 
 
@@ -186,8 +186,14 @@ def test_what_is_not_reached_is_said(tmp_path, material):
     found = measure(model, folder, tmp_path / "run", f"{NAME}=±1%")
     assert found["run"]["images"]["measured"] == 60
     (sentence,) = (s for s in found["sentences"] if s.startswith("Not reached"))
-    assert f"{NAME} was to be known within ±1 %; 60 images leave ±" in sentence
+    assert f"{NAME} within ±1 %; 60 images leave ±" in sentence
     assert not Run(tmp_path / "run").context["until"]["reached"]
+    # As many images as were asked for, whatever they said: the interval of a fixed number holds.
+    assert found[NAME] == measure(model, folder, tmp_path / "plain", None)[NAME]
+    other = measure(model, folder, tmp_path / "run", f"{NAME}=±2%")
+    assert any(f"{NAME} within ±2 %" in s for s in other["sentences"])
+    reached = measure(model, folder, tmp_path / "plain", f"{NAME}=±60%")
+    assert any(s.startswith("Stopped after 60 images") for s in reached["sentences"])
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,12 @@ def _certified(radius: Any, found: Any, label: Any) -> Array:
     return (right(radius, found, label) > 0).astype(np.float64)
 
 
+def _capped(predicted: Any, found: Any) -> Array:
+    """Whether all trials that bound the probability answer alike, so that no radius could be larger with so many."""
+    rest = predicted[..., selection_trials(predicted.shape[-1]) :]
+    return np.asarray((rest == found[..., None]).all(axis=-1), np.float64)
+
+
 def _abstained(status: Any) -> Array:
     return np.where(status < 0, np.nan, status == CertifiedStatus.ABSTAINED)
 
@@ -107,6 +113,7 @@ RADIUS = Quantity(
     title="Certified L2 radius of the true class, by sigma; 0 without",
 )
 _SHARE = Quantity("certified", _READS, _certified, more_robust=HIGHER, kind=FLAG)
+_CAPPED = Quantity("certified_capped", ("gaussian_predicted", "certified_class"), _capped, kind=FLAG)
 _ABSTAINED = Quantity("certified_abstained", ("certified_status",), _abstained, more_robust=LOWER, kind=FLAG)
 
 
@@ -139,6 +146,7 @@ MEASURE = Measure(
     numbers=(
         Number("certified_share", _SHARE, "share", "images certified", ".0%", interval=True),
         Number("certified_radius_median", RADIUS, "median", "median radius, L2", ".3g", interval=True),
+        Number("certified_capped_share", _CAPPED, "share", "more trials may give more", ".0%"),
         Number("certified_abstained_share", _ABSTAINED, "share", "abstained", ".0%"),
     ),
     compared=(RADIUS,),

@@ -177,6 +177,7 @@ RADIUS = Quantity(
     radial=False,
     uses_scales=True,
     censored=True,
+    by_trials=True,
     title="Flip radius: where noise would flip one trial",
 )
 _SHARE = Quantity("flip_probability", _CLASS, _flipped, more_robust=LOWER, kind=FRACTION)

@@ -44,8 +44,9 @@ class Quantity:
     widths, D or the radii. floor: variable of which a range over the trials has to exceed
     `statistics.rounding_range_factor` times to be more than rounding. near_normal: whether it is bounded and averages
     over much within an image, so that Student's t holds for its mean over few images. censored: whether it is a radius
-    that may be known only to lie above those of the run (inf) or below (-inf), so that it has quantiles only. title:
-    its heading where runs are compared; not compared without one.
+    that may be known only to lie above those of the run (inf) or below (-inf), so that it has quantiles only.
+    by_trials: whether it is another number with another number of trials, as a range is. title: its heading where runs
+    are compared; not compared without one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Quantity:
     floor: str = ""
     near_normal: bool = False
     censored: bool = False
+    by_trials: bool = False
     title: str = ""
 
     def measured_in(self, dataset: Any) -> bool:

@@ -131,7 +131,7 @@ def family_scores(
             Variable(predicted, dims, "1", f"predicted class index, {what}", integer=True),
             Variable(runner_up, dims, "nat", f"log-odds against the runner-up, {what}"),
         ),
-        range=Quantity(f"{prefix}_range", (score,), score_range, more_robust=LOWER),
+        range=Quantity(f"{prefix}_range", (score,), score_range, more_robust=LOWER, by_trials=True),
         log_odds_range=Quantity(
             f"{prefix}_log_odds_range",
             (log_odds,),
@@ -139,6 +139,7 @@ def family_scores(
             "nat",
             more_robust=LOWER,
             floor="log_odds_noise_floor",
+            by_trials=True,
             title=title,
         ),
         mean=Quantity(f"{prefix}_score", (score,), mean_score, more_robust=HIGHER),

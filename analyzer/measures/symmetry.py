@@ -53,8 +53,10 @@ def relative_excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -
     return np.asarray(2 * (one - other) / total)
 
 
-EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat")
-RELATIVE_EXCESS = Quantity("symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess, near_normal=True)
+EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat", by_trials=True)
+RELATIVE_EXCESS = Quantity(
+    "symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess, near_normal=True, by_trials=True
+)
 _NUMBERS = (
     Number("symmetry_range_median", SCORES.range, "median", "median range", ".2g", interval=True),
     Number("symmetry_range_q90", SCORES.range, "q90", "90 % range", ".2g", interval=True),

@@ -136,7 +136,7 @@ def run(
         coordinates=provenance.coordinates(protocol, opened.layers),
     ) as writer:
         _refuse_other_images(writer, candidates, images, out)
-        if (finished := _finished(out)) is not None:
+        if _was_asked(out, target) and (finished := _finished(out)) is not None:
             return finished
         calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
         watching = None if target is None else Watch(target, writer, calibration)
@@ -184,6 +184,12 @@ def _checks_of_a_finished_run(out: Path, limit: int) -> Checks | None:
     except (InputError, IncompleteError):  # no run yet, or a damaged one
         return None
     return None if checks is None or checks["fidelity"]["separate"] else checks
+
+
+def _was_asked(out: Path, target: Target | None) -> bool:
+    """Whether a run was to stop for this target; always without one."""
+    until = store.Run(out).context.get("until")
+    return target is None or (until is not None and (until["name"], until["bound"], until["relative"]) == target)
 
 
 def _as_it_stopped(out: Path, protocol: Protocol, target: Target) -> Protocol:

@@ -61,7 +61,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
         if reach.starts_below_steps(measured, calibration):
             rows = reach.without_ratios_of_ratios(rows)
     proved, until = manifest["context"].get("checks"), manifest["context"].get("until")
-    if until is not None and until["name"] in rows:
+    if until is not None and until["reached"] and until["name"] in rows:
         rows[until["name"]] = target.held(rows[until["name"]], until)
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers] if len(layers) > 1 else [""]

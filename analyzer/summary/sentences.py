@@ -168,10 +168,13 @@ def _linearity(rows: Rows, suffix: str) -> str:
 
 
 def _certified(rows: Rows, suffix: str) -> str:
-    shares, radii = by_radius(rows, "certified_share"), by_radius(rows, "certified_radius_median")
+    shares, radii, capped = (
+        by_radius(rows, f"certified_{name}") for name in ("share", "radius_median", "capped_share")
+    )
     each = [
         f"at sigma {sigma:g} {shares[sigma].value:.0%} of {shares[sigma].n} images within a median L2 radius of "
         f"{short(radii[sigma].value, '.3g')} grey levels"
+        + (", the most that so many trials can certify" if capped[sigma].value > 0.5 else "")
         for sigma in sorted(shares)
     ]
     return (
@@ -201,10 +204,16 @@ def _flips(rows: Rows) -> str:
     seen = (
         f"{short(counted.value, '.2g')} of the trials flipped"
         if counted.value
-        else f"none flipped, so that less than {short(most.value, '.1g')} of such noise does (95 %, of these images; "
+        else f"none flipped, so that at most {_up(most.value)} of such noise does (95 %, of these images; "
         f"the normal tail says {normal})"
     )
     return f"{start}. At radius {largest:g} {units}{seen}."
+
+
+def _up(bound: float) -> str:
+    """An upper bound in two digits, rounded upwards."""
+    step = 10.0 ** (math.floor(math.log10(bound)) - 1)
+    return short(math.ceil(bound / step * (1 - 1e-12)) * step, ".2g")
 
 
 def _outside(flip: Estimate, radii: Iterable[float]) -> str:

@@ -134,14 +134,13 @@ def held(estimate: Estimate, until: Reached) -> Estimate:
 def sentence(rows: Mapping[str, Estimate], until: Reached) -> str:
     """What became of it."""
     aim = Target(until["name"], until["bound"], until["relative"])
-    estimate = rows.get(aim.name, Estimate(np.nan, np.nan, np.nan, 0))
-    known = aim.shown(aim.width(estimate))
-    start = (
-        f"{aim.name} was to be known within ±{100 * aim.bound:.4g} %"
-        if aim.relative
-        else (f"{aim.name} was to be known within ±{aim.bound:.4g}")
-    )
-    which = "its interval may be looked at after every image, those of all other numbers may not"
+    estimate = held(rows.get(aim.name, Estimate(np.nan, np.nan, np.nan, 0)), until)
+    bound = f"±{100 * aim.bound:.4g} %" if aim.relative else f"±{aim.bound:.4g}"
+    width = aim.width(estimate)
     if until["reached"]:
-        return f"Stopped after {estimate.n} images: {start}, and is within {known}; {which}."
-    return f"Not reached: {start}; {estimate.n} images leave {known} ({which})."
+        return (
+            f"Stopped after {estimate.n} images, since {aim.name} is known within {aim.shown(width)} ({bound} asked "
+            "for): its interval allows for a stop that depends on the data, those of other numbers do not."
+        )
+    known = f"leave {aim.shown(width)}" if math.isfinite(width) else "give it no such interval yet"
+    return f"Not reached: {aim.name} within {bound}; {estimate.n} images {known} when looked at one after another."

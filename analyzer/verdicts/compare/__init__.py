@@ -168,7 +168,8 @@ def _described(run: OpenRun) -> ComparedRun:
 
 def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
     for run in runs:
-        absent = [quantity.name for quantity in _quantities() if not quantity.measured_in(run.dataset)]
+        known = [q for q in _quantities() if any(q.measured_in(other.dataset) for other in runs)]
+        absent = [quantity.name for quantity in known if not quantity.measured_in(run.dataset)]
         if absent:
             yield f"{run.name} did not measure what these need: {', '.join(absent)}."
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from analyzer.measures.quantities import HIGHER
 from analyzer.statistics import FEW_IMAGES
+from analyzer.text import short
 from analyzer.verdicts.compare.paired import Entry, Pair
 
 
@@ -60,4 +61,4 @@ def _interval(pair: Pair) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:+.2g}"
+    return short(value, "+.2g")

@@ -87,11 +87,12 @@ def check_names(conditions: Iterable[Condition], names: Sequence[str], whose: st
     """Raise UsageError for the first name that is not among `names`, with the nearest ones and all there are."""
     for condition in conditions:
         if condition.name not in names:
-            stem, _, layer = parts(condition.name)
+            stem, radius, layer = parts(condition.name)
             radii = [name for name in names if "@" in name and parts(name)[0::2] == (stem, layer)]
             if radii:
                 measured = ", ".join(name.partition("@")[2].partition("/")[0] for name in radii)
-                raise UsageError(f"{condition.name}: {whose} has it at the radii {measured}, not at this one")
+                lacking = "add one of them, as NAME@R" if radius is None else "not at this one"
+                raise UsageError(f"{condition.name}: {whose} has it at the radii {measured}; {lacking}")
             near = difflib.get_close_matches(condition.name, names, n=NEAR, cutoff=0.5)
             near = near or [name for name in names if condition.name in name][:NEAR]
             hint = f"; nearest: {', '.join(near)}" if near else ""

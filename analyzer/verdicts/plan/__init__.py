@@ -172,11 +172,14 @@ def _of_paper(pilot: Pilot, paper: Protocol, factor: float, batch: int, per_seco
 
 def _command(fewest: Allocation, own: Protocol, target: Target, *, layered: bool) -> str:
     """The options of `run` that differ from its defaults."""
+    what = ["--radii", f"--measures {','.join(fewest['measures'])}"]
+    if fewest["measures"] == ["certified"]:
+        what = ["--family gaussian --sigma"]
     changed = [
         f"--limit {fewest['images'] or MOST_IMAGES}",
-        f"--radii {','.join(f'{radius:g}' for radius in fewest['radii'])}",
+        f"{what[0]} {','.join(f'{radius:g}' for radius in fewest['radii'])}",
         f"--trials {fewest['trials']}",
-        f"--measures {','.join(fewest['measures'])}",
+        *what[1:],
     ]
     defaults = Protocol()
     changed += [
@@ -193,6 +196,8 @@ def _sentences(document: Plan, target: Target, *, another: bool) -> list[str]:
     """another: whether the number depends on the trials, and the pilot has not those of the paper."""
     fewest, paper = document["allocations"]
     said = []
+    if document["width"] <= document["bound"]:
+        said.append(f"The pilot knows it within {target.shown(document['width'])} already.")
     if fewest["images"] is None:
         said.append(f"Not even {MOST_IMAGES:,} images reach {target.text}: they leave {target.shown(fewest['width'])}.")
     else:

@@ -101,7 +101,10 @@ def read(reader: Run, target: Target) -> tuple[Pilot, dict[int, float]]:
 
         pilot = Pilot(target, number, contributed(dataset), factor if number.quantity.scaled else 1.0, radius is None)
         if not isinstance(number.statistic, str) or not math.isfinite(pilot.width(MOST_IMAGES, pilot.estimate)):
-            raise UsageError(f"`to` {target.name}: it has no interval over images, however many there are")
+            why = "however many there are"
+            if number.quantity.censored:
+                why = "since most of the pilot's lie outside its radii: measure at others"
+            raise UsageError(f"`to` {target.name}: it has no interval over images, {why}")
         trials = dataset.sizes["trial"]
         factors = {trials: 1.0}
         if _thins(number, dataset) and trials >= 2 * _FEWEST_TRIALS:
@@ -116,7 +119,9 @@ def _thins(number: Number, dataset: Any) -> bool:
     """Whether the number can be computed of fewer trials: all that it reads of a radius is there trial by trial."""
     dims = [dataset[name].dims for name in number.quantity.reads]
     by_trial = all("trial" in each or "radius" not in each for each in dims) and any("trial" in each for each in dims)
-    return by_trial and not (number.quantity.points and number.quantity.within is None)
+    return (
+        by_trial and not number.quantity.by_trials and not (number.quantity.points and number.quantity.within is None)
+    )
 
 
 def _factors(pilot: Pilot, halves: Sequence[Array], trials: int) -> dict[int, float]:
