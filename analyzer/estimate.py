@@ -82,7 +82,9 @@ def at_worst(estimate: Estimate, radii: Sequence[float], *, largest: bool) -> Es
     smallest, farthest = min(radii), max(radii)
     value = estimate.value
     if math.isinf(value):
-        value = (math.inf if largest else farthest) if value > 0 else (smallest if largest else 0.0)
+        known = [farthest, estimate.low] if value > 0 else [smallest, estimate.high]
+        known = [end for end in known if math.isfinite(end)]
+        value = (math.inf if largest else max(known)) if value > 0 else (min(known) if largest else 0.0)
     low = {math.inf: farthest, -math.inf: 0.0}.get(estimate.low, estimate.low)
     high = {-math.inf: smallest}.get(estimate.high, estimate.high)
     return Estimate(value, low, high, estimate.n)

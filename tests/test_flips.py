@@ -285,6 +285,29 @@ def test_a_censored_radius_in_summary_and_gate(tmp_path, capsys):
     assert not verdict["passed"]
 
 
+def test_two_radii_outside_are_no_change_that_is_known(tmp_path):
+    """Flip radii of some 60 and 600, both beyond twice the largest radius: nothing is known of the change."""
+    folder = around_grey(tmp_path / "images", count=12)
+    for name, margin in (("far", 20.0), ("farther", 200.0)):
+        model, *_ = classifier(tmp_path / name, margin=margin, name=name)
+        runs.measure(model, folder, tmp_path / f"run_{name}", radii=(1.0, 8.0), measures=("isotropy",))
+    document = gate.gate(
+        tmp_path / "run_far",
+        baseline=tmp_path / "run_farther",
+        max_regression={"flip_radius_median": "10%"},
+        strict=True,
+    )
+    (verdict,) = document["verdicts"]
+    assert (verdict["status"], verdict["passed"]) == ("undecided", False)
+    assert "outside the radii of both runs on 12 images" in verdict["explanation"]
+
+
+def test_margins_that_are_unknown_at_large_radii_tell_nothing_beyond():
+    margins = linear_margins(2.0, 2.0 / (ndtri(0.99) * 14.0))
+    margins[3:] = np.nan
+    assert np.isnan(flips.flip_radius(margins, 2.0, RADII))
+
+
 def test_the_sentence_tells_counted_from_estimated(tmp_path):
     model, *_ = classifier(tmp_path, margin=1.5)
     runs.measure(model, around_grey(tmp_path / "images"), tmp_path / "run", radii=(2.0, 4.0), trials=50)
@@ -310,7 +333,8 @@ def test_an_entry_holds_the_whole_estimate(ends):
 
 def test_what_lies_outside_is_held_against_a_bound_at_its_worst():
     below, above = Estimate(-np.inf, -np.inf, 0.7, 9), Estimate(np.inf, 12.0, np.inf, 9)
-    assert at_worst(below, [1.0, 20.0], largest=True)[:3] == (1.0, 0.0, 0.7)
+    assert at_worst(below, [1.0, 20.0], largest=True)[:3] == (0.7, 0.0, 0.7)
+    assert at_worst(Estimate(np.inf, 32.0, np.inf, 9), [1.0, 20.0], largest=False)[:3] == (32.0, 32.0, np.inf)
     assert at_worst(below, [1.0, 20.0], largest=False)[:3] == (0.0, 0.0, 0.7)
     assert at_worst(above, [1.0, 20.0], largest=True)[:3] == (np.inf, 12.0, np.inf)
     assert at_worst(above, [1.0, 20.0], largest=False)[:3] == (20.0, 12.0, np.inf)

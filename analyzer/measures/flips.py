@@ -48,7 +48,7 @@ def flip_radius(margins: NDArray[np.floating], clean: float, radii: NDArray[np.f
     the standard deviation grows in proportion to the radius, so that q * deviation - mean is a straight line from minus
     the clean margin on. Between the measured radii it is interpolated, after an isotonic regression (weights 1/r^2: the
     error of a deviation grows with it), since of T trials it is known with an error of its own at each radius. Beyond
-    the largest radius it goes on along the straight line that fits from half that radius on.
+    the largest radius it goes on with the slope of the straight line that fits from half that radius on.
 
     Args:
         margins: (radius, trial), log-odds against the runner-up under noise, nat.
@@ -57,7 +57,7 @@ def flip_radius(margins: NDArray[np.floating], clean: float, radii: NDArray[np.f
 
     Returns:
         Grey levels. Infinite where it lies above twice the largest radius, minus infinity where below half the
-        smallest; NaN where no radius has known margins.
+        smallest; NaN where no radius has known margins, or they end too early to tell.
 
     >>> radii = np.array([1.0, 2.0, 4.0])
     >>> noise = np.linspace(-1.7, 1.7, 101)  # standard deviation 0.995, q = 2.33
@@ -85,8 +85,8 @@ def flip_radius(margins: NDArray[np.floating], clean: float, radii: NDArray[np.f
         )
         slope = np.polyfit(x, y, 1)[0]
         radius = at[-1] - beyond[-1] / slope if slope > 0 else np.inf
-    if radius > REACH * radii[-1]:
-        return np.inf
+    if radius > REACH * at[-1]:
+        return np.inf if at[-1] == radii[-1] else np.nan
     return -np.inf if radius < radii[0] / REACH else float(radius)
 
 
@@ -141,13 +141,13 @@ def _radius(margins: Any, clean: Any, *, scales: Scales) -> Array:
     return np.fromiter(each, np.float64, len(margins))
 
 
-def _flipped(predicted: Any, label: Any) -> Array:
+def _flipped(predicted: Any, label: Any, margins: Any) -> Array:
     return misclassified(predicted, label[:, None])
 
 
-def _counts(predicted: Any, label: Any) -> Array:
+def _counts(predicted: Any, label: Any, margins: Any) -> Array:
     """How many of an image's trials are flipped, and of how many: (image, radius, 2)."""
-    share, trials = _flipped(predicted, label), predicted.shape[-1]
+    share, trials = _flipped(predicted, label, margins), predicted.shape[-1]
     return np.stack([share * trials, np.where(np.isnan(share), np.nan, trials)], axis=-1)
 
 
@@ -160,7 +160,7 @@ def _bound(counts: Array) -> Estimate:
 
 
 _MARGIN = isotropy.SCORES.runner_up
-_CLASS = (isotropy.SCORES.predicted, "label")
+_CLASS = (isotropy.SCORES.predicted, "label", _MARGIN)  # runs by earlier versions, without margins, have no flips
 UNITS = Quantity(
     "margin_noise_units",
     (_MARGIN, "log_odds_noise_floor"),

@@ -14,9 +14,9 @@ from analyzer.plots.model import Array, DrawnRun, Picture, alternative, has, mea
 _TITLE = "Certified accuracy of the smoothed network"
 _HOW = (
     "Each line is one sigma: the share of the measured images that are certified, as their true class, within the L2 "
-    "radius on the axis (Cohen, Rosenfeld and Kolter 2019; each image's certificate is wrong with probability 0.001). "
-    "It ends where so many trials can certify no more. Only images that the network itself classifies correctly, with "
-    "the confidence asked for, are measured."
+    "radius on the axis (Cohen, Rosenfeld and Kolter 2019; each image's certificate is wrong with probability at most "
+    "0.001). It ends where so many trials can certify no more. Only images that the network itself classifies "
+    "correctly, with the confidence asked for, are measured."
 )
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 

@@ -24,7 +24,7 @@ from analyzer.study.model import Model, open_model, without_halves_of_whole_numb
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii, parse_sigma
 from analyzer.summary import summarise, verify
-from analyzer.summary.target import Target
+from analyzer.summary.target import Target, watch
 from analyzer.summary.target import parse as parse_target
 
 __all__ = [
@@ -125,6 +125,8 @@ def run(
     checks = _checks_of_a_finished_run(out, protocol.limit)
     if checks is None:
         opened, checks = deployed.proved(opened, model, protocol)
+    if target is not None:
+        watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
     context = functools.partial(
         provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
     )

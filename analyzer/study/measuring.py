@@ -93,9 +93,9 @@ def measure_all(
             left.append(record)
         elif watching:
             watching.take(unit)
-    if watching and watching.reached:
-        _leave_out(writer, calibration, left)
-        return {"passes": 0, "seconds": 0.0}
+    if watching and watching.reached:  # what could not be read before is tried again all the same
+        _leave_out(writer, calibration, [record for record in left if not writer.has(record["key"])])
+        left, watching = [record for record in left if writer.has(record["key"])], None
     if model.reduces and left:
         model = model.reduced(protocol)
     session, files = model.session, {image.id: image for image in candidates}

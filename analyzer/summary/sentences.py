@@ -178,8 +178,8 @@ def _certified(rows: Rows, suffix: str) -> str:
         for sigma in sorted(shares)
     ]
     return (
-        f"Certified: {'; '.join(each)} (0 for an image without; each certificate is wrong with probability 0.001). It "
-        "holds for the network smoothed by this noise, not for the network itself."
+        f"Certified: {'; '.join(each)} (0 for an image without; each certificate is wrong with probability at most "
+        "0.001). It holds for the network smoothed by this noise, not for the network itself."
     )
 
 
@@ -200,12 +200,12 @@ def _flips(rows: Rows) -> str:
     )
     known = math.isfinite(margin.value)
     units = f"the margin to the runner-up is {short(margin.value, '.3g')} deviations, and " if known else ""
-    normal = short(tail.value, ".1g") if tail.value > _RARE else f"less than {short(_RARE, '.1g')}"
+    rare = short(tail.value, ".1g") if tail.value > _RARE else f"less than {short(_RARE, '.1g')}"
+    normal = f"the normal tail says {rare}" if math.isfinite(tail.value) else "the normal tail is not known"
     seen = (
         f"{short(counted.value, '.2g')} of the trials flipped"
         if counted.value
-        else f"none flipped, so that at most {_up(most.value)} of such noise does (95 %, of these images; "
-        f"the normal tail says {normal})"
+        else f"none flipped, so that at most {_up(most.value)} of such noise does (95 %, of these images; {normal})"
     )
     return f"{start}. At radius {largest:g} {units}{seen}."
 
@@ -216,18 +216,22 @@ def _up(bound: float) -> str:
     return short(math.ceil(bound / step * (1 - 1e-12)) * step, ".2g")
 
 
+def _grey(radius: float) -> str:
+    return f"{radius:.2g}" if radius < 100 else f"{radius:.0f}"
+
+
 def _outside(flip: Estimate, radii: Iterable[float]) -> str:
     above = flip.value > 0
     place = f"above {max(radii):g}" if above else f"below {min(radii):g}"
     end, way = (flip.low, "more") if above else (flip.high, "less")
-    known = f" (95 %: {end:.2g} or {way})" if math.isfinite(end) else ""
+    known = f" (95 %: {_grey(end)} or {way})" if math.isfinite(end) else ""
     return f"Flips: the radius at which noise would flip one trial lies {place} by more than a factor of 2{known}"
 
 
 def _flip_radius(flip: Estimate, largest: float, rows: Rows) -> str:
-    ends = [f"{end:.2g}" if math.isfinite(end) else ("beyond" if end > 0 else "below") for end in flip[1:3]]
+    ends = [_grey(end) if math.isfinite(end) else ("beyond" if end > 0 else "below") for end in flip[1:3]]
     interval = f"{ends[0]} to {ends[1]}; " if not any(map(math.isnan, flip[1:3])) else ""
-    start = f"Flips: by the normal tail, noise would flip one trial at radius {flip.value:.2g}"
+    start = f"Flips: by the normal tail, noise would flip one trial at radius {_grey(flip.value)}"
     start += f" ({interval}median of {flip.n} images)"
     if flip.value <= largest:
         return start

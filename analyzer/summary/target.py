@@ -13,7 +13,7 @@ from analyzer.measures import NUMBERS, Number, Scales
 from analyzer.measures.quantities import VALUE, contributions
 from analyzer.statistics import QUANTILES, Estimate
 from analyzer.store.documents import Reached
-from analyzer.summary.names import parts
+from analyzer.summary.names import name_of, parts
 
 
 class Target(NamedTuple):
@@ -61,7 +61,8 @@ def parse(text: str, *, parameter: str) -> Target:
         raise UsageError(
             f"`{parameter}` {text}: expected NAME=±VALUE above 0, as isotropy_log_odds_range_median@1=±10%"
         )
-    return Target(name.strip(), value / 100 if relative else value, relative)
+    stem, radius, suffix = parts(name.strip())
+    return Target(name_of(stem, radius=radius, suffix=suffix), value / 100 if relative else value, relative)
 
 
 class Watched(NamedTuple):

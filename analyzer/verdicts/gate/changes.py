@@ -60,7 +60,15 @@ def change(
         _points(run, number, condition.name, layer)[where]
         for run, layer, where in zip(runs, layers[suffix], places, strict=True)
     )
-    return _paired(condition, number, first, second, [len(run.positions) for run in runs])
+    paired = _paired(condition, number, first, second, [len(run.positions) for run in runs])
+    if number.quantity.censored:
+        lost = int(((first == second) & np.isin(first, runs[0].reach)).sum())
+        if lost:
+            note = "; ".join(
+                filter(None, (f"outside the radii of both runs on {lost} images, so unknown there", paired.note))
+            )
+            return paired._replace(estimate=_unbounded(np.asarray(paired.estimate.value), paired.estimate.n), note=note)
+    return paired
 
 
 def _of_summaries(condition: Condition, whole: tuple[Estimate, Estimate], why: str) -> Change:

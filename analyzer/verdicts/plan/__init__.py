@@ -12,11 +12,12 @@ from typing import Any, TypedDict
 
 from analyzer.errors import UsageError
 from analyzer.measures import REGISTRY, Number
+from analyzer.measures.quantities import FLAG
 from analyzer.statistics import FEW_IMAGES
 from analyzer.store import Outcome, Run
 from analyzer.study import Protocol
 from analyzer.study.model import rows_of
-from analyzer.summary import estimates, of_run, parts
+from analyzer.summary import estimates, of_run, parts, radius_text
 from analyzer.summary.target import Target, parse
 from analyzer.text import one_line
 from analyzer.verdicts.gate.conditions import MAX, Condition, check_names
@@ -116,10 +117,10 @@ def plan(run: Path, to: str) -> Plan:
         "eligible": calibration["counts"][Outcome.GOOD],
         "folder_is_known": whole,
         "allocations": allocations,
-        "command": _command(fewest, own, target, layered=pilot.number.quantity.layered),
+        "command": _command(fewest, own),
         "sentences": [],
     }
-    document["sentences"] = _sentences(document, target, another=paper.trials not in thinner)
+    document["sentences"] = _sentences(document, target, another=_depends(pilot.number) and paper.trials != own.trials)
     return document
 
 
@@ -170,26 +171,33 @@ def _of_paper(pilot: Pilot, paper: Protocol, factor: float, batch: int, per_seco
     return {**made, "name": "the paper's protocol"}
 
 
-def _command(fewest: Allocation, own: Protocol, target: Target, *, layered: bool) -> str:
+def _command(fewest: Allocation, own: Protocol) -> str:
     """The options of `run` that differ from its defaults."""
     what = ["--radii", f"--measures {','.join(fewest['measures'])}"]
     if fewest["measures"] == ["certified"]:
         what = ["--family gaussian --sigma"]
     changed = [
         f"--limit {fewest['images'] or MOST_IMAGES}",
-        f"{what[0]} {','.join(f'{radius:g}' for radius in fewest['radii'])}",
+        f"{what[0]} {','.join(map(radius_text, fewest['radii']))}",
         f"--trials {fewest['trials']}",
         *what[1:],
     ]
     defaults = Protocol()
     changed += [
-        f"--{name.replace('_', '-')} {getattr(own, name):g}"
-        for name in ("min_confidence", "seed", "permutations")
+        f"--{name.replace('_', '-')} {getattr(own, name)}"
+        for name in ("min_confidence", "seed", "permutations", "linearity_trials")
         if getattr(own, name) != getattr(defaults, name)
     ]
+    needs_layers = any(REGISTRY[name].layered for name in fewest["measures"])
+    changed += [f"--layers '{layer}'" for layer in own.layers if needs_layers and len(own.layers) > 1]
     changed += [f"--norm {own.norm}"] if own.norm != defaults.norm else []
     changed += [f"--{name}" for name in ("clip", "round") if getattr(own, name)]
     return f"analyzer run MODEL --images DIR --out RUN {' '.join(changed)}"
+
+
+def _depends(number: Number) -> bool:
+    """Whether it is another number with another number of trials."""
+    return number.quantity.by_trials or number.quantity.kind == FLAG
 
 
 def _sentences(document: Plan, target: Target, *, another: bool) -> list[str]:
@@ -216,5 +224,7 @@ def _sentences(document: Plan, target: Target, *, another: bool) -> list[str]:
     if another:
         said.append(f"The number depends on the trials: over {paper['trials']} of them it is another one.")
     if document["pilot_images"] < 3 * FEW_IMAGES:
-        said.append(f"A pilot of {document['pilot_images']} images tells this within a factor of 2 or so.")
+        said.append(
+            f"A pilot of {document['pilot_images']} images gives a rough estimate: it may take half as many, or twice."
+        )
     return said

@@ -56,8 +56,10 @@ class Pilot(NamedTuple):
 
     def width(self, images: int, interval: Callable[[Array], Estimate]) -> float:
         """Half the width to be expected of so many images: the median of bootstrap samples."""
-        if images > _LARGE:  # from there on it shrinks with the square root
-            return self.width(_LARGE, interval) * math.sqrt(_LARGE / images)
+        # Beyond the pilot's own images it shrinks with the square root; more of them would repeat their few values.
+        for fewer in (len(self.values), _LARGE):
+            if images > fewer and math.isfinite(width := self.width(fewer, interval)):
+                return width * math.sqrt(fewer / images)
         rng = np.random.default_rng(0)
         known = self.values[~np.isnan(self.values)] if self.values.ndim == 1 else self.values
         continuous = self.values.ndim == 1 and self.number.quantity.kind == VALUE and np.isfinite(known).all()
@@ -100,6 +102,8 @@ def read(reader: Run, target: Target) -> tuple[Pilot, dict[int, float]]:
             return np.asarray(contributions(number.quantity, values, radius=place, scale=factor), np.float64)
 
         pilot = Pilot(target, number, contributed(dataset), factor if number.quantity.scaled else 1.0, radius is None)
+        if not np.isfinite(pilot.values).any() and not number.quantity.censored:
+            raise UsageError(f"`to` {target.name}: it is undefined on every image of the pilot")
         if not isinstance(number.statistic, str) or not math.isfinite(pilot.width(MOST_IMAGES, pilot.estimate)):
             why = "however many there are"
             if number.quantity.censored:
