@@ -57,7 +57,7 @@ class Pilot(NamedTuple):
     def width(self, images: int, interval: Callable[[Array], Estimate]) -> float:
         """Half the width to be expected of so many images: the median of bootstrap samples."""
         # Beyond the pilot's own images it shrinks with the square root; more of them would repeat their few values.
-        for fewer in (len(self.values), _LARGE):
+        for fewer in (*(len(self.values) * times for times in (1, 2, 4, 8)), _LARGE):
             if images > fewer and math.isfinite(width := self.width(fewer, interval)):
                 return width * math.sqrt(fewer / images)
         rng = np.random.default_rng(0)
