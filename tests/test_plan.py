@@ -11,7 +11,7 @@ from test_flips import around_grey, classifier
 from analyzer import plan, sequential, statistics, study
 from analyzer.errors import UsageError
 from analyzer.store import Run
-from analyzer.study import measuring
+from analyzer.study import engine
 from analyzer.summary import target
 
 NAME = "isotropy_log_odds_range_median@1"
@@ -154,7 +154,7 @@ def test_the_same_command_does_nothing_and_a_larger_limit_goes_on(tmp_path, mate
     stopped = measure(model, folder, tmp_path / "run", f"{NAME}=±30%")
     before = written(tmp_path / "run")
     with monkeypatch.context() as untouched:
-        untouched.setattr(measuring, "observe", lambda *a: pytest.fail("measured again"))
+        untouched.setattr(engine, "observe", lambda *a: pytest.fail("measured again"))
         assert measure(model, folder, tmp_path / "run", f"{NAME}=±30%") == stopped
     assert before == written(tmp_path / "run")
     grown = measure(model, folder, tmp_path / "run", None)

@@ -17,13 +17,24 @@ class ImageFile:
 
     id: its name in results, unique in the set: the POSIX path relative to the folder, as `files.identifier` writes it.
     label: class index, None where the set has no labels. roi: region of interest (x1, y1, x2, y2) in pixels, both
-    corners inside; None for the whole image.
+    corners inside; None for the whole image. data: the file's bytes, where they were read elsewhere; else None.
     """
 
     id: str
     path: Path
     label: int | None
     roi: tuple[int, int, int, int] | None = None
+    data: bytes | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file; 0 where it is not there."""
+        if self.data is not None:
+            return len(self.data)
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
     [[[9.0, 9.0], [9.0, 9.0]]]
     """
     try:
-        data = regular_bytes(image.path)
+        data = regular_bytes(image.path) if image.data is None else image.data
     except OSError as e:
         raise ImageError(f"cannot be read: {e.strerror or e}") from e
     if not data:

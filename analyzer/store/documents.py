@@ -148,7 +148,7 @@ class Change(TypedDict):
 
 
 class Manifest(TypedDict):
-    """manifest.json."""
+    """manifest.json. hosts: what images were measured on, see `measured_on`. Earlier versions kept none."""
 
     schema: int
     identity: Identity
@@ -156,6 +156,7 @@ class Manifest(TypedDict):
     coordinates: Coordinates
     history: list[Change]
     created: str
+    hosts: NotRequired[list[str]]
 
 
 class Candidate(TypedDict):
@@ -223,7 +224,7 @@ class BadImage(TypedDict):
 
 
 class ImageCounts(TypedDict):
-    """How many images were found, read, left out and why, measured."""
+    """How many images were found, read, left out and why, measured. failed: on every worker, where any did."""
 
     asked: int | None
     found: int
@@ -239,6 +240,7 @@ class ImageCounts(TypedDict):
     finished: int
     measured: int
     unreadable: int
+    failed: NotRequired[int]
     unlabelled: int
     calibration: int
 

@@ -33,6 +33,7 @@ COMMON: tuple[Variable, ...] = (
     Variable("log_odds_noise_floor", _IMAGE, "nat", "range of the clean log-odds over repeats"),
     Variable("image_status", _IMAGE, "1", "whether the image was measured", ImageStatus),
     Variable("log_odds_status", _IMAGE, "1", "whether the log-odds are defined", LogOddsStatus),
+    Variable("measured_on", _IMAGE, "1", "place of what measured it among the manifest's hosts", integer=True),
     Variable("input_distance_l2", _TRIALS, _GREY, "L2 norm of the noise really added", needs="noise"),
     Variable("input_distance_linf", _TRIALS, _GREY, "maximum norm of the noise really added", needs="noise"),
     Variable(
@@ -67,6 +68,7 @@ SKETCHES = ("clean_feature_norm", "clean_sketch", "feature_sketch")
 
 LATER = (
     *SKETCHES,
+    "measured_on",
     "clean_runner_up_log_odds",
     "isotropy_runner_up_log_odds",
     "symmetry_runner_up_log_odds",

@@ -26,6 +26,8 @@ class ImageStatus(IntEnum):
     MEASURED = 0
     NON_FINITE_MODEL_OUTPUT = 1
     UNREADABLE_OR_CHANGED_SINCE_SELECTION = 2
+    FAILED_ON_WORKERS = 3
+    """Every worker of a cluster that measured it failed, or died."""
 
 
 class LogOddsStatus(IntEnum):

@@ -14,6 +14,7 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str:
     return (
         settings_fault(manifest)
         or kinds.fault(manifest.get("history"), list[Change], "history")
+        or kinds.fault(manifest.get("hosts", []), list[str], "hosts")
         or checksums.fault(manifest)
     )
 

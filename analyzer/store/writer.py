@@ -62,18 +62,29 @@ class Store:
         """Whether the unit is there and whole; a damaged or empty one counts as absent."""
         return self.read_unit(key) is not None
 
-    def write_unit(self, key: str, arrays: Mapping[str, Any]) -> None:
+    def write_unit(self, key: str, arrays: Mapping[str, Any], *, host: str = "") -> None:
         """Write one image's arrays: every variable of the run, without its image axis; see also `schema.LATER`.
+
+        host: what measured it, for `measured_on`.
 
         After this returns they survive SIGKILL and loss of power; before, nothing of them is there. Results of the
         whole run that were there are removed as stale. Raises ValueError when a variable does not fit the schema,
         IncompleteError when the unit cannot be written.
         """
         held = {variable.name for variable in schema.variables(self.manifest["coordinates"])}
-        kept = {name: array for name, array in arrays.items() if name in held or name not in schema.LATER}
+        placed = {**arrays, "measured_on": self._place_of(host)} if host else {"measured_on": -1, **arrays}
+        kept = {name: array for name, array in placed.items() if name in held or name not in schema.LATER}
         data = units.pack(key, schema.checked(kept, self.manifest["coordinates"]))
         self._drop_results()
         files.write(units.unit_path(self.path, key), data)
+
+    def _place_of(self, host: str) -> int:
+        """Of a host among those in the manifest, which takes up a new one."""
+        hosts = self.manifest.get("hosts", [])
+        if host not in hosts:
+            self.manifest = cast(Manifest, {**self.manifest, "hosts": [*hosts, host]})
+            files.write(self.path / MANIFEST, text_of(self.manifest))
+        return self.manifest["hosts"].index(host)
 
     def read_unit(self, key: str) -> dict[str, schema.Array] | None:
         """One image's arrays as `write_unit` took them; None when absent or damaged."""
@@ -99,7 +110,8 @@ class Store:
     def keep(self, selected: Sequence[SelectedImage]) -> None:
         """Take the run to be one of these images, the first that were selected: its limit is their number.
 
-        Raises IncompleteError when a file cannot be written.
+        What was measured of others, ahead of their turn, is removed. Raises IncompleteError when a file cannot be
+        written.
         """
         calibration = self.calibration()
         assert calibration is not None  # images were measured
@@ -110,6 +122,8 @@ class Store:
         history = [*self.manifest["history"], {"time": manifests.now(), "changes": changes}]
         self.manifest = cast(Manifest, {**self.manifest, "identity": identity, "history": history})
         files.write(self.path / MANIFEST, text_of(self.manifest))
+        for record in calibration["selected"][len(selected) :]:
+            self._remove(units.unit_path(self.path, record["key"]))
 
     def finish(self, summarise: Callable[["xarray.Dataset"], Mapping[str, Any]]) -> dict[str, Any]:
         """Write results.nc from the units, a few at a time, and summary.json from what `summarise` makes of it.
@@ -138,13 +152,15 @@ class Store:
         if has_results(self.path):
             files.write(self.path / MANIFEST, text_of(self.manifest))
         for name in (SUMMARY, RESULTS):
-            try:
-                (self.path / name).unlink(missing_ok=True)
-            except OSError as e:
-                raise IncompleteError(
-                    f"{self.path / name}: cannot be removed: {e.strerror}\n"
-                    "remove it, then run the same command again: it continues"
-                ) from e
+            self._remove(self.path / name)
+
+    def _remove(self, file: Path) -> None:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as e:
+            raise IncompleteError(
+                f"{file}: cannot be removed: {e.strerror}\nremove it, then run the same command again: it continues"
+            ) from e
 
 
 def text_of(document: Mapping[str, Any]) -> bytes:

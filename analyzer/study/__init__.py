@@ -16,11 +16,12 @@ from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
 from analyzer.session import Backend
 from analyzer.store.documents import Calibration, Checks
-from analyzer.study import deployed, provenance, selection
+from analyzer.study import provenance, selection
 from analyzer.study.answers import LabelledImage
 from analyzer.study.consistency import EXAMPLES
+from analyzer.study.engine import Engine, Here, Job
 from analyzer.study.measuring import Progress, Watch, measure_all
-from analyzer.study.model import Model, open_model, without_halves_of_whole_numbers
+from analyzer.study.model import Model, open_model
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii, parse_sigma
 from analyzer.summary import summarise, verify
@@ -112,19 +113,18 @@ def run(
     image_set = find_set(images, card=the_card, labels=labels)
     candidates = seeded_order(image_set.images, seed=protocol.seed)
     store.check_writable(out)
-    opened = open_model(
+    job = Job(
         model,
-        card=the_card,
-        protocol=protocol,
-        backend=backend,
-        batch_size=batch_size,
+        the_card,
+        protocol,
+        backend,
+        batch_size,
         examples=list(_examples(candidates, the_card)),
+        checks=_checks_of_a_finished_run(out, protocol.limit),
     )
+    engine = Here(job)
+    opened, protocol, checks = engine.opened
     _refuse_labels_beyond(candidates, opened.session.classes)
-    opened, protocol = without_halves_of_whole_numbers(opened, protocol)
-    checks = _checks_of_a_finished_run(out, protocol.limit)
-    if checks is None:
-        opened, checks = deployed.proved(opened, model, protocol)
     if target is not None:
         watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
     context = functools.partial(
@@ -140,9 +140,9 @@ def run(
         _refuse_other_images(writer, candidates, images, out)
         if _was_asked(out, target) and (finished := _finished(out)) is not None:
             return finished
-        calibration = _selection(writer, candidates, opened, protocol, images, image_set.notes, progress)
+        calibration = _selection(writer, candidates, engine, images, image_set.notes, progress)
         watching = None if target is None else Watch(target, writer, calibration)
-        pace = measure_all(writer, opened, calibration, candidates, protocol, progress, watching)
+        pace = measure_all(writer, engine, calibration, candidates, progress, watching)
         if pace["passes"]:
             writer.record_pace(pace)
         if watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller
@@ -174,7 +174,8 @@ def _finished(out: Path) -> dict[str, Any] | None:
             return None
     except IncompleteError:  # what is damaged is written anew from the units
         return None
-    return None if summary["run"]["images"]["unreadable"] else summary
+    counts = summary["run"]["images"]
+    return None if counts["unreadable"] or counts.get("failed") else summary
 
 
 def _checks_of_a_finished_run(out: Path, limit: int) -> Checks | None:
@@ -231,14 +232,13 @@ def _refuse_other_images(writer: store.Store, candidates: list[ImageFile], folde
 def _selection(
     writer: store.Store,
     candidates: list[ImageFile],
-    model: Model,
-    protocol: Protocol,
+    engine: Engine,
     folder: Path,
     notes: tuple[str, ...],
     progress: Callable[[Progress], None],
 ) -> Calibration:
     """The calibration that there is, where it covers the limit; else that of a selection pass."""
-    calibration = writer.calibration()
+    calibration, (model, protocol, _) = writer.calibration(), engine.opened
     if calibration is not None and calibration["limit"] >= protocol.limit:
         return calibration
     passes = 0
@@ -249,7 +249,7 @@ def _selection(
         progress(Progress("selecting", done, len(candidates), passes))
 
     try:
-        calibration = selection.select(candidates, model, protocol, earlier=calibration, tick=tick)
+        calibration = selection.select(candidates, model, protocol, engine.looked_at, earlier=calibration, tick=tick)
     except InputError as e:
         raise InputError(f"{folder}: {e}") from e
     if notes:

@@ -1,6 +1,5 @@
 """The loop over the selected images: each measured once and stored, until all are, or until enough is known."""
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,22 +7,22 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from analyzer import store
-from analyzer.images import ImageError, ImageFile, read
+from analyzer.images import ImageFile
 from analyzer.store import ImageStatus
 from analyzer.store.derived import scales
 from analyzer.store.documents import Calibration, Pace, Reached, SelectedImage
-from analyzer.study import provenance
-from analyzer.study.answers import LabelledImage
-from analyzer.study.model import Model, rows_of
-from analyzer.study.observing import observe
-from analyzer.study.protocol import Protocol
+from analyzer.study.engine import Engine, Work, passes_of
 from analyzer.summary.target import Target, watch
+
+AGAIN = (ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION, ImageStatus.FAILED_ON_WORKERS)
+"""An image of which a unit says so is tried again."""
 
 
 class Progress(NamedTuple):
     """Where a run is: stage "selecting" or "measuring", images done of total, forward passes so far and in all.
 
-    The passes of this call, one a row; `expected` is 0 where it is not known.
+    The passes of this call, one a row; `expected` is 0 where it is not known. workers: that measure now; 0 for this
+    process alone.
     """
 
     stage: str
@@ -31,10 +30,11 @@ class Progress(NamedTuple):
     total: int
     passes: int
     expected: int = 0
+    workers: int = 0
 
 
 class Watch:
-    """Whether enough is known of a number, asked after every image."""
+    """Whether enough is known of a number, asked after every image in the order of their selection."""
 
     def __init__(self, target: Target, writer: store.Store, calibration: Calibration) -> None:
         self.scales = scales(writer.manifest, calibration, writer.manifest["coordinates"]["layer"])
@@ -45,17 +45,23 @@ class Watch:
             layers=coordinates["layer"],
             variables=coordinates["variables"],
         )
+        self.order = [record["key"] for record in calibration["selected"]]
         self.contributed: list[float] = []
+        self.waiting: dict[str, float | None] = {}
+        self.reached = False
+        self.looked = 0
+        """Images whose turn came: the first that are selected."""
 
-    def take(self, unit: Mapping[str, NDArray[Any]]) -> None:
-        """Add an image."""
-        if unit["image_status"] == ImageStatus.MEASURED:
-            self.contributed.append(self.watched.contribution(unit, self.scales))
-
-    @property
-    def reached(self) -> bool:
-        """Whether the interval is narrow enough now."""
-        return self.watched.target.reached(self.watched.estimate(self.contributed))
+    def take(self, key: str, unit: Mapping[str, NDArray[Any]]) -> None:
+        """Add an image; looked at once all before it are there."""
+        measured = unit["image_status"] == ImageStatus.MEASURED
+        self.waiting[key] = self.watched.contribution(unit, self.scales) if measured else None
+        while not self.reached and self.looked < len(self.order) and self.order[self.looked] in self.waiting:
+            contribution = self.waiting.pop(self.order[self.looked])
+            self.looked += 1
+            if contribution is not None:
+                self.contributed.append(contribution)
+                self.reached = self.watched.target.reached(self.watched.estimate(self.contributed))
 
     @property
     def document(self) -> Reached:
@@ -73,73 +79,51 @@ class Watch:
 
 def measure_all(
     writer: store.Store,
-    model: Model,
+    engine: Engine,
     calibration: Calibration,
     candidates: list[ImageFile],
-    protocol: Protocol,
     progress: Callable[[Progress], None],
     watching: Watch | None = None,
 ) -> Pace:
     """Measure and store every selected image that has no unit yet; the passes that took, and their seconds.
 
-    watching: stops it once enough is known; `calibration` is cut to the images that are measured then.
+    watching: stops it once enough is known; the run is cut to the images that were looked at then.
     """
     selected = calibration["selected"]
     left: list[SelectedImage] = []
     for record in selected:
         unit = writer.read_unit(record["key"])
-        # An image that was unreadable when its turn came is tried again.
-        if unit is None or unit["image_status"] == ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION:
+        # An image that could not be measured when its turn came is tried again.
+        if unit is None or unit["image_status"] in AGAIN:
             left.append(record)
         elif watching:
-            watching.take(unit)
-    if watching and watching.reached:  # what could not be read before is tried again all the same
-        _leave_out(writer, calibration, [record for record in left if not writer.has(record["key"])])
-        left, watching = [record for record in left if writer.has(record["key"])], None
-    if model.reduces and left:
-        model = model.reduced(protocol)
-    session, files = model.session, {image.id: image for image in candidates}
-    expected = len(left) * rows_of(protocol, session.batch_size, reduced=session.reduces)
-    passes, start = 0, time.monotonic()
+            watching.take(record["key"], unit)
+    if watching and watching.reached:
+        _keep(writer, calibration, watching.looked)
+        left = []
+    files = {image.id: image for image in candidates}
+    expected = len(left) * passes_of(engine.opened.model, engine.opened.protocol)
+    done, passes, start = len(selected) - len(left), 0, time.monotonic()
 
-    def tick(rows: int, done: int) -> None:
+    def tick(rows: int, workers: int) -> None:
         nonlocal passes
         passes += rows
-        progress(Progress("measuring", done, len(selected), passes, expected))
+        progress(Progress("measuring", done, len(selected), passes, expected, workers))
 
-    for place, record in enumerate(left):
-        done = len(selected) - len(left) + place
-        arrays = measure(model, files.get(record["id"]), record, protocol, functools.partial(tick, done=done))
-        writer.write_unit(record["key"], arrays)
-        tick(0, done + 1)
+    work = (Work(record, files.get(record["id"])) for record in left)
+    for record, arrays, host in engine.measured(work, tick):
+        writer.write_unit(record["key"], arrays, host=host)
+        done += 1
+        tick(0, 0)
         if watching:
-            watching.take(arrays)
+            watching.take(record["key"], arrays)
             if watching.reached:
-                _leave_out(writer, calibration, left[place + 1 :])
+                _keep(writer, calibration, watching.looked)
                 break
     return {"passes": passes, "seconds": time.monotonic() - start}
 
 
-def _leave_out(writer: store.Store, calibration: Calibration, left: list[SelectedImage]) -> None:
-    """Take the run to be one of the images that are measured."""
-    if left:
-        keys = {record["key"] for record in left}
-        writer.keep([record for record in calibration["selected"] if record["key"] not in keys])
-
-
-def measure(
-    model: Model,
-    file: ImageFile | None,
-    record: SelectedImage,
-    protocol: Protocol,
-    tick: Callable[[int], None] = lambda rows: None,
-) -> dict[str, NDArray[Any]]:
-    """The arrays of one selected image; undefined throughout where it was removed or changed since it was selected."""
-    try:
-        pixels = read(file, card=model.card) if file is not None else None
-    except ImageError:
-        pixels = None
-    if pixels is None or pixels.sha256 != record["sha256"]:
-        values = {"label": record["label"], "image_status": ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION}
-        return store.undefined_unit(provenance.coordinates(protocol, model.layers), **values)
-    return observe(model, LabelledImage(pixels.values, pixels.sha256, record["label"]), protocol, tick)
+def _keep(writer: store.Store, calibration: Calibration, count: int) -> None:
+    """Take the run to be one of the first images that were selected."""
+    if count < len(calibration["selected"]):
+        writer.keep(calibration["selected"][:count])

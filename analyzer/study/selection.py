@@ -5,15 +5,16 @@ prediction is the label. The pass ends when enough images count and the calibrat
 depend on the batch size; its record lets a later run with a larger limit go on where it stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import InputError
-from analyzer.images import ImageError, ImageFile, Pixels, read
+from analyzer.images import ImageFile
 from analyzer.store import Outcome, unit_key
 from analyzer.store.documents import Calibration, Candidate, SelectedImage
+from analyzer.study.looking import Seen
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
 from analyzer.summary.warnings import CARD_FIELDS
@@ -27,33 +28,25 @@ def select(
     images: Sequence[ImageFile],
     model: Model,
     protocol: Protocol,
+    looked_at: Callable[[Iterable[ImageFile]], Iterator[tuple[ImageFile, Seen]]],
     *,
     earlier: Calibration | None = None,
     tick: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Calibration:
     """Calibration and selection as one JSON document; `earlier` is the document of the run that is being continued.
 
-    images: in seeded order. tick is called with (candidates done, rows run). Raises InputError when most images are
-    unreadable or none counts.
+    images: in seeded order. looked_at: what is seen of them, in order; asked no further than need be. tick is called
+    with (candidates done, rows run). Raises InputError when most images are unreadable or none counts.
     """
     state = _Pass(model, protocol, earlier)
     seen = {c["id"] for c in state.candidates}
-    waiting: list[tuple[ImageFile, Pixels]] = []
-    for image in images:
+    left = [] if state.complete else [image for image in images if image.id not in seen]
+    for image, what in looked_at(left):
+        state.record(image, what)
+        if what.rows:
+            tick(len(state.candidates), what.rows)
         if state.complete:
             break
-        if image.id in seen:
-            continue
-        try:
-            waiting.append((image, read(image, card=model.card)))
-        except ImageError as e:
-            # Candidates stay in order, so what waits goes first.
-            waiting = state.run(waiting, tick)
-            if not state.complete:
-                state.bad(image, str(e))
-        if len(waiting) == model.session.batch_size:
-            waiting = state.run(waiting, tick)
-    state.run(waiting, tick)
     return state.document(found=len(images))
 
 
@@ -65,7 +58,7 @@ class _Pass:
         self.candidates: list[Candidate] = list(earlier.get("candidates", [])) if earlier else []
         self.calibrated = earlier.get("calibration_images", 0) if earlier else 0
         self.unlabelled = earlier.get("unlabelled", 0) if earlier else 0
-        names = ["input", *model.layers]
+        self.names = names = ["input", *model.layers]
         low, high = (earlier.get("minimum", {}), earlier.get("maximum", {})) if earlier else ({}, {})
         self.low = {name: float(low.get(name, np.inf)) for name in names}
         self.high = {name: float(high.get(name, -np.inf)) for name in names}
@@ -82,35 +75,17 @@ class _Pass:
         """Enough images count, and the calibration is full."""
         return self.good >= self.protocol.limit and self.calibrated >= CALIBRATION_IMAGES
 
-    def bad(self, image: ImageFile, reason: str) -> None:
-        """Record an image that cannot be read."""
-        self.candidates.append({"id": image.id, "label": image.label, "outcome": Outcome.BAD, "reason": reason})
-
-    def run(
-        self, waiting: list[tuple[ImageFile, Pixels]], tick: Callable[[int, int], None]
-    ) -> list[tuple[ImageFile, Pixels]]:
-        """Evaluate the waiting images and record them; returns the empty list of those that wait now."""
-        if not waiting:
-            return []
-        session, prepare = self.model.session, self.model.preprocessing
-        batch = np.zeros((session.batch_size, *prepare.shape), np.float32)
-        for row, (_, pixels) in zip(batch, waiting, strict=False):
-            row[...] = prepare.apply(pixels.values).reshape(prepare.shape)
-        scores, features = session.run(batch)
-        for i, (image, pixels) in enumerate(waiting):
-            if self.complete:
-                break
-            self._record(image, pixels, scores[i], [f[i] for f in features])
-        tick(len(self.candidates), len(batch))
-        return []
-
-    def _record(
-        self, image: ImageFile, pixels: Pixels, scores: NDArray[np.floating], features: list[NDArray[np.float32]]
-    ) -> None:
-        if pixels.sha256 in self.hashes:
-            self.candidates.append({"id": image.id, "sha256": pixels.sha256, "outcome": Outcome.DUPLICATE})
+    def record(self, image: ImageFile, what: Seen) -> None:
+        """Take the next image in."""
+        if what.reason:
+            bad: Candidate = {"id": image.id, "label": image.label, "outcome": Outcome.BAD, "reason": what.reason}
+            self.candidates.append(bad)
             return
-        self.hashes.add(pixels.sha256)
+        if what.sha256 in self.hashes:
+            self.candidates.append({"id": image.id, "sha256": what.sha256, "outcome": Outcome.DUPLICATE})
+            return
+        scores = what.scores
+        self.hashes.add(what.sha256)
         self._refuse_other_kind(image, scores)
         label = image.label
         if label is None:
@@ -125,13 +100,12 @@ class _Pass:
         else:
             outcome = Outcome.GOOD if confidence >= self.protocol.min_confidence else Outcome.BELOW_CONFIDENCE
         self.good += outcome == Outcome.GOOD
-        if outcome == Outcome.GOOD and self.model.prepared.input_grid is not None:
-            step, reach = self.model.preprocessing.grid(pixels.values, self.model.prepared.input_grid)
-            self.step, self.reach = max(self.step, step), min(self.reach, reach)
+        if outcome == Outcome.GOOD and what.grid is not None:
+            self.step, self.reach = max(self.step, what.grid[0]), min(self.reach, what.grid[1])
         self.candidates.append(
             {
                 "id": image.id,
-                "sha256": pixels.sha256,
+                "sha256": what.sha256,
                 "label": label,
                 "predicted": int(seen.predicted),
                 "confidence": confidence if np.isfinite(confidence) else None,
@@ -139,14 +113,14 @@ class _Pass:
                 "outcome": outcome,
             }
         )
-        if pixels.notes:
-            self.candidates[-1]["notes"] = list(pixels.notes)
+        if what.notes:
+            self.candidates[-1]["notes"] = list(what.notes)
         if self.calibrated < CALIBRATION_IMAGES:
             self.calibrated += 1
-            for name, values in (("input", pixels.values), *zip(self.model.layers, features, strict=True)):
-                if np.isfinite(values).all():
-                    self.low[name] = min(self.low[name], float(values.min()))
-                    self.high[name] = max(self.high[name], float(values.max()))
+            for name, low, high in zip(self.names, what.low, what.high, strict=True):
+                if np.isfinite(low):
+                    self.low[name] = min(self.low[name], low)
+                    self.high[name] = max(self.high[name], high)
 
     def _refuse_other_kind(self, image: ImageFile, scores: NDArray[np.floating]) -> None:
         if not np.isfinite(scores).all():
@@ -199,7 +173,6 @@ class _Pass:
             raise InputError(self._none_counts(counts))
         varied = {name: np.isfinite(self.low[name]) for name in self.low}
         ranges = {name: self.high[name] - self.low[name] if varied[name] else 0.0 for name in self.low}
-        chosen = [c for c in self.candidates if c["outcome"] == Outcome.GOOD][: self.protocol.limit]
         document: Calibration = {
             "input_range": ranges["input"],
             "feature_range": {name: ranges[name] for name in self.model.layers},
@@ -211,7 +184,7 @@ class _Pass:
             "counts": counts,
             "candidates": self.candidates,
             "limit": self.protocol.limit,
-            "selected": [_selected(candidate) for candidate in chosen],
+            "selected": chosen(self.candidates, self.protocol.limit),
         }
         if self.model.prepared.input_grid is not None:
             document["input_grid"] = {"step": self.step, "reach": self.reach or None}
@@ -266,6 +239,11 @@ class _Sums:
         low, high = min(self.totals, default=0.0), max(self.totals, default=0.0)
         one = len(self.totals) >= _FEWEST and len(self.signs) == 1 and self.varies
         return high if one and high - low <= _SUM * abs(high) else 0.0
+
+
+def chosen(candidates: Iterable[Candidate], limit: int) -> list[SelectedImage]:
+    """The first images that count, up to the limit."""
+    return [_selected(c) for c in candidates if c["outcome"] == Outcome.GOOD][:limit]
 
 
 def _selected(candidate: Candidate) -> SelectedImage:

@@ -181,8 +181,8 @@ def layer_suffixes(document: Mapping[str, Any]) -> list[str]:
 
 def _images(dataset: Any, calibration: Calibration, limit: int | None) -> ImageCounts:
     status = dataset["image_status"].values
-    counts = calibration["counts"]
-    return {
+    counts, failed = calibration["counts"], int((status == ImageStatus.FAILED_ON_WORKERS).sum())
+    document: ImageCounts = {
         "asked": limit,
         "found": calibration["found"],
         "read": len(calibration["candidates"]) - counts[Outcome.BAD],
@@ -202,3 +202,6 @@ def _images(dataset: Any, calibration: Calibration, limit: int | None) -> ImageC
         "unlabelled": calibration["unlabelled"],
         "calibration": calibration["calibration_images"],
     }
+    if failed:
+        document["failed"] = failed
+    return document

@@ -40,6 +40,7 @@ def warnings(
     if n:
         yield from reach.warnings(measured, calibration)
     yield from _images(dataset, measured)
+    yield from _hosts(dataset, manifest)
     yield from _normalised(identity["measures"], calibration)
     if n:
         yield from _undefined(identity["measures"], measured)
@@ -96,12 +97,24 @@ def _images(dataset: Any, measured: Any) -> Iterator[str]:
     unreadable = (status == ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION).sum()
     if unreadable:
         yield f"{unreadable} images left out: removed or changed since they were selected."
+    failed = (status == ImageStatus.FAILED_ON_WORKERS).sum()
+    if failed:
+        yield f"{failed} images left out: every worker that measured them failed; the same command tries them again."
     rounded = int((measured["log_odds_status"].values == LogOddsStatus.PROBABILITY_ROUNDED_TO_ZERO_OR_ONE).sum())
     if rounded:
         yield (
             f"{rounded} images: some log-odds are undefined, since the graph gives probabilities only and they round "
             "to 0 or 1; an exported graph with logits would have them."
         )
+
+
+def _hosts(dataset: Any, manifest: Manifest) -> Iterator[str]:
+    """What images were measured on, where that is more than one thing."""
+    hosts, places = manifest.get("hosts", []), dataset["measured_on"].values if "measured_on" in dataset else ()
+    counts = Counter(hosts[place] for place in places if 0 <= place < len(hosts))
+    if len(counts) > 1:
+        listed = "; ".join(f"{count} on {host}" for host, count in sorted(counts.items()))
+        yield f"Images were measured on {len(counts)} hosts: {listed}."
 
 
 def _normalised(measures: Sequence[str], calibration: Calibration) -> Iterator[str]:
