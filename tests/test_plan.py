@@ -165,7 +165,7 @@ def test_the_same_command_does_nothing_and_a_larger_limit_goes_on(tmp_path, mate
 def test_an_interrupted_run_stops_at_the_same_image(tmp_path, material, monkeypatch):
     model, folder = material
     stopped = measure(model, folder, tmp_path / "run", f"{NAME}=±30%")
-    real, seen = measuring.observe, []
+    real, seen = engine.observe, []
 
     def dies(*arguments):
         seen.append(1)
@@ -174,7 +174,7 @@ def test_an_interrupted_run_stops_at_the_same_image(tmp_path, material, monkeypa
         return real(*arguments)
 
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-        broken.setattr(measuring, "observe", dies)
+        broken.setattr(engine, "observe", dies)
         measure(model, folder, tmp_path / "again", f"{NAME}=±30%")
     again = measure(model, folder, tmp_path / "again", f"{NAME}=±30%")
     assert again[NAME] == stopped[NAME]
@@ -212,7 +212,7 @@ def test_what_is_not_reached_is_said(tmp_path, material):
 )
 def test_what_cannot_be_watched_is_refused_before_anything_is_measured(tmp_path, material, name, said, monkeypatch):
     model, folder = material
-    monkeypatch.setattr(measuring, "observe", lambda *a: pytest.fail("measured"))
+    monkeypatch.setattr(engine, "observe", lambda *a: pytest.fail("measured"))
     with pytest.raises(UsageError, match=said):
         measure(model, folder, tmp_path / "run", f"{name}=±10%")
 

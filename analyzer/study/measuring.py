@@ -48,20 +48,32 @@ class Watch:
         self.order = [record["key"] for record in calibration["selected"]]
         self.contributed: list[float] = []
         self.waiting: dict[str, float | None] = {}
-        self.reached = False
         self.looked = 0
         """Images whose turn came: the first that are selected."""
 
-    def take(self, key: str, unit: Mapping[str, NDArray[Any]]) -> None:
-        """Add an image; looked at once all before it are there."""
+    def put(self, key: str, unit: Mapping[str, NDArray[Any]]) -> None:
+        """Add an image, to be looked at once all before it are there."""
         measured = unit["image_status"] == ImageStatus.MEASURED
         self.waiting[key] = self.watched.contribution(unit, self.scales) if measured else None
-        while not self.reached and self.looked < len(self.order) and self.order[self.looked] in self.waiting:
+
+    def look(self, *, further: bool = False) -> bool:
+        """Look at the images whose turn has come, as far as need be; whether enough is known.
+
+        further: at all of them, since they are there.
+        """
+        while self.looked < len(self.order) and self.order[self.looked] in self.waiting:
             contribution = self.waiting.pop(self.order[self.looked])
             self.looked += 1
             if contribution is not None:
                 self.contributed.append(contribution)
-                self.reached = self.watched.target.reached(self.watched.estimate(self.contributed))
+                if not further and self.reached:
+                    break
+        return self.reached
+
+    @property
+    def reached(self) -> bool:
+        """Whether the interval is narrow enough now."""
+        return self.watched.target.reached(self.watched.estimate(self.contributed))
 
     @property
     def document(self) -> Reached:
@@ -97,8 +109,8 @@ def measure_all(
         if unit is None or unit["image_status"] in AGAIN:
             left.append(record)
         elif watching:
-            watching.take(record["key"], unit)
-    if watching and watching.reached:
+            watching.put(record["key"], unit)
+    if watching and watching.look(further=True):
         _keep(writer, calibration, watching.looked)
         left = []
     files = {image.id: image for image in candidates}
@@ -116,8 +128,8 @@ def measure_all(
         done += 1
         tick(0, 0)
         if watching:
-            watching.take(record["key"], arrays)
-            if watching.reached:
+            watching.put(record["key"], arrays)
+            if watching.look():
                 _keep(writer, calibration, watching.looked)
                 break
     return {"passes": passes, "seconds": time.monotonic() - start}
