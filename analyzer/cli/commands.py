@@ -5,21 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.app import (
-    Json,
-    Layers,
-    Model,
-    Optimizations,
-    Provider,
-    ProviderOption,
-    ProviderShare,
-    Run,
-    Threads,
-    app,
-)
+from analyzer.cli.app import Json, Model, Run, app
 from analyzer.errors import IncompleteError, UsageError
-
-_RADII = "0.5,1:20"
 
 
 @app.command()
@@ -50,90 +37,6 @@ def demo(
             terminal.say(f"Run: {out / name}\n")
     if json:
         terminal.print_json(documents)
-
-
-@app.command()
-def run(
-    model: Model,
-    images: Annotated[Path, typer.Option("--images", help="Folder of images, or of one sub-folder per class.")],
-    out: Annotated[Path, typer.Option("--out", help="Run directory; the same command again continues it.")],
-    card: Annotated[Path | None, typer.Option("--card", help="Model card, if not MODEL.json.")] = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label.")] = None,
-    limit: Annotated[int, typer.Option("--limit", help="Images measured at most; may grow on a later call.")] = 300,
-    min_confidence: Annotated[float, typer.Option("--min-confidence", help="Confidence an image needs.")] = 0.99,
-    radii: Annotated[str, typer.Option("--radii", help="Grey levels: numbers and ranges.")] = _RADII,
-    trials: Annotated[int, typer.Option("--trials", help="Perturbations per radius and family.")] = 100,
-    norm: Annotated[str, typer.Option("--norm", help="linf or l2: the norm whose length is the radius.")] = "linf",
-    clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed pixels inside 0..255.")] = False,
-    whole: Annotated[bool, typer.Option("--round", help="Keep perturbed pixels on whole grey levels.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed: other perturbations, other images.")] = 0,
-    measures: Annotated[
-        str | None, typer.Option("--measures", help="Comma-separated; all but certified if not given.")
-    ] = None,
-    layers: Layers = None,
-    permutations: Annotated[int, typer.Option("--permutations", help="Of the Mantel test; 0: no p.")] = 999,
-    linearity_trials: Annotated[
-        int, typer.Option("--linearity-trials", help="Perturbations a that are answered at x - a/2 too.")
-    ] = 20,
-    family: Annotated[
-        str | None, typer.Option("--family", help="gaussian: certify L2 radii under Gaussian noise instead.")
-    ] = None,
-    sigma: Annotated[
-        str | None, typer.Option("--sigma", help="With --family gaussian: standard deviations, grey levels.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="NAME=±10%", help="Stop once this number is known so well.")
-    ] = None,
-    batch_size: Annotated[str, typer.Option("--batch-size", help="auto measures a few.")] = "auto",
-    provider: Provider = "auto",
-    threads: Threads = None,
-    provider_option: ProviderOption = None,
-    optimizations: Optimizations = "all",
-    provider_share: ProviderShare = 0.5,
-    json: Json = False,
-) -> None:
-    """Measure isotropy, symmetry, topology preservation and the local Lipschitz ratio around each image."""
-    from analyzer import session, study
-    from analyzer.cli import terminal
-
-    chosen: dict[str, Any] = {} if measures is None else {"measures": study.parse_names(measures)}
-    if family is not None or sigma is not None:
-        chosen = _certifying(family, sigma, other=measures is not None or radii != _RADII)
-    protocol = study.Protocol(
-        trials=trials,
-        limit=limit,
-        min_confidence=min_confidence,
-        norm=norm,
-        clip=clip,
-        round=whole,
-        seed=seed,
-        **{"radii": study.parse_radii(radii), **chosen},
-        layers=tuple(layers or ()),
-        permutations=permutations,
-        linearity_trials=linearity_trials,
-    )
-    with terminal.progress_shown() as progress:
-        document = study.run(
-            model,
-            images,
-            out,
-            protocol=protocol,
-            card=card,
-            labels=labels,
-            provider=provider,
-            threads=threads,
-            provider_options=session.parse_options(provider_option or ()),
-            optimizations=optimizations,
-            provider_share=provider_share,
-            batch_size=_batch_size(batch_size),
-            until=until,
-            progress=progress,
-        )
-    if json:
-        terminal.print_json(document)
-    else:
-        terminal.print_summary(document)
-        terminal.say(f"Run: {out}")
 
 
 @app.command()
@@ -227,27 +130,6 @@ def doctor(json: Json = False) -> None:
         raise UsageError("this installation does not pass its own checks; install convnet-analyzer again")
 
 
-def _certifying(family: str | None, sigma: str | None, *, other: bool) -> dict[str, Any]:
-    """What --family gaussian --sigma S measures; other: whether radii or measures are given too."""
-    from analyzer import study
-
-    if family != "gaussian":
-        given = "without --family" if family is None else f"--family {family}"
-        raise UsageError(f"{given}: expected --family gaussian --sigma S; other families belong to their --measures")
-    if sigma is None or other:
-        why = "--radii and --measures do not go with it" if other else "--sigma is missing"
-        raise UsageError(f"--family gaussian: {why}; give --sigma in grey levels, such as --sigma 15,30")
-    return {"radii": study.parse_sigma(sigma), "measures": ("certified",)}
-
-
-def _batch_size(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text}: expected auto or a whole number above 0")
-    return int(text)
-
-
 def call(arguments: list[str]) -> int:
     """Run one command; returns its exit code. Usage errors that typer finds come out as UsageError with its words."""
     try:
@@ -263,4 +145,4 @@ def call(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-from analyzer.cli import bounding, claiming, deciding, drawing, drifting, planning, reporting, sensitivity  # noqa: E402, F401 - each registers its own, after those above
+from analyzer.cli import bounding, claiming, deciding, drawing, drifting, planning, reporting, running, sensitivity  # noqa: E402, F401 - each registers its own, after those above

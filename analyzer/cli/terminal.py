@@ -210,7 +210,7 @@ class _Bar:
             completed=progress.passes if passes else progress.done,
             total=progress.expected if passes else progress.total,
             images=f"{progress.done} of {progress.total} images",
-            rate=f"{self.rate(progress):,.0f} passes/s",
+            rate=f"{self.rate(progress):,.0f} passes/s{_workers(progress)}",
         )
 
 
@@ -228,5 +228,10 @@ class _Lines:
         eta = ("less than a minute" if left < 60 else f"about {left / 60:.0f} min") if left else ""
         self.target.print(
             f"{progress.stage}: {progress.done} of {progress.total} images, {progress.passes:,}{of} passes, "
-            f"{rate:.3g}/s" + (f", {eta} left" if eta else "")
+            f"{rate:.3g}/s{_workers(progress)}" + (f", {eta} left" if eta else "")
         )
+
+
+def _workers(progress: "Progress") -> str:
+    """How many workers measure, where these are not this process."""
+    return f", {progress.workers} worker{'s' * (progress.workers != 1)}" if progress.workers else ""

@@ -3,7 +3,7 @@
 from analyzer.graph.check import check
 from analyzer.graph.compose import composed, tapped
 from analyzer.graph.describe import Description, describe, draft_card
-from analyzer.graph.files import sha256
+from analyzer.graph.files import files_of, sha256
 from analyzer.graph.prepare import Prepared, prepare
 from analyzer.graph.reduce import reduced
 
@@ -14,6 +14,7 @@ __all__ = [
     "composed",
     "describe",
     "draft_card",
+    "files_of",
     "prepare",
     "reduced",
     "sha256",

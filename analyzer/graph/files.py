@@ -104,6 +104,16 @@ def sha256(model: Path) -> str:
     return total.hexdigest()
 
 
+def files_of(model: Path) -> dict[str, Path]:
+    """All files of a model: its own under its name, then external data, by where they lie beside it.
+
+    Raises InputError like `sha256`.
+    """
+    from analyzer.graph import external
+
+    return {model.name: model, **external.locate(read(model), model).files}
+
+
 def _hash(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

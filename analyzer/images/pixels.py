@@ -84,10 +84,7 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
     ...     read(File("a.png", Path(folder) / "a.png", label=None), card=card).values.tolist()
     [[[9.0, 9.0], [9.0, 9.0]]]
     """
-    try:
-        data = regular_bytes(image.path) if image.data is None else image.data
-    except OSError as e:
-        raise ImageError(f"cannot be read: {e.strerror or e}") from e
+    data = load(image)
     if not data:
         raise ImageError("empty file")
     notes: list[str] = []
@@ -109,6 +106,14 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
         # Damaged bytes make Pillow raise nearly anything: SyntaxError, struct.error, KeyError, MemoryError, ...
         raise ImageError(f"cannot be decoded: {type(e).__name__}: {' '.join(str(e).split()):.200}") from e
     return Pixels(np.ascontiguousarray(values.transpose(2, 0, 1)), hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def load(image: "folder.ImageFile") -> bytes:
+    """The bytes of the file. Raises ImageError where it is gone or too large."""
+    try:
+        return regular_bytes(image.path) if image.data is None else image.data
+    except OSError as e:
+        raise ImageError(f"cannot be read: {e.strerror or e}") from e
 
 
 def _decode(data: bytes, notes: list[str]) -> Image.Image:

@@ -23,7 +23,7 @@ class Settings(TypedDict):
 class Identity(TypedDict):
     """What decides a number. `model`, `card` and `labels` are SHA-256; the rest is the protocol.
 
-    backend: earlier versions kept none.
+    backend: earlier versions kept none. shard: I/N, of a run that is a part of another.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Identity(TypedDict):
     layers: list[str]
     permutations: int
     backend: NotRequired[Settings]
+    shard: NotRequired[str]
 
 
 class Fidelity(TypedDict):

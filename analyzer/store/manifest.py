@@ -23,6 +23,8 @@ MANIFEST, CALIBRATION, RESULTS, SUMMARY, LOCK = (
     ".lock",
 )
 PACE = "pace.json"
+SHARDS = "shards"
+"""Folder of runs that are parts of this one."""
 
 _ABSENT = object()
 _FOLLOWS_FROM = {"radius": "radii", "trial": "trials", "layer": "layers", "variables": "measures"}
@@ -70,6 +72,8 @@ def _instead(path: Path) -> str:
     """What is there in place of a run."""
     if not os.path.isdir(path):  # noqa: PTH112 - a name that is too long is no folder; pathlib raises
         return "a file" if os.path.exists(path) else "no such folder"  # noqa: PTH110
+    if next(path.glob(f"{SHARDS}/*/{MANIFEST}"), None) is not None:
+        return "its shards are not joined yet: `analyzer merge` does that"
     inside = sorted(each.parent.name for each in path.glob(f"*/{MANIFEST}"))
     runs = f", but runs are inside: {', '.join(map(one_line, inside[:5]))}" if inside else ""
     return f"it has no {MANIFEST}{runs}"

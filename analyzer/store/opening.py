@@ -11,7 +11,7 @@ from analyzer.errors import AnalyzerError, IncompleteError, UsageError
 from analyzer.store import files, lock, recovery, schema
 from analyzer.store import manifest as manifests
 from analyzer.store.documents import Coordinates, Manifest
-from analyzer.store.manifest import CALIBRATION, LOCK, MANIFEST, RESULTS, SUMMARY, has_results
+from analyzer.store.manifest import CALIBRATION, LOCK, MANIFEST, RESULTS, SHARDS, SUMMARY, has_results
 from analyzer.store.run import Run
 from analyzer.store.validation import settings_fault
 from analyzer.store.writer import Store, text_of
@@ -43,7 +43,7 @@ def _is_ours(path: Path, entries: Set[str]) -> bool:
     if MANIFEST in entries or recovery.documents_within(path).manifest is not None:
         return True
     units = (path / "units").iterdir() if (path / "units").is_dir() else ()
-    begun = {LOCK, MANIFEST + files.TEMPORARY, *(["units"] if all(map(_is_temporary, units)) else [])}
+    begun = {LOCK, SHARDS, MANIFEST + files.TEMPORARY, *(["units"] if all(map(_is_temporary, units)) else [])}
     return not entries - begun
 
 

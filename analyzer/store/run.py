@@ -11,7 +11,7 @@ from analyzer.errors import AnalyzerError, IncompleteError, InputError
 from analyzer.measures import Scales
 from analyzer.store import checksums, derived, documents, files, kinds, manifest, results, units
 from analyzer.store.manifest import RESULTS, SUMMARY, Image
-from analyzer.store.schema import SCHEMA
+from analyzer.store.schema import SCHEMA, Array
 
 if TYPE_CHECKING:
     import xarray
@@ -105,6 +105,10 @@ class Run:
         """The selected images in their order."""
         return manifest.selection(self.calibration)
 
+    def read_unit(self, key: str) -> "dict[str, Array] | None":
+        """One image's arrays, without the image axis; None where they are absent or damaged."""
+        return units.read_if_whole(self.path, key, self.coordinates)
+
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each selected image's file, by the image's id."""
@@ -134,7 +138,7 @@ class Run:
     def state(self) -> State:
         """How far it is now; reads every unit. Raises IncompleteError when its calibration is damaged."""
         covered = self.calibration is not None and manifest.covers_limit(self.calibration, self.manifest)
-        whole = [units.read_if_whole(self.path, image.key, self.coordinates) is not None for image in self.images]
+        whole = [self.read_unit(image.key) is not None for image in self.images]
         return State(sum(whole), len(whole), self.has_results, covered)
 
     @property

@@ -16,14 +16,16 @@ from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
 from analyzer.session import Backend
 from analyzer.store.documents import Calibration, Checks
-from analyzer.study import provenance, selection
+from analyzer.study import provenance, selection, shards
 from analyzer.study.answers import LabelledImage
+from analyzer.study.cluster import Cluster, check_address
 from analyzer.study.consistency import EXAMPLES
 from analyzer.study.engine import Engine, Here, Job
 from analyzer.study.measuring import Progress, Watch, measure_all
 from analyzer.study.model import Model, open_model
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii, parse_sigma
+from analyzer.study.shards import Shard, merge
 from analyzer.summary import summarise, verify
 from analyzer.summary.target import Target, watch
 from analyzer.summary.target import parse as parse_target
@@ -33,6 +35,7 @@ __all__ = [
     "Model",
     "Progress",
     "Protocol",
+    "merge",
     "observe",
     "open_model",
     "parse_names",
@@ -59,6 +62,11 @@ def run(
     provider_share: float = 0.5,
     batch_size: int | None = None,
     until: str | None = None,
+    shard: str | None = None,
+    cluster: str | None = None,
+    cluster_timeout: float = 300.0,
+    shared: bool = False,
+    mixed: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure one model on one image set, or continue a run that stopped. Prints nothing.
@@ -81,6 +89,12 @@ def run(
         until: NAME=±10% of its value, or ±a number: stop after the image from which on the interval of this number of
             the summary is so narrow, by a confidence sequence, which may be looked at after every image. The run is
             then one of the images that are measured.
+        shard: I/N: measure only the I-th of N parts, into a folder of its own inside `out`; `merge` joins them.
+        cluster: where workers measure: a Dask scheduler's address, a scheduler file, "local:N" for N workers here, or
+            "local:gpus" for one on each GPU. The numbers and the run directory are the same.
+        cluster_timeout: seconds without any worker after which it gives up.
+        shared: model and images lie under the same paths on the workers, and are read there instead of sent.
+        mixed: workers may differ in versions, provider or precision; noted.
         progress: called now and then, see `Progress`.
 
     Returns:
@@ -88,9 +102,10 @@ def run(
         "n"}}, and "run", "sentences", "warnings". Undefined numbers are None.
 
     Raises:
-        UsageError: a provider that cannot be had, a refused resume, or an output that cannot be written.
+        UsageError: a provider that cannot be had, a refused resume, an output that cannot be written, no scheduler, or
+            a worker that is unlike the others.
         InputError: a model, card, layer, label or image set that cannot be used.
-        IncompleteError: the disk is full; the same call continues.
+        IncompleteError: the disk is full, or no worker is there; the same call continues.
 
     Example:
         >>> import tempfile
@@ -103,7 +118,14 @@ def run(
         2
     """
     protocol = protocol or Protocol()
+    part = None if shard is None else shards.parse(shard)
+    if cluster is not None:
+        check_address(cluster)
     target = None if until is None else parse_target(until, parameter="until")
+    if part is not None:
+        if target is not None:
+            raise UsageError("`until` needs all images in one run; leave out `shard`")
+        out = part.folder(out)
     if target is not None:
         protocol = _as_it_stopped(out, protocol, target)
     backend = Backend(provider, threads, provider_options or {}, optimizations, provider_share)
@@ -122,30 +144,39 @@ def run(
         examples=list(_examples(candidates, the_card)),
         checks=_checks_of_a_finished_run(out, protocol.limit),
     )
-    engine = Here(job)
-    opened, protocol, checks = engine.opened
-    _refuse_labels_beyond(candidates, opened.session.classes)
-    if target is not None:
-        watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
-    context = functools.partial(
-        provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
-    )
-    noted = len(opened.session.notes)
-    with store.open_store(
-        out,
-        identity=provenance.identity(opened, model, labels, protocol),
-        context=context(),
-        coordinates=provenance.coordinates(protocol, opened.layers),
-    ) as writer:
+    with contextlib.ExitStack() as held:
+        engine = held.enter_context(
+            contextlib.closing(
+                Here(job)
+                if cluster is None
+                else Cluster(job, cluster, shared=shared, mixed=mixed, timeout=cluster_timeout)
+            )
+        )
+        opened, protocol, checks = engine.opened
+        _refuse_labels_beyond(candidates, opened.session.classes)
+        if target is not None:
+            watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
+        context = functools.partial(
+            provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
+        )
+        noted = len(opened.session.notes)
+        writer = held.enter_context(
+            store.open_store(
+                out,
+                identity=provenance.identity(opened, model, labels, protocol, shard),
+                context=context(),
+                coordinates=provenance.coordinates(protocol, opened.layers),
+            )
+        )
         _refuse_other_images(writer, candidates, images, out)
         if _was_asked(out, target) and (finished := _finished(out)) is not None:
             return finished
-        calibration = _selection(writer, candidates, engine, images, image_set.notes, progress)
+        calibration = _selection(writer, candidates, engine, images, image_set.notes, progress, part)
         watching = None if target is None else Watch(target, writer, calibration)
         pace = measure_all(writer, engine, calibration, candidates, progress, watching)
         if pace["passes"]:
             writer.record_pace(pace)
-        if watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller
+        if watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller, of workers
             reached = {} if watching is None else {"until": watching.document}
             writer.record({**context(), **reached})
         return writer.finish(summarise)
@@ -236,6 +267,7 @@ def _selection(
     folder: Path,
     notes: tuple[str, ...],
     progress: Callable[[Progress], None],
+    part: Shard | None,
 ) -> Calibration:
     """The calibration that there is, where it covers the limit; else that of a selection pass."""
     calibration, (model, protocol, _) = writer.calibration(), engine.opened
@@ -254,5 +286,7 @@ def _selection(
         raise InputError(f"{folder}: {e}") from e
     if notes:
         calibration["notes"] = list(notes)
+    if part is not None:
+        calibration = part.cut(calibration)
     writer.write_calibration(calibration)
     return calibration

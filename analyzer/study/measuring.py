@@ -115,18 +115,18 @@ def measure_all(
         left = []
     files = {image.id: image for image in candidates}
     expected = len(left) * passes_of(engine.opened.model, engine.opened.protocol)
-    done, passes, start = len(selected) - len(left), 0, time.monotonic()
+    done, passes, workers, start = len(selected) - len(left), 0, 0, time.monotonic()
 
-    def tick(rows: int, workers: int) -> None:
-        nonlocal passes
-        passes += rows
+    def tick(rows: int, measuring: int) -> None:
+        nonlocal passes, workers
+        passes, workers = passes + rows, measuring
         progress(Progress("measuring", done, len(selected), passes, expected, workers))
 
     work = (Work(record, files.get(record["id"])) for record in left)
     for record, arrays, host in engine.measured(work, tick):
         writer.write_unit(record["key"], arrays, host=host)
         done += 1
-        tick(0, 0)
+        tick(0, workers)
         if watching:
             watching.put(record["key"], arrays)
             if watching.look():

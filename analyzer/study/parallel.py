@@ -13,9 +13,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_limit: list[int] = []
+
+
 def cores() -> int:
+    """Cores this process uses: all that it may, unless there is a `limit`."""
+    return _limit[0] if _limit else available()
+
+
+def available() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def limit(count: int) -> None:
+    """Use so many cores from now on: other processes share the machine."""
+    _limit[:] = [count]
+    _pool.cache_clear()
 
 
 @cache

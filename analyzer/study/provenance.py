@@ -38,10 +38,10 @@ def coordinates(protocol: Protocol, layers: Sequence[str]) -> Coordinates:
     }
 
 
-def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol) -> Identity:
+def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol, shard: str | None = None) -> Identity:
     """What decides a number: a run is continued only where all of it is equal (`limit` may grow).
 
-    file: the model's; labels: the CSV, where one was given.
+    file: the model's; labels: the CSV, where one was given; shard: I/N, of a part.
     """
     document = {
         "model": graph.sha256(file),
@@ -50,6 +50,7 @@ def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol) 
         **protocol.identity(),
         "layers": list(model.layers),
         "backend": model.session.settings,
+        **({} if shard is None else {"shard": shard}),
     }
     return cast(Identity, document)
 

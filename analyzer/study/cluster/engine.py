@@ -1,0 +1,283 @@
+"""An engine whose images are looked at and measured on a cluster: images out, answers in, whatever ends meanwhile."""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import pickle
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from analyzer.errors import IncompleteError
+from analyzer.images import ImageError, ImageFile, load
+from analyzer.store import ImageStatus
+from analyzer.study import looking
+from analyzer.study.cluster import worker
+from analyzer.study.cluster.connection import Connection
+from analyzer.study.cluster.worker import Failed, Measurement, NotReady
+from analyzer.study.cluster.workers import LOST, Workers, error_of
+from analyzer.study.engine import Done, Job, Opened, Work, passes_of, without_answer
+from analyzer.study.looking import Seen
+
+ATTEMPTS = 2
+"""How often an image may fail."""
+DEATHS = 4
+"""How many workers may end over an image: some are taken away for other reasons."""
+_AHEAD = 2  # tasks for a worker: one that runs, one that waits
+_WAIT = 0.5  # seconds, for an answer
+_FAILURES = 3  # images; where all fail so far, it is not for the images
+_SHOWN = 5
+
+
+@dataclasses.dataclass(eq=False)
+class _Task:
+    """Something to be asked of any worker. arguments: made when it is sent, so that they are not held before.
+
+    place: the worker that is asked. failed: what workers answered. deaths: those that ended over it.
+    """
+
+    what: Any
+    arguments: Callable[[], tuple[Any, ...]]
+    place: str = ""
+    failed: list[Failed] = dataclasses.field(default_factory=list)
+    deaths: list[str] = dataclasses.field(default_factory=list)
+
+
+class Cluster:
+    """An engine on the workers of a Dask scheduler."""
+
+    def __init__(
+        self, job: Job, address: str, *, shared: bool = False, mixed: bool = False, timeout: float = 300.0
+    ) -> None:
+        """Connect, and open the network on the first worker.
+
+        Args:
+            job: the network, whose files are sent.
+            address: as `connection.check_address` takes it.
+            shared: model and images lie under the same paths on all workers, and are read there.
+            mixed: whether workers may differ in versions, provider or precision; noted.
+            timeout: seconds without a worker after which it gives up.
+
+        Raises:
+            UsageError: no scheduler answers, or a worker cannot be used, see `Workers.look`.
+            InputError: the network cannot be used.
+            IncompleteError: no worker came.
+        """
+        self.address, self.shared, self.timeout = address, shared, timeout
+        self._connection = Connection(address)
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._idle: float | None = None
+        self._workers = Workers(self._connection, job, _token(job), shared=shared, mixed=mixed)
+        try:
+            while self._workers.first is None:
+                self._look_for_workers()
+                time.sleep(0.02)
+            model, protocol, checks, _ = self._workers.first
+        except BaseException:
+            self.close()
+            raise
+        # What workers note later is told in the same place.
+        model.session.notes.extend(note for note in self._connection.notes if note not in model.session.notes)
+        self._connection.notes = model.session.notes
+        self.opened = Opened(model, protocol, checks)
+
+    def looked_at(self, images: Iterable[ImageFile]) -> Iterator[tuple[ImageFile, Seen]]:
+        """See `Engine`."""
+        parts = looking.parts(images, self.opened.model.session.batch_size)
+        waiting: dict[int, Iterator[tuple[ImageFile, Seen]]] = {}
+        turn = 0
+        for (number, part, unread), answer in self._each(map(self._look_task, enumerate(parts))):
+            if isinstance(answer, Failed):
+                raise error_of(answer)
+            seen = iter(answer)
+            waiting[number] = iter([(image, unread.get(image.id) or next(seen)) for image in part])
+            while turn in waiting:
+                yield from waiting.pop(turn)
+                turn += 1
+
+    def measured(self, work: Iterable[Work], tick: Callable[[int, int], None]) -> Iterator[Done]:
+        """See `Engine`. An image that fails again and again is left out, and a note says why."""
+        (model, protocol, _), notes = self.opened, self.opened.model.session.notes
+        passes, good, failed = passes_of(model, protocol), 0, 0
+
+        def task(each: Work) -> _Task:
+            return _Task(each, lambda: ("measure", each.record, self._sent(each.file)))
+
+        for each, answer in self._each(map(task, work)):
+            record = each.record
+            if isinstance(answer, Failed):
+                failed += 1
+                if not good and failed == _FAILURES:
+                    raise error_of(answer)
+                if failed <= _SHOWN:
+                    notes.append(f"{record['id']} failed on {answer.worker}: {answer.reason:.300}.")
+                arrays = without_answer(record, model.layers, protocol, ImageStatus.FAILED_ON_WORKERS)
+                yield Done(record, arrays, "")
+                continue
+            assert isinstance(answer, Measurement)
+            good += 1
+            notes.extend(note for note in answer.notes if note not in notes)
+            tick(passes, len(self._workers.ready))
+            yield Done(record, answer.arrays, answer.host)
+
+    def close(self) -> None:
+        """Let workers forget the network, and disconnect."""
+        self._workers.close()
+        self._connection.close()
+
+    def _look_task(self, numbered: tuple[int, list[ImageFile]]) -> _Task:
+        number, part = numbered
+        unread: dict[str, Seen] = {}
+
+        def arguments() -> tuple[Any, ...]:
+            sent = []
+            for image in part:
+                try:
+                    sent.append(self._loaded(image))
+                except ImageError as e:
+                    unread[image.id] = Seen(reason=str(e))
+            return "look", sent
+
+        return _Task((number, part, unread), arguments)
+
+    def _loaded(self, image: ImageFile) -> ImageFile:
+        """As a worker can read it. Raises ImageError where it cannot be read here."""
+        if self.shared:
+            return dataclasses.replace(image, path=image.path.resolve())
+        return dataclasses.replace(image, data=load(image))
+
+    def _sent(self, image: ImageFile | None) -> ImageFile | None:
+        """As a worker can read it; None where it cannot be read any more."""
+        try:
+            return None if image is None else self._loaded(image)
+        except ImageError:
+            return None
+
+    def _each(self, tasks: Iterable[_Task]) -> Iterator[tuple[Any, Any]]:
+        """The answer of some worker to each task, as they come; `Failed` after `ATTEMPTS`, or `DEATHS` of workers.
+
+        Every task is for one worker, the one with the fewest: of what becomes of a worker then follows what has to be
+        asked again.
+        """
+        left, again = iter(tasks), collections.deque[_Task]()
+        running: dict[Any, _Task] = {}
+        more = True
+        try:
+            while more or again or running:
+                self._look_for_workers()
+                again.extend(self._orphans(running))
+                while (place := self._free(running)) is not None and (again or more):
+                    task = again.popleft() if again else next(left, None)
+                    if task is None:
+                        more = False
+                        break
+                    running[self._sent_out(task, place)] = task
+                if not more and not again and (waiting := self._late(running)) is not None:
+                    again.append(running.pop(waiting))
+                    self._connection.client.cancel([waiting])
+                    continue
+                for future in self._finished(running):
+                    task = running.pop(future)
+                    answer = self._answer(future, task)
+                    if answer is None:
+                        again.append(task)
+                    else:
+                        yield task.what, answer
+                for task in [task for task in again if len(task.deaths) >= DEATHS]:
+                    again.remove(task)
+                    reason = f"{DEATHS} workers ended over it"
+                    yield task.what, Failed(reason, "IncompleteError", task.deaths[-1])
+        finally:
+            with contextlib.suppress(Exception):
+                self._connection.client.cancel(list(running), force=True)
+
+    def _loads(self, running: dict[Any, _Task]) -> dict[str, list[Any]]:
+        """What each worker that is ready has to do, the first first."""
+        loads: dict[str, list[Any]] = {address: [] for address in sorted(self._workers.ready)}
+        for future, task in running.items():
+            loads.setdefault(task.place, []).append(future)
+        return loads
+
+    def _orphans(self, running: dict[Any, _Task]) -> list[_Task]:
+        """Takes from `running` what its worker has left behind by ending."""
+        orphans = []
+        for address, futures in self._loads(running).items():
+            if address not in self._workers.ready:
+                if address in self._workers.ended:
+                    running[futures[0]].deaths.append(address)
+                orphans += [running.pop(future) for future in futures]
+                with contextlib.suppress(Exception):
+                    self._connection.client.cancel(futures)
+        self._workers.ended.clear()
+        return orphans
+
+    def _free(self, running: dict[Any, _Task]) -> str | None:
+        """The worker with the least to do; None where all have enough."""
+        loads = {address: len(futures) for address, futures in self._loads(running).items()}
+        place = min(self._workers.ready, key=lambda address: (loads[address], address), default=None)
+        return None if place is None or loads[place] >= _AHEAD else place
+
+    def _late(self, running: dict[Any, _Task]) -> Any:
+        """A task that waits behind another one while some worker has nothing to do; None where there is none."""
+        loads = self._loads(running).values()
+        return next((futures[-1] for futures in loads if len(futures) > 1), None) if [] in loads else None
+
+    def _sent_out(self, task: _Task, place: str) -> Any:
+        failed = {each.worker for each in task.failed}
+        if place in failed and (others := self._workers.ready - failed):
+            place = min(others)
+        name, *arguments = task.arguments()
+        task.place = place
+        future = self._connection.client.submit(
+            worker.call, name, self._workers.token, *arguments, workers=[place], pure=False
+        )
+        future.add_done_callback(self._answers.put)
+        return future
+
+    def _finished(self, running: dict[Any, _Task]) -> list[Any]:
+        """The tasks of `running` that have ended; waits a little for the first."""
+        try:
+            ended = [self._answers.get(timeout=_WAIT)]
+            while not self._answers.empty():
+                ended.append(self._answers.get())
+        except queue.Empty:  # a lost task is not always told
+            ended = [future for future in running if future.status != "pending"]
+        return [future for future in dict.fromkeys(ended) if future in running]
+
+    def _answer(self, future: Any, task: _Task) -> Any:
+        """What a task answered; None where it is to be asked again."""
+        try:
+            answer = future.result(timeout=60)
+        except (*LOST, TimeoutError, OSError):
+            return None
+        except Exception as e:  # such as that this package is not there
+            answer = Failed(f"{type(e).__name__}: {e}", "", task.place)
+        if isinstance(answer, NotReady):
+            self._workers.lost(answer.worker)
+            return None
+        if isinstance(answer, Failed):
+            task.failed.append(answer)
+            return answer if len(task.failed) >= ATTEMPTS else None
+        return answer
+
+    def _look_for_workers(self) -> None:
+        """Take workers in; raises IncompleteError where there was none for too long."""
+        self._workers.look()
+        if self._workers.ready or self._workers.opening:
+            self._idle = None
+            return
+        self._idle = time.monotonic() if self._idle is None else self._idle
+        if time.monotonic() - self._idle > self.timeout:
+            raise IncompleteError(
+                f"`cluster` {self.address}: no worker for {self.timeout:g} s\nstart workers, then run the same command "
+                "again: it continues"
+            )
+
+
+def _token(job: Job) -> str:
+    """What workers call a job by: the same one finds the network open that an earlier run left."""
+    content = (str(job.model.resolve()), job.model.stat().st_size, job.model.stat().st_mtime_ns)
+    rest = (job.card, job.protocol, job.backend, job.batch_size, [a.tobytes() for a in job.examples], job.checks)
+    return hashlib.sha256(pickle.dumps((content, rest))).hexdigest()
