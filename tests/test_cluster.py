@@ -485,7 +485,7 @@ def test_workers_unlike_the_others_are_refused_by_name(tmp_path, images, dask, p
     odd = once(lambda: dask.worker(preload=preload))
     with pytest.raises(UsageError, match=rf"worker \S+.*{what}(.|\n)*`mixed`"):
         measure(model, folder, tmp_path / "run", address=dask.address, **LONG, progress=odd)
-    measure(model, folder, tmp_path / "mixed", address=dask.address, mixed=True, limit=3)
+    measure(model, folder, tmp_path / "mixed", address=dask.address, **LONG, mixed=True)
     warnings = json.loads((tmp_path / "mixed/summary.json").read_text())["warnings"]
     named = "onnxruntime 0.0.1" if preload is OTHER else "OtherExecutionProvider"
     assert any("unlike workers was allowed" in warning and named in warning for warning in warnings)

@@ -4,15 +4,14 @@ import contextlib
 import ipaddress
 import logging
 import os
-import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 from analyzer.errors import UsageError
+from analyzer.study.cluster import worker
 
 _CONNECT = 30.0  # seconds, for a scheduler to answer
 _LARGEST_MESSAGE = "64 GiB"  # Dask warns of large ones; images and parts of a network are no mistake here
@@ -122,7 +121,8 @@ class Connection:
             raise UsageError(
                 f"`cluster` {self.address}: no NVIDIA GPU here (nvidia-smi lists none); expected local:N, N workers"
             )
-        nanny = {"nthreads": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+        nanny: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard_address": None}
+        nanny |= {"silence_logs": logging.CRITICAL, "preload": [worker.__name__]}
         workers = {
             number: {
                 "cls": self.dask.Nanny,
@@ -134,20 +134,9 @@ class Connection:
             "cls": self.dask.Scheduler,
             "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": None},
         }
-        with _interrupts_blocked():
-            return self.dask.SpecCluster(
-                workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL, name="convnet-analyzer"
-            )
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Threads that begin in here, and processes that these start, leave Ctrl-C to this one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.dask.SpecCluster(
+            workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL, name="convnet-analyzer"
+        )
 
 
 def _gpus() -> list[str]:

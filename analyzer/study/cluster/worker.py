@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -110,6 +111,14 @@ class _Network:
 
 _networks: dict[str, _Network] = {}
 """By token, the one that was used last at the end."""
+
+
+def dask_setup(worker: Any) -> None:
+    """Of a worker that the coordinator started itself: Ctrl-C is for that one alone, though a terminal sends it to all.
+
+    Dask calls it by this name.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def call(name: str, *arguments: Any, **options: Any) -> Any:
