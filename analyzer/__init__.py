@@ -2,6 +2,7 @@
 
     run(...)            measure one model on one image set, or continue
     open_run(path)      the labelled results of a run, an xarray.Dataset
+    merge(path)         join what shards of a run have measured
     compare, drift, gate, claims, plan, verify      what the commands of these names do; return documents, print nothing
     Protocol            radii, trials, norm, ...
     measures            pure functions of arrays: measures.topology.mantel(...)
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analyzer import card, images, measures, perturbations, statistics
     from analyzer.store import open_run
-    from analyzer.study import Protocol, run
+    from analyzer.study import Protocol, merge, run
     from analyzer.summary import verify
     from analyzer.verdicts.claims import claims
     from analyzer.verdicts.compare import compare
@@ -34,6 +35,7 @@ __all__ = [
     "gate",
     "images",
     "measures",
+    "merge",
     "open_run",
     "perturbations",
     "plan",
@@ -48,6 +50,7 @@ _HOMES = {
     "compare": "analyzer.verdicts.compare",
     "drift": "analyzer.verdicts.drift",
     "gate": "analyzer.verdicts.gate",
+    "merge": "analyzer.study",
     "open_run": "analyzer.store",
     "plan": "analyzer.verdicts.plan",
     "run": "analyzer.study",

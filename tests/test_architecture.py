@@ -20,6 +20,7 @@ PLACES = {
     "h5netcdf": "store",
     "h5py": "store",
     "PIL": "images",
+    "distributed": "study",
 }
 ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "text", "system", "document", "resize", "estimate"]

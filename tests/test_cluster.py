@@ -387,7 +387,7 @@ engine.observe = fails
 def test_an_image_that_fails_is_left_out_and_tried_again_later(tmp_path, material, dask, deed):
     model, folder = material
     expected = alone(model, folder, tmp_path / "alone")
-    bad = str(expected["sha256"].values[1]) if "sha256" in expected else Run(tmp_path / "alone").images[1].sha256
+    bad = Run(tmp_path / "alone").images[1].sha256
     listed = tmp_path / "bad"
     listed.write_text(bad)
     preload = FAILS.format(file=str(listed), deed=deed)
@@ -422,6 +422,16 @@ def test_an_image_that_fails_is_left_out_and_tried_again_later(tmp_path, materia
             dask.kill(process)
     dask.worker()
     assert_same_bits(measure(model, folder, tmp_path / "run", address=dask.address), expected)
+
+
+def test_an_image_that_fails_on_one_worker_is_measured_by_another(tmp_path, material, dask):
+    model, folder = material
+    expected = alone(model, folder, tmp_path / "alone")
+    listed = tmp_path / "bad"
+    listed.write_text(" ".join(image.sha256 for image in Run(tmp_path / "alone").images))
+    dask.worker(), dask.worker(preload=FAILS.format(file=str(listed), deed="raise RuntimeError('bad host')"))
+    found = measure(model, folder, tmp_path / "run", address=dask.address)
+    assert_same_bits(found, expected)
 
 
 def test_where_every_image_fails_it_is_not_for_the_images(tmp_path, material, dask):

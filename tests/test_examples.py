@@ -37,6 +37,8 @@ MODULES = [
     "statistics",
     "store.results",
     "study",
+    "study.cluster.connection",
+    "study.shards",
     "summary",
     "summary.target",
     "verdicts.claims",

@@ -82,7 +82,7 @@ def test_a_key_that_is_no_hash_never_becomes_a_path(tmp_path: Path, key: str) ->
         (lambda a: a.update(label=np.array(1.0)), "label must be int32"),
         (lambda a: a.update(label=np.array(-2)), "label must lie in -1"),
         (lambda a: a.update(label=np.array(2**31)), "label must lie in"),
-        (lambda a: a.update(image_status=np.array(3)), r"image_status must lie in -1\.\.2"),
+        (lambda a: a.update(image_status=np.array(4)), r"image_status must lie in -1\.\.3"),
         (lambda a: a.update(image_status=np.array(-2)), "image_status"),
         (lambda a: a.update(clean_score=np.array("x")), "clean_score must be float64"),
         (lambda a: a.update(clean_score=np.array(1 + 1j)), "clean_score must be float64"),

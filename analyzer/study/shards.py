@@ -73,8 +73,7 @@ def merge(out: Path, shards: Sequence[Path] = ()) -> dict[str, Any]:
 
     Example:
         >>> import tempfile
-        >>> from analyzer import Protocol, bundled, run
-        >>> from analyzer.study.shards import merge
+        >>> from analyzer import Protocol, bundled, merge, run
         >>> protocol = Protocol(radii=(1.0,), trials=3, limit=2, measures=("isotropy",))
         >>> folder = bundled.folder()
         >>> with tempfile.TemporaryDirectory() as made:
@@ -89,6 +88,7 @@ def merge(out: Path, shards: Sequence[Path] = ()) -> dict[str, Any]:
     if not folders:
         raise UsageError(f"{out}: no shards here; measure them with `shard`, or name their run directories")
     runs = [Run(folder) for folder in folders]
+    runs = [run for run in runs if run.calibration is not None] or runs  # one without images has none
     calibrations = [_calibration(run) for run in runs]
     identity = _one_identity(runs)
     selected = _one_selection(runs, calibrations)

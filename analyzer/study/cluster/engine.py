@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import pickle
 import queue
 import time
@@ -27,6 +28,7 @@ DEATHS = 4
 """How many workers may end over an image: some are taken away for other reasons."""
 _AHEAD = 2  # tasks for a worker: one that runs, one that waits
 _WAIT = 0.5  # seconds, for an answer
+_FETCH = 1.0  # seconds, for an answer that is there, before its worker is looked for
 _FAILURES = 3  # images; where all fail so far, it is not for the images
 _SHOWN = 5
 
@@ -43,6 +45,11 @@ class _Task:
     place: str = ""
     failed: list[Failed] = dataclasses.field(default_factory=list)
     deaths: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def failures(self) -> set[str]:
+        """The workers that failed over it."""
+        return {each.worker for each in self.failed}
 
 
 class Cluster:
@@ -69,15 +76,15 @@ class Cluster:
         self._connection = Connection(address)
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._idle: float | None = None
-        self._workers = Workers(self._connection, job, _token(job), shared=shared, mixed=mixed)
-        try:
+        with contextlib.ExitStack() as opening:
+            opening.callback(self._connection.close)
+            self._workers = Workers(self._connection, job, _token(job), shared=shared, mixed=mixed)
+            opening.callback(self._workers.close)
             while self._workers.first is None:
                 self._look_for_workers()
                 time.sleep(0.02)
             model, protocol, checks, _ = self._workers.first
-        except BaseException:
-            self.close()
-            raise
+            opening.pop_all()
         # What workers note later is told in the same place.
         model.session.notes.extend(note for note in self._connection.notes if note not in model.session.notes)
         self._connection.notes = model.session.notes
@@ -133,6 +140,7 @@ class Cluster:
 
         def arguments() -> tuple[Any, ...]:
             sent = []
+            unread.clear()  # of an earlier attempt
             for image in part:
                 try:
                     sent.append(self._loaded(image))
@@ -168,12 +176,13 @@ class Cluster:
             while more or again or running:
                 self._look_for_workers()
                 again.extend(self._orphans(running))
-                while (place := self._free(running)) is not None and (again or more):
-                    task = again.popleft() if again else next(left, None)
-                    if task is None:
-                        more = False
+                while more or again:
+                    if not again and self._has_room(running):
+                        again.extend(itertools.islice(left, 1))
+                        more = bool(again)
+                    if not again or (place := self._place_for(again[0], running)) is None:
                         break
-                    running[self._sent_out(task, place)] = task
+                    running[self._sent_out(again[0], place)] = again.popleft()
                 if not more and not again and (waiting := self._late(running)) is not None:
                     again.append(running.pop(waiting))
                     self._connection.client.cancel([waiting])
@@ -213,21 +222,25 @@ class Cluster:
         self._workers.ended.clear()
         return orphans
 
-    def _free(self, running: dict[Any, _Task]) -> str | None:
-        """The worker with the least to do; None where all have enough."""
+    def _has_room(self, running: dict[Any, _Task]) -> bool:
+        """Whether some worker has too little to do."""
+        return len(running) < _AHEAD * len(self._workers.ready)
+
+    def _place_for(self, task: _Task, running: dict[Any, _Task]) -> str | None:
+        """The worker with the least to do, one that has not failed over it where there is one; None for now."""
         loads = {address: len(futures) for address, futures in self._loads(running).items()}
-        place = min(self._workers.ready, key=lambda address: (loads[address], address), default=None)
+        allowed = self._workers.ready - task.failures or self._workers.ready
+        place = min(allowed, key=lambda address: (loads[address], address), default=None)
         return None if place is None or loads[place] >= _AHEAD else place
 
     def _late(self, running: dict[Any, _Task]) -> Any:
-        """A task that waits behind another one while some worker has nothing to do; None where there is none."""
-        loads = self._loads(running).values()
-        return next((futures[-1] for futures in loads if len(futures) > 1), None) if [] in loads else None
+        """A task that waits behind another one while a worker that may take it has nothing to do; else None."""
+        loads = self._loads(running)
+        idle = {address for address, futures in loads.items() if not futures}
+        waiting = (futures[-1] for futures in loads.values() if idle and len(futures) > 1)
+        return next((future for future in waiting if idle - running[future].failures), None)
 
     def _sent_out(self, task: _Task, place: str) -> Any:
-        failed = {each.worker for each in task.failed}
-        if place in failed and (others := self._workers.ready - failed):
-            place = min(others)
         name, *arguments = task.arguments()
         task.place = place
         future = self._connection.client.submit(
@@ -249,8 +262,14 @@ class Cluster:
     def _answer(self, future: Any, task: _Task) -> Any:
         """What a task answered; None where it is to be asked again."""
         try:
-            answer = future.result(timeout=60)
-        except (*LOST, TimeoutError, OSError):
+            while True:
+                try:
+                    answer = future.result(timeout=_FETCH)
+                    break
+                except TimeoutError:  # an answer is on its worker until it is fetched, and may go with it
+                    if task.place not in self._connection.workers():
+                        return None
+        except (*LOST, OSError):
             return None
         except Exception as e:  # such as that this package is not there
             answer = Failed(f"{type(e).__name__}: {e}", "", task.place)

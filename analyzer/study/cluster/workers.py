@@ -125,6 +125,10 @@ class Workers:
         """A worker that has opened the network."""
         if self.first is None:
             self.first = answer
+        elif answer.model.layers != self.first.model.layers:
+            raise UsageError(
+                f"worker {address}: measures the layers {answer.model.layers}, others {self.first.model.layers}"
+            )
         elif differing := _differences(self.first, answer):
             self._refuse(address, differing)
         self.ready.add(address)
@@ -221,7 +225,6 @@ def _differences(first: Answer, answer: Answer) -> list[str]:
         "provider": (one.provider, other.provider),
         "precision": (one.precision, other.precision),
         "settings": (one.settings, other.settings),
-        "layers": (first.model.layers, answer.model.layers),
         "layers from graphs of their own": (
             first.checks["fidelity"]["separate"],
             answer.checks["fidelity"]["separate"],
