@@ -182,7 +182,8 @@ class Cluster:
                         more = bool(again)
                     if not again or (place := self._place_for(again[0], running)) is None:
                         break
-                    running[self._sent_out(again[0], place)] = again.popleft()
+                    task = again.popleft()
+                    running[self._sent_out(task, place)] = task
                 if not more and not again and (waiting := self._late(running)) is not None:
                     again.append(running.pop(waiting))
                     self._connection.client.cancel([waiting])
