@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Tables = Annotated[bool, typer.Option("--tables", help="Every number by radius and layer.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its card is MODEL.json beside it.")]
 Layers = Annotated[
     list[str] | None,

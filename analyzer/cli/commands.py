@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Model, Run, app
+from analyzer.cli.app import Json, Model, Run, Tables, app
 from analyzer.errors import IncompleteError, UsageError
 
 
@@ -14,12 +14,13 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Where the two runs go, one folder a network.")] = Path(
         "demo-runs"
     ),
+    tables: Tables = False,
     json: Json = False,
 ) -> None:
     """Run the two bundled traffic-sign networks on bundled images by a reduced protocol."""
     from analyzer import bundled
     from analyzer import demo as demonstration
-    from analyzer.cli import terminal
+    from analyzer.cli import summarised, terminal
 
     protocol = demonstration.PROTOCOL
     if not json:
@@ -33,8 +34,8 @@ def demo(
         with terminal.progress_shown() as progress:
             documents[name] = demonstration.demo(name, out / name, progress=progress)
         if not json:
-            terminal.print_summary(documents[name])
-            terminal.say(f"Run: {out / name}\n")
+            summarised.print_summary(documents[name], run=str(out / name), tables=tables)
+            terminal.say("")
     if json:
         terminal.print_json(documents)
 
@@ -70,11 +71,11 @@ def inspect(
 
 
 @app.command()
-def summary(run: Run, json: Json = False) -> None:
+def summary(run: Run, tables: Tables = False, json: Json = False) -> None:
     """Print the summary of a run, also of one that is not complete."""
     from analyzer import store
     from analyzer import summary as summaries
-    from analyzer.cli import terminal
+    from analyzer.cli import summarised, terminal
 
     reader = store.Run(run)
     document = summaries.of_run(reader)
@@ -82,7 +83,7 @@ def summary(run: Run, json: Json = False) -> None:
         terminal.print_json(document)
         return
     terminal.say_partial(reader.state)
-    terminal.print_summary(document)
+    summarised.print_summary(document, run=str(run), tables=tables)
 
 
 @app.command()

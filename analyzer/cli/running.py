@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Layers, Model, Optimizations, Provider, ProviderOption, ProviderShare, Threads, app
+from analyzer.cli.app import (
+    Json,
+    Layers,
+    Model,
+    Optimizations,
+    Provider,
+    ProviderOption,
+    ProviderShare,
+    Tables,
+    Threads,
+    app,
+)
 from analyzer.errors import UsageError
 
 _RADII = "0.5,1:20"
@@ -69,11 +80,12 @@ def run(
     provider_option: ProviderOption = None,
     optimizations: Optimizations = "all",
     provider_share: ProviderShare = 0.5,
+    tables: Tables = False,
     json: Json = False,
 ) -> None:
     """Measure isotropy, symmetry, topology preservation and the local Lipschitz ratio around each image."""
     from analyzer import session, study
-    from analyzer.cli import terminal
+    from analyzer.cli import summarised, terminal
 
     chosen: dict[str, Any] = {} if measures is None else {"measures": study.parse_names(measures)}
     if family is not None or sigma is not None:
@@ -115,9 +127,10 @@ def run(
         )
     if json:
         terminal.print_json(document)
+    elif shard is None:
+        summarised.print_summary(document, run=str(out), tables=tables)
     else:
-        terminal.print_summary(document)
-        terminal.say(f"Run: {out}" if shard is None else f"Shard {shard} of {out}")
+        terminal.say(f"Shard {shard} of {out}")
 
 
 @app.command()
@@ -127,18 +140,18 @@ def merge(
         list[Path] | None,
         typer.Argument(metavar="[SHARD]...", help="Their run directories, where these are elsewhere."),
     ] = None,
+    tables: Tables = False,
     json: Json = False,
 ) -> None:
     """Join the shards of a run, measured with `run --shard I/N`, into one."""
     from analyzer import study
-    from analyzer.cli import terminal
+    from analyzer.cli import summarised, terminal
 
     document = study.merge(run, shards or ())
     if json:
         terminal.print_json(document)
     else:
-        terminal.print_summary(document)
-        terminal.say(f"Run: {run}")
+        summarised.print_summary(document, run=str(run), tables=tables)
 
 
 def _certifying(family: str | None, sigma: str | None, *, other: bool) -> dict[str, Any]:

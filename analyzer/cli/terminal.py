@@ -1,6 +1,5 @@
 """What a person sees: text made safe, tables, a progress bar or a line now and then."""
 
-import math
 import os
 import sys
 import time
@@ -8,29 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from analyzer.statistics import Estimate
 from analyzer.store.files import to_json
-from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_labels
 from analyzer.text import safe as safe
-from analyzer.text import short as _short
 
 if TYPE_CHECKING:
     from analyzer.doctor import Examination
-    from analyzer.measures import Number
-    from analyzer.measures import Table as Declared
     from analyzer.store import State
-    from analyzer.store.documents import ImageCounts
     from analyzer.study import Progress
 
 LINE_EVERY = 30.0
-SHOWN = 5  # unreadable images named on the screen
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -56,77 +47,6 @@ def say_partial(state: "State") -> None:
 def print_json(document: Any) -> None:
     """JSON on stdout; NaN and infinities become null."""
     sys.stdout.write(to_json(document, indent=1) + "\n")
-
-
-def print_summary(document: dict[str, Any]) -> None:
-    """The whole summary: what ran, a table and a sentence a property, warnings."""
-    run, images = document["run"], document["run"]["images"]
-    say(f"{run['model']} on {run['context']['device']}", style="bold")
-    say(image_line(images))
-    rows = estimates(document)
-    from analyzer.measures import tables_of
-
-    for declared in tables_of(run["protocol"]["measures"]):
-        for suffix in layer_suffixes(document) if declared.layered else [""]:
-            table = radius_table(declared, rows, suffix)
-            if table.row_count:
-                console().print(table)
-    for sentence in document["sentences"]:
-        say(f"• {sentence}")
-    for warning in document["warnings"]:
-        say(f"! {warning}", style="yellow")
-
-
-def image_line(images: "ImageCounts") -> str:
-    """How many images were read, bad, wrong, below the threshold, measured; which ones are bad."""
-    parts = [
-        f"{images['read']} of {images['found']} images read",
-        f"{images['bad']} unreadable",
-        "no labels, so the clean prediction counts as right"
-        if images["unlabelled"]
-        else f"{images['wrong']} classified wrongly",
-        f"{images['below_confidence']} below the confidence",
-    ]
-    if images["non_finite"]:
-        parts.append(f"{images['non_finite']} with outputs that are not finite")
-    bad = "".join(f"\nUnreadable: {b['id']}: {b['reason']}" for b in images["bad_images"][:SHOWN])
-    more = len(images["bad_images"]) - SHOWN
-    bad += f"\n... and {more} more, in summary.json" if more > 0 else ""
-    return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})" + bad
-
-
-def radius_table(declared: "Declared", rows: dict[str, Estimate], suffix: str = "") -> Table:
-    """One line a radius, one column a number that is to be shown."""
-    ends = {number: end_of(number, suffix) for number in declared.columns}
-    columns = [(number, by_radius(rows, number.name, ends[number])) for number in declared.columns]
-    columns = [(number, at) for number, at in columns if at]
-    title = declared.title + (f" — {safe(suffix[1:])}" if suffix else "")
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
-    )
-    table.add_column("radius", justify="right")
-    for number, _ in columns:
-        longest = max(map(len, number.heading.split()))  # a word stays whole where there is room
-        table.add_column(Text(number.heading), justify="right", max_width=16, min_width=longest, overflow="fold")
-    for radius, label in radius_labels({r for _, at in columns for r in at}).items():
-        table.add_row(label, *(_cell(number, at.get(radius)) for number, at in columns))
-    overall = [(number, rows.get(number.name + ends[number])) for number, _ in columns]
-    if any(estimate for _, estimate in overall):
-        table.add_section()
-        table.add_row("all", *(_cell(number, estimate) for number, estimate in overall))
-    return table
-
-
-def _cell(number: "Number", estimate: Estimate | None) -> Text:
-    if estimate is None:
-        return Text("")
-    if not math.isfinite(estimate.value):
-        return Text("outside the radii" if math.isinf(estimate.value) else "undefined", style="dim")
-    text = Text(_short(estimate.value, number.form))
-    if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
-        low, high = (_short(v, number.form) for v in (estimate.low, estimate.high))
-        text.append(f"\n{low} – {high}", style="dim")
-    return text
 
 
 def print_description(name: str, description: dict[str, Any]) -> None:

@@ -145,7 +145,15 @@ MEASURE = Measure(
     observe=observe,
     numbers=(
         Number("certified_share", _SHARE, "share", "images certified", ".0%", interval=True),
-        Number("certified_radius_median", RADIUS, "median", "median radius, L2", ".3g", interval=True),
+        Number(
+            "certified_radius_median",
+            RADIUS,
+            "median",
+            "median radius, L2",
+            ".3g",
+            interval=True,
+            deciding="certified radius",
+        ),
         Number("certified_capped_share", _CAPPED, "share", "more trials may give more", ".0%"),
         Number("certified_abstained_share", _ABSTAINED, "share", "abstained", ".0%"),
     ),

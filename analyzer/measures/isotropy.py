@@ -48,6 +48,7 @@ _NUMBERS = (
         ".2g",
         interval=True,
         glance="range of the log-odds, nat",
+        deciding="isotropy, nat",
         block=1,
     ),
     Number("isotropy_log_odds_range_q90", SCORES.log_odds_range, "q90", block=1),

@@ -113,6 +113,7 @@ _NUMBERS = (
         ".2g",
         interval=True,
         glance="departure from a linear response",
+        deciding="linearity, N",
     ),
     Number("log_odds_linearity_median", _LOG_ODDS, "median", "N, log-odds", ".2g", interval=True),
     Number("linearity_below_floor_share", _BELOW, "share", "within rounding", ".0%"),

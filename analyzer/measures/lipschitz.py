@@ -234,6 +234,7 @@ _NUMBERS = (
         interval=True,
         overall=True,
         glance="Lipschitz ratio, median",
+        deciding="Lipschitz ratio",
     ),
     Number("lipschitz_raw_median", RAW, "median", "raw median", overall=True, last=True),
     Number("lipschitz_q95", RATIO, "q95", "95 %", ".2g", overall=True),

@@ -81,7 +81,8 @@ class Number:
     overall: whether there is one for each radius, and one over all radii: of each image's mean over the radii, or of
     all its points. least_radii: how many radii it takes. heading, form, interval: column of the printed table, format
     of its cells, and whether the interval is shown; not in the table without a heading. last: printed after the
-    others. glance: its heading among the few numbers that a report begins with. block: numbers of one block stand
+    others. glance: its heading among the few numbers that a report begins with. deciding: what its property is called
+    where one line is all that is shown of it, in up to 18 characters. block: numbers of one block stand
     together for each radius in summary.json, the next block's after them.
     """
 
@@ -96,6 +97,7 @@ class Number:
     least_radii: int = 1
     last: bool = False
     glance: str = ""
+    deciding: str = ""
     block: int = 0
 
     def __post_init__(self) -> None:

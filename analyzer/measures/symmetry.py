@@ -61,7 +61,13 @@ _NUMBERS = (
     Number("symmetry_range_median", SCORES.range, "median", "median range", ".2g", interval=True),
     Number("symmetry_range_q90", SCORES.range, "q90", "90 % range", ".2g", interval=True),
     Number(
-        "symmetry_log_odds_range_median", SCORES.log_odds_range, "median", "median range, nat", ".2g", interval=True
+        "symmetry_log_odds_range_median",
+        SCORES.log_odds_range,
+        "median",
+        "median range, nat",
+        ".2g",
+        interval=True,
+        deciding="symmetry, nat",
     ),
     Number("symmetry_log_odds_range_q90", SCORES.log_odds_range, "q90"),
     Number("symmetry_score_mean", SCORES.mean, "mean"),

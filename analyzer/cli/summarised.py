@@ -1,0 +1,155 @@
+"""The summary of a run on the screen: one line a property, sentences, warnings, what to do next; tables if asked."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from analyzer.cli.terminal import console, say
+from analyzer.measures import Number, tables_of
+from analyzer.measures import Table as Declared
+from analyzer.statistics import Estimate
+from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_labels, radius_text
+from analyzer.text import safe
+from analyzer.text import short as _short
+
+if TYPE_CHECKING:
+    from analyzer.store.documents import ImageCounts
+
+SHOWN = 5  # unreadable images named on the screen
+_RADII = 3
+
+
+def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -> None:
+    """What ran, what was found, what to know of it and what to do next; run: its directory, as the user calls it.
+
+    tables: every number by radius and layer in place of one line a property.
+    """
+    about, suffixes = document["run"], layer_suffixes(document)
+    say(f"{about['model']} on {about['context']['device']}", style="bold")
+    say(image_line(about["images"]))
+    rows, left_out = estimates(document), [] if tables else suffixes[:-1]
+    if tables:
+        _print_tables(about["protocol"]["measures"], rows, suffixes)
+    elif rows:
+        console().print(overview(about["protocol"]["measures"], rows, _last(document, suffixes)))
+    for sentence in document["sentences"]:
+        if not any(sentence.startswith(f"{suffix[1:]}: ") for suffix in left_out):
+            _say_item("•", sentence)
+    for warning in document["warnings"]:
+        _say_item("!", warning, style="yellow")
+    if left_out:
+        say(f"Of {len(suffixes)} layers, this is {_last(document, suffixes)[1:]}; --tables shows all.")
+    say(f"Run: {run}")
+    if about["images"]["measured"]:
+        more = "" if tables else f"`analyzer summary {run} --tables` for every number, "
+        say(f"Next: {more}`analyzer report {run}` for figures, `analyzer drift {run} OTHER` for another build.")
+
+
+def _print_tables(measures: Sequence[str], rows: dict[str, Estimate], suffixes: Sequence[str]) -> None:
+    for declared in tables_of(measures):
+        for suffix in suffixes if declared.layered else [""]:
+            table = radius_table(declared, rows, suffix)
+            if table.row_count:
+                console().print(table)
+
+
+def _say_item(mark: str, text: str, *, style: str = "") -> None:
+    """A paragraph with a mark before it: indented on a terminal, one line for whatever else reads it."""
+    target = console()
+    if not target.is_terminal:
+        say(f"{mark} {text}")
+        return
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(Text(mark, style=style), Text(safe(text), style=style))
+    target.print(grid)
+
+
+def _last(document: dict[str, Any], suffixes: Sequence[str]) -> str:
+    """The suffix of the deepest of several layers, in the run's order."""
+    return f"/{document['run']['protocol']['layers'][-1]}" if len(suffixes) > 1 else suffixes[0]
+
+
+def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) -> Table:
+    """One line a property: its deciding number at the smallest, a middle and the largest radius, with intervals."""
+    lines = list(_deciding(measures, rows, suffix))
+    radii = sorted({radius for _, at in lines for radius in at})
+    shown = radii if len(radii) <= _RADII else [radii[0], radii[len(radii) // 2], radii[-1]]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("at radius")
+    for radius in shown:
+        table.add_column(radius_text(radius), justify="right")
+    for number, at in lines:
+        name = number.deciding or number.heading
+        table.add_row(Text(name), *(_cell(number, at.get(radius), apart=" ") for radius in shown))
+    return table
+
+
+def _deciding(
+    measures: Sequence[str], rows: dict[str, Estimate], suffix: str
+) -> Iterator[tuple[Number, dict[float, Estimate]]]:
+    """Of each table the number that decides, by radius; its first column where that is undefined throughout."""
+    for declared in tables_of(measures):
+        measure = getattr(declared, "family", None) is not None
+        numbers = [number for number in declared.numbers if number.deciding]
+        for number in [*numbers, *(declared.columns[:1] if measure else ())]:
+            at = by_radius(rows, number.name, end_of(number, suffix))
+            if any(math.isfinite(estimate.value) for estimate in at.values()):
+                yield number, at
+                break
+
+
+def image_line(images: "ImageCounts") -> str:
+    """How many images were read, bad, wrong, below the threshold, measured; which ones are bad."""
+    parts = [
+        f"{images['read']} of {images['found']} images read",
+        f"{images['bad']} unreadable",
+        "no labels, so the clean prediction counts as right"
+        if images["unlabelled"]
+        else f"{images['wrong']} classified wrongly",
+        f"{images['below_confidence']} below the confidence",
+    ]
+    if images["non_finite"]:
+        parts.append(f"{images['non_finite']} with outputs that are not finite")
+    bad = "".join(f"\nUnreadable: {b['id']}: {b['reason']}" for b in images["bad_images"][:SHOWN])
+    more = len(images["bad_images"]) - SHOWN
+    bad += f"\n... and {more} more, in summary.json" if more > 0 else ""
+    return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})" + bad
+
+
+def radius_table(declared: Declared, rows: dict[str, Estimate], suffix: str = "") -> Table:
+    """One line a radius, one column a number that is to be shown."""
+    ends = {number: end_of(number, suffix) for number in declared.columns}
+    columns = [(number, by_radius(rows, number.name, ends[number])) for number in declared.columns]
+    columns = [(number, at) for number, at in columns if at]
+    title = declared.title + (f" — {safe(suffix[1:])}" if suffix else "")
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
+    table.add_column("radius", justify="right")
+    for number, _ in columns:
+        longest = max(map(len, number.heading.split()))  # a word stays whole where there is room
+        table.add_column(Text(number.heading), justify="right", max_width=16, min_width=longest, overflow="fold")
+    for radius, label in radius_labels({r for _, at in columns for r in at}).items():
+        table.add_row(label, *(_cell(number, at.get(radius)) for number, at in columns))
+    overall = [(number, rows.get(number.name + ends[number])) for number, _ in columns]
+    if any(estimate for _, estimate in overall):
+        table.add_section()
+        table.add_row("all", *(_cell(number, estimate) for number, estimate in overall))
+    return table
+
+
+def _cell(number: Number, estimate: Estimate | None, *, apart: str = "\n") -> Text:
+    """A value and its interval, `apart` from each other."""
+    if estimate is None:
+        return Text("")
+    if not math.isfinite(estimate.value):
+        return Text("outside the radii" if math.isinf(estimate.value) else "undefined", style="dim")
+    text = Text(_short(estimate.value, number.form))
+    if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        low, high = (_short(v, number.form) for v in (estimate.low, estimate.high))
+        text.append(f"\n{low} – {high}" if apart == "\n" else f"{apart}({low}–{high})", style="dim")
+    return text
