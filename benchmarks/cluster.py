@@ -25,8 +25,8 @@ from clusters import Dask
 
 from analyzer import bundled, study
 
-NETWORKS = {"gtsrb_ciresan2012": 16, "gtsrb_aghdam2015": 16}
-"""Images of each, of about 1,300 passes."""
+NETWORKS = ("gtsrb_ciresan2012", "gtsrb_aghdam2015")
+IMAGES = 43  # all that are bundled
 SIDE = 16
 
 
@@ -37,10 +37,8 @@ def rate(progress: list[tuple[float, study.Progress]], workers: int) -> float:
     return (last - first) / (ended - began)
 
 
-def study_of(
-    network: str, out: Path, images: int, address: str | None, threads: int
-) -> list[tuple[float, study.Progress]]:
-    protocol = study.Protocol(radii=(0.5, 1.0, 5.0, 10.0, 20.0), limit=images, min_confidence=0.0)
+def study_of(network: str, out: Path, address: str | None, threads: int) -> list[tuple[float, study.Progress]]:
+    protocol = study.Protocol(radii=(1.0, 10.0), limit=IMAGES, min_confidence=0.0)
     seen: list[tuple[float, study.Progress]] = []
     study.run(
         bundled.folder() / f"{network}.onnx",
@@ -60,7 +58,7 @@ def scaling(folder: Path, repeats: int) -> None:
     """One worker, two workers, one process of two threads."""
     print("| network | two workers / one | two workers / one process of two threads | images/s, one worker |")
     print("|---|---|---|---|")
-    for network, images in NETWORKS.items():
+    for network in NETWORKS:
         rates: dict[str, list[float]] = {"one": [], "two": [], "alone": []}
         for repeat in range(repeats):
             for name, workers in (("one", 1), ("two", 2), ("alone", 0)):
@@ -71,9 +69,9 @@ def scaling(folder: Path, repeats: int) -> None:
                     with Dask(place) as dask:
                         for _ in range(workers):
                             dask.worker()
-                        seen = study_of(network, out, images, dask.address, 1)
+                        seen = study_of(network, out, dask.address, 1)
                 else:
-                    seen = study_of(network, out, images, None, 2)
+                    seen = study_of(network, out, None, 2)
                 rates[name].append(rate(seen, workers))
         two = [b / a for a, b in zip(rates["one"], rates["two"], strict=True)]
         here = [b / a for a, b in zip(rates["alone"], rates["two"], strict=True)]
@@ -141,23 +139,23 @@ def loopback_bytes() -> int:
 
 
 def memory(folder: Path) -> None:
-    """Peak memory of the coordinator at 20 and 2,000 images."""
-    peaks = {}
-    for images in (20, 2000):
-        place = folder / f"memory-{images}"
-        place.mkdir()
-        with Dask(place) as dask:
-            dask.worker()
-            command = [sys.executable, __file__, "memory", str(images), dask.address]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[images] = int(done.stdout.split()[-1])
-    print(
-        f"\ncoordinator, peak memory: {peaks[20] / 1024:.0f} MiB at 20 images, {peaks[2000] / 1024:.0f} MiB at 2,000 "
-        f"(ratio {peaks[2000] / peaks[20]:.2f})"
-    )
+    """Peak memory of the coordinator at 20 and 2,000 images, and of a process that measures them alone."""
+    print("\n| peak memory, MiB | 20 images | 2,000 images | more |\n|---|---|---|---|")
+    for name in ("coordinator", "one process alone"):
+        peaks = []
+        for images in (20, 2000):
+            place = folder / f"memory-{name}-{images}"
+            place.mkdir()
+            with Dask(place) as dask:
+                dask.worker()
+                address = dask.address if name == "coordinator" else ""
+                command = [sys.executable, __file__, "memory", str(images), address]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks.append(int(done.stdout.split()[-1]) / 1024)
+        print(f"| {name} | {peaks[0]:.0f} | {peaks[1]:.0f} | {peaks[1] - peaks[0]:.0f} |", flush=True)
 
 
-def child(images: int, address: str) -> None:
+def child(images: int, address: str | None) -> None:
     with tempfile.TemporaryDirectory() as name:
         toy_seconds(Path(name), "run", images, address)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -178,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    child(int(sys.argv[2]), sys.argv[3]) if sys.argv[1:2] == ["memory"] else main()
+    child(int(sys.argv[2]), sys.argv[3] or None) if sys.argv[1:2] == ["memory"] else main()
