@@ -2,6 +2,7 @@
 
     run(...)            measure one model on one image set, or continue
     open_run(path)      the labelled results of a run, an xarray.Dataset
+    check_card(...)     the network under its card, and under the usual mistakes in one
     merge(path)         join what shards of a run have measured
     compare, drift, gate, claims, plan, verify      what the commands of these names do; return documents, print nothing
     Protocol            radii, trials, norm, ...
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from analyzer.store import open_run
     from analyzer.study import Protocol, merge, run
     from analyzer.summary import verify
+    from analyzer.verdicts.check_card import check_card
     from analyzer.verdicts.claims import claims
     from analyzer.verdicts.compare import compare
     from analyzer.verdicts.drift import drift
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Protocol",
     "card",
+    "check_card",
     "claims",
     "compare",
     "drift",
@@ -46,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "Protocol": "analyzer.study",
+    "check_card": "analyzer.verdicts.check_card",
     "claims": "analyzer.verdicts.claims",
     "compare": "analyzer.verdicts.compare",
     "drift": "analyzer.verdicts.drift",

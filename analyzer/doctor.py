@@ -9,6 +9,7 @@ from analyzer import card as cards
 from analyzer.errors import AnalyzerError
 from analyzer.measures import geometry, topology
 from analyzer.perturbations import random_words
+from analyzer.session import runtime
 from analyzer.statistics import reference_mantel
 from analyzer.study import provenance
 
@@ -28,6 +29,7 @@ class Examination(TypedDict):
     """What this installation is and can do."""
 
     versions: dict[str, str]
+    runtimes: list[runtime.Wheel]
     providers: list[session.ProviderStatus]
     checks: list[Check]
 
@@ -40,7 +42,12 @@ def examine() -> Examination:
     except AnalyzerError as e:
         providers = []
         checks.append({"name": "onnxruntime", "passed": False, "detail": str(e)})
-    return {"versions": provenance.versions(), "providers": providers, "checks": checks}
+    return {
+        "versions": provenance.versions(),
+        "runtimes": runtime.wheels(),
+        "providers": providers,
+        "checks": checks,
+    }
 
 
 def _philox() -> Check:

@@ -27,6 +27,7 @@ ORDER = ["errors", "text", "system", "document", "resize", "estimate"]
 ORDER += [
     "card",
     "graph",
+    "drafting",
     "session",
     "images",
     "perturbations",

@@ -8,7 +8,6 @@ import typer
 # Prints come late: rich, numpy and the rest are loaded by the command that needs them, so that --help is quick.
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Measure how a trained ConvNet behaves in the immediate neighbourhood of an image, for any ONNX model.",

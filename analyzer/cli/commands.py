@@ -1,12 +1,15 @@
 """The commands: each reads its arguments, calls one function of the library, prints what comes back."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from analyzer.cli.app import Json, Model, Run, Tables, app
 from analyzer.errors import IncompleteError, UsageError
+
+if TYPE_CHECKING:
+    from analyzer.drafting import Draft
 
 
 @app.command()
@@ -44,30 +47,47 @@ def demo(
 def inspect(
     model: Model,
     write_card: Annotated[
-        bool, typer.Option("--write-card", help="Write a prefilled MODEL.json; check mean, std and channels in it.")
+        bool, typer.Option("--write-card", help="Write MODEL.json from what lies in and beside the model.")
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="A configuration to take the card from, or keras:caffe, :tf, :torch."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a model's inputs, outputs and candidate feature layers."""
     import dataclasses
 
     from analyzer import card as cards
-    from analyzer import document, graph
+    from analyzer import document, drafting, graph
     from analyzer.cli import terminal
 
     graph.check(model)
     description = dataclasses.asdict(graph.describe(model))
-    if write_card:
-        document.write_new(cards.beside(model), graph.draft_card(model))
+    if source is not None and not write_card:
+        raise UsageError("--from is for --write-card")
+    drafted = drafting.draft(model, source=source) if write_card else None
+    if drafted is not None:
+        document.write_new(cards.beside(model), drafted.document)
     if json:
         terminal.print_json(description)
         return
     terminal.print_description(model.name, description)
-    if write_card:
-        terminal.say(
-            f"Wrote {cards.beside(model)}: fill in mean, std, channels and resize as the model was trained, then empty "
-            "source.fill_in."
-        )
+    if drafted is not None:
+        _say_drafted(cards.beside(model), drafted)
+
+
+def _say_drafted(path: Path, drafted: "Draft") -> None:
+    from analyzer.cli import terminal
+
+    terminal.say(f"Wrote {path}")
+    for field, origin in drafted.origins.items():
+        terminal.say(f"✓ {field}: {origin}")
+    todo = drafted.document.get("source", {}).get("fill_in", [])
+    for item in todo:
+        terminal.say(f"? {item}", style="yellow")
+    if todo:
+        terminal.say("Settle what is marked ?, then empty source.fill_in; `analyzer check-card` tries the alternatives.")
 
 
 @app.command()
@@ -84,6 +104,23 @@ def summary(run: Run, tables: Tables = False, json: Json = False) -> None:
         return
     terminal.say_partial(reader.state)
     summarised.print_summary(document, run=str(run), tables=tables)
+
+
+@app.command()
+def names(run: Run, json: Json = False) -> None:
+    """List every name of a run's summary with its meaning, value and interval: what `gate` and `plan` take."""
+    from analyzer import store
+    from analyzer import summary as summaries
+    from analyzer.cli import summarised, terminal
+    from analyzer.estimate import is_entry
+
+    document = summaries.of_run(store.Run(run))
+    entries = {name: entry for name, entry in document.items() if is_entry(entry)}
+    if json:
+        meanings = {name: summaries.meaning_of(summaries.parts(name).stem) for name in entries}
+        terminal.print_json({name: {"meaning": meanings[name], **entry} for name, entry in entries.items()})
+        return
+    summarised.print_names(entries)
 
 
 @app.command()
@@ -146,4 +183,4 @@ def call(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-from analyzer.cli import bounding, claiming, deciding, drawing, drifting, planning, reporting, running, sensitivity  # noqa: E402, F401 - each registers its own, after those above
+from analyzer.cli import bounding, carding, claiming, deciding, drawing, drifting, planning, reporting, running, sensitivity  # noqa: E402, F401 - each registers its own, after those above

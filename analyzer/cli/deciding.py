@@ -1,6 +1,7 @@
 """The commands that decide and hand on: compare, gate, export."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,7 @@ def gate(
     for name, target, text in (("junit", junit, judging.junit), ("markdown", markdown, judging.markdown)):
         if target is not None:
             judging.write_text(target, text(document), parameter=name)
+    _append_to_step_summary(judging.markdown(document))
     if json:
         terminal.print_json(document)
     else:
@@ -144,6 +146,19 @@ def gate(
         raise GateError(judging.reason(document))
     if not json:
         terminal.say(f"gate: {document['run']['name']} passes")
+
+
+def _append_to_step_summary(text: str) -> None:
+    """Show a table on the page of a GitHub Actions job, where this is one; its own trouble changes no verdict."""
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    if target:
+        try:
+            with Path(target).open("a", encoding="utf-8") as file:
+                file.write(f"{text.rstrip()}\n\n")
+        except OSError as e:
+            from analyzer.cli import terminal
+
+            terminal.console(stderr=True).print(f"GITHUB_STEP_SUMMARY: cannot be written: {e.strerror}")
 
 
 def _verdict_table(document: "Judgement") -> "Table":

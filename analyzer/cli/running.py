@@ -1,7 +1,7 @@
 """`analyzer run`, and `merge` of what it measured in parts."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from analyzer.cli.app import (
     app,
 )
 from analyzer.errors import UsageError
+
+if TYPE_CHECKING:
+    from analyzer.study.foreseeing import Foreseen
 
 _RADII = "0.5,1:20"
 
@@ -80,6 +83,9 @@ def run(
     provider_option: ProviderOption = None,
     optimizations: Optimizations = "all",
     provider_share: ProviderShare = 0.5,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; write nothing.")
+    ] = False,
     tables: Tables = False,
     json: Json = False,
 ) -> None:
@@ -103,6 +109,22 @@ def run(
         permutations=permutations,
         linearity_trials=linearity_trials,
     )
+    if dry_run:
+        if cluster is not None:
+            raise UsageError("--dry-run times one process here; leave out --cluster")
+        foreseen = study.foresee(
+            model,
+            images,
+            protocol=protocol,
+            card=card,
+            labels=labels,
+            backend=session.Backend(
+                provider, threads, session.parse_options(provider_option or ()), optimizations, provider_share
+            ),
+            batch_size=_batch_size(batch_size),
+        )
+        terminal.print_json(foreseen) if json else _say_foreseen(foreseen)
+        return
     with terminal.progress_shown() as progress:
         document = study.run(
             model,
@@ -165,6 +187,25 @@ def _certifying(family: str | None, sigma: str | None, *, other: bool) -> dict[s
         why = "--radii and --measures do not go with it" if other else "--sigma is missing"
         raise UsageError(f"--family gaussian: {why}; give --sigma in grey levels, such as --sigma 15,30")
     return {"radii": study.parse_sigma(sigma), "measures": ("certified",)}
+
+
+def _say_foreseen(foreseen: "Foreseen") -> None:
+    from analyzer.cli import terminal
+
+    minutes = foreseen["seconds"] / 60
+    time = f"{minutes:.0f} min" if 2 <= minutes < 120 else f"{foreseen['seconds']:.0f} s" if minutes < 2 else f"{minutes / 60:.1f} h"
+    terminal.say(f"{foreseen['model']} on {foreseen['device']}, batches of {foreseen['batch_size']}", style="bold")
+    terminal.say(f"Layers: {', '.join(foreseen['layers'])}")
+    terminal.say(
+        f"{foreseen['images']} images found; at most {foreseen['measured']} are measured, those that the network is right "
+        f"and sure about, with {foreseen['passes_an_image']:,} forward passes each."
+    )
+    terminal.say(
+        f"At most {foreseen['selecting'] + foreseen['measuring']:,} forward passes: about {time} at the pace of a few, "
+        "and 5 to 15 % more for the rest."
+    )
+    for note in foreseen["notes"]:
+        terminal.say(f"! {note}", style="yellow")
 
 
 def _batch_size(text: str) -> int | None:

@@ -1,7 +1,7 @@
 """The summary of a run on the screen: one line a property, sentences, warnings, what to do next; tables if asked."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +12,17 @@ from analyzer.cli.terminal import console, say
 from analyzer.measures import Number, tables_of
 from analyzer.measures import Table as Declared
 from analyzer.statistics import Estimate
-from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_labels, radius_text
+from analyzer.estimate import estimate_of
+from analyzer.summary import (
+    by_radius,
+    end_of,
+    estimates,
+    layer_suffixes,
+    meaning_of,
+    parts,
+    radius_labels,
+    radius_text,
+)
 from analyzer.text import safe
 from analyzer.text import short as _short
 
@@ -153,3 +163,17 @@ def _cell(number: Number, estimate: Estimate | None, *, apart: str = "\n") -> Te
         low, high = (_short(v, number.form) for v in (estimate.low, estimate.high))
         text.append(f"\n{low} – {high}" if apart == "\n" else f"{apart}({low}–{high})", style="dim")
     return text
+
+
+def print_names(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Every number under its name, those that differ in radius and layer only below one line that says what it is."""
+    stem = ""
+    for name, estimate in ((name, estimate_of(entry)) for name, entry in entries.items()):
+        if (own := parts(name).stem) != stem:
+            stem = own
+            say(f"{stem}: {meaning_of(stem)}", style="bold")
+        low, high = (f"{value:.4g}" if math.isfinite(value) else "" for value in (estimate.low, estimate.high))
+        interval = f" ({low} – {high})" if low or high else ""
+        value = f"{estimate.value:.4g}" if math.isfinite(estimate.value) else "undefined"
+        outside = {math.inf: "above the radii", -math.inf: "below the radii"}.get(estimate.value, value)
+        say(f"  {name}  {outside}{interval}, n {estimate.n}")

@@ -69,11 +69,22 @@ def print_description(name: str, description: dict[str, Any]) -> None:
 def print_doctor(report: "Examination") -> None:
     """What `doctor.examine` found."""
     say(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
+    for wheel in report["runtimes"]:
+        cuda = f", built for CUDA {wheel['cuda']}" if wheel["cuda"] else ""
+        say(f"{'✗' if wheel['note'] else '✓'} {wheel['package']} {wheel['version']}{cuda}{_after(wheel['note'])}")
+    if len(report["runtimes"]) > 1:
+        names = " ".join(wheel["package"] for wheel in report["runtimes"])
+        say(f"  These bring one module and break each other: `pip uninstall {names}`, then install one extra again.")
     for provider in report["providers"]:
         works = "works" if provider["works"] else f"not usable: {provider['reason']}"
-        say(f"{'✓' if provider['works'] else '✗'} {provider['name']}: {works}")
+        mark = "✓" if provider["works"] else "✗" if provider["compiled"] else "-"
+        say(f"{mark} {provider['name']}: {works}")
     for check in report["checks"]:
         say(f"{'✓' if check['passed'] else '✗'} {check['name']}: {check['detail']}")
+
+
+def _after(note: str) -> str:
+    return f": {note}" if note else ""
 
 
 def _shape(shape: Any) -> str:

@@ -2,7 +2,7 @@
 
 from analyzer.graph.check import check
 from analyzer.graph.compose import composed, tapped
-from analyzer.graph.describe import Description, describe, draft_card
+from analyzer.graph.describe import Description, describe, draft_card, first_operators, metadata
 from analyzer.graph.files import files_of, sha256
 from analyzer.graph.prepare import Prepared, prepare
 from analyzer.graph.reduce import reduced
@@ -15,6 +15,8 @@ __all__ = [
     "describe",
     "draft_card",
     "files_of",
+    "first_operators",
+    "metadata",
     "prepare",
     "reduced",
     "sha256",

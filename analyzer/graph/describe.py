@@ -137,6 +137,28 @@ def draft_card(model: Path) -> CardDocument:
     return document
 
 
+def metadata(model: Path) -> dict[str, str]:
+    """The file's own metadata_props; of a key given twice the first value. Raises InputError like `describe`."""
+    found: dict[str, str] = {}
+    for entry in files.read(model).metadata_props:
+        found.setdefault(entry.key, entry.value)
+    return found
+
+
+def first_operators(model: Path, *, most: int) -> list[str]:
+    """The operators that an image passes one after the other from the input on, up to `most` or the first branch."""
+    proto = inline(files.read(model), model)
+    inputs = image_inputs(proto)
+    name, found = (inputs[0].name if len(inputs) == 1 else ""), list[str]()
+    while name and len(found) < most:
+        readers = [node for node in proto.graph.node if name in node.input]
+        if len(readers) != 1:
+            break
+        found.append(readers[0].op_type)
+        name = readers[0].output[0] if readers[0].output else ""
+    return found
+
+
 def _guess(
     model: Path, name: str, shape: tuple[int | str | None, ...] | None
 ) -> tuple[str, int, tuple[int, int] | None]:

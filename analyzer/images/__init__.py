@@ -12,7 +12,7 @@ and skips: a set of photos nearly always has one.
 
 from analyzer.images.folder import ImageFile, ImageSet, find, find_set, seeded_order
 from analyzer.images.pixels import FORMATS, Pixels, load, read
-from analyzer.images.resizing import ImageError
+from analyzer.images.resizing import ImageError, recompressed
 from analyzer.images.walk import SUFFIXES
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "find_set",
     "load",
     "read",
+    "recompressed",
     "seeded_order",
 ]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from analyzer.card import Card
 from analyzer.errors import InputError
+from analyzer.images import archives
 from analyzer.images import labels as labelling
+from analyzer.images.archives import Member
 from analyzer.images.walk import SUFFIXES, Walk, counted, listed, walk
 
 
@@ -17,13 +19,14 @@ class ImageFile:
 
     id: its name in results, unique in the set: the POSIX path relative to the folder, as `files.identifier` writes it.
     label: class index, None where the set has no labels. roi: region of interest (x1, y1, x2, y2) in pixels, both
-    corners inside; None for the whole image. data: the file's bytes, where they were read elsewhere; else None.
+    corners inside; None for the whole image. member: its place in the archive that `path` is. data: the file's bytes, where they were read elsewhere; else None.
     """
 
     id: str
     path: Path
     label: int | None
     roi: tuple[int, int, int, int] | None = None
+    member: Member | None = None
     data: bytes | None = None
 
     @property
@@ -31,6 +34,8 @@ class ImageFile:
         """Size of the file; 0 where it is not there."""
         if self.data is not None:
             return len(self.data)
+        if self.member is not None:
+            return self.member.size
         try:
             return self.path.stat().st_size
         except OSError:
@@ -58,10 +63,14 @@ def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageF
     3. A sub-folder with images is named as a class is: then all have to be. The first part of a path names the class,
        by the card's label, or by the class index where the card has no labels. Images beside the sub-folders are left
        out. Where all images lie in sub-folders, these have to be named so.
-    4. None: `label` is None.
+    4. The members ``NAME.cls`` of an archive hold class indices, as WebDataset has them.
+    5. None: `label` is None.
+
+    In place of a folder: a .tar without compression or a .zip, of which nothing is unpacked to disk, or a .txt or .lst
+    that names an image a line, relative to its own folder.
 
     Args:
-        folder: Where the images are.
+        folder: Where the images are: a folder, an archive or a list.
         card: The model's card, for the names of the classes.
         labels: The CSV, None where there is none.
 
@@ -84,7 +93,7 @@ def find(folder: Path, *, card: Card, labels: Path | None = None) -> list[ImageF
 
 def find_set(folder: Path, *, card: Card, labels: Path | None = None) -> ImageSet:
     """`find`, with notes about what was left out."""
-    seen = walk(folder)
+    seen = _searched(folder)
     images, notes = seen.images, list(seen.left_out.notes())
     if not images:
         left_out = f"\n({'; '.join(notes)})" if notes else ""
@@ -96,6 +105,8 @@ def find_set(folder: Path, *, card: Card, labels: Path | None = None) -> ImageSe
     elif seen.tables:
         chosen = labelling.from_gtsrb(seen.tables, images, card=card)
         source = " and ".join(str(path) for _, path in seen.tables[:3])
+    elif seen.classes:
+        chosen, source = {key: (label, None) for key, label in seen.classes.items()}, str(folder)
     else:
         chosen, source = _by_folder(seen, folder, card, notes), ""
     if not chosen:
@@ -106,8 +117,16 @@ def find_set(folder: Path, *, card: Card, labels: Path | None = None) -> ImageSe
             f"{counted(len(unlisted), 'image')} left out: without a row in the table of labels ({listed(unlisted)})"
         )
     return ImageSet(
-        [ImageFile(key, images[key], *chosen[key]) for key in sorted(chosen)], tuple(f"{n}." for n in notes)
+        [ImageFile(key, images[key], *chosen[key], seen.members.get(key)) for key in sorted(chosen)],
+        tuple(f"{n}." for n in notes),
     )
+
+
+def _searched(folder: Path) -> Walk:
+    """What a folder, an archive or a list of files holds."""
+    if folder.suffix.lower() in (*archives.ARCHIVES, *archives.LISTS) and folder.is_file():
+        return archives.within(folder) if folder.suffix.lower() in archives.ARCHIVES else archives.listed_in(folder)
+    return walk(folder)
 
 
 def _by_folder(seen: Walk, folder: Path, card: Card, notes: list[str]) -> dict[str, tuple[int | None, None]]:

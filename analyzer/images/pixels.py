@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from analyzer.card import Card
+from analyzer.images.archives import content
 from analyzer.images.files import regular_bytes
 from analyzer.images.resizing import MAX_PIXELS, ImageError, refuse_above_limit, resized
 
@@ -111,7 +112,9 @@ def read(image: "folder.ImageFile", *, card: Card) -> Pixels:
 def load(image: "folder.ImageFile") -> bytes:
     """The bytes of the file. Raises ImageError where it is gone or too large."""
     try:
-        return regular_bytes(image.path) if image.data is None else image.data
+        if image.data is not None:
+            return image.data
+        return regular_bytes(image.path) if image.member is None else content(image.path, image.member)
     except OSError as e:
         raise ImageError(f"cannot be read: {e.strerror or e}") from e
 

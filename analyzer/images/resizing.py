@@ -11,6 +11,7 @@ Without padding and with the low-pass, as torchvision's transforms do it on PIL 
   the right.
 """
 
+import io
 import math
 
 import numpy as np
@@ -63,6 +64,14 @@ def resized(picture: Image.Image, card: Card) -> NDArray[np.float32]:
     else:
         values = _interpolated(picture, scaled, (width, height))
     return values if resize.pad is None else _padded(values, card, resize.pad)
+
+
+def recompressed(pixels: NDArray[np.float32], *, quality: int) -> NDArray[np.float32]:
+    """Pixels, (C, H, W) grey levels, RGB or L, written as a JPEG of this quality and read again."""
+    whole = np.rint(pixels).astype(np.uint8).transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(whole[..., 0] if whole.shape[2] == 1 else whole).save(buffer, "JPEG", quality=quality)
+    return np.ascontiguousarray(_levels(Image.open(buffer)).transpose(2, 0, 1))
 
 
 def refuse_above_limit(size: Size, what: str) -> None:

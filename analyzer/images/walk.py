@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from analyzer.errors import InputError
 from analyzer.images.files import identifier
@@ -58,11 +59,16 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Walk:
-    """images: path by id. tables: GTSRB's, (id of their folder, "" or ending in "/"; path), sorted."""
+    """images: path by id. tables: GTSRB's, (id of their folder, "" or ending in "/"; path), sorted.
+
+    members, classes: of an archive, by id: the image's place inside it, and its class index where it has one.
+    """
 
     images: dict[str, Path]
     tables: list[tuple[str, Path]]
     left_out: LeftOut
+    members: dict[str, Any] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 def walk(folder: Path) -> Walk:

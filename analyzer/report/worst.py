@@ -138,9 +138,9 @@ def rebuild(run: Run, card: cards.Card, *, image: str, sha256: str, radius: floa
 
 def _find(folder: Path, image: str, card: cards.Card, *, labelled: bool) -> images.ImageFile:
     """The file of an image id. With a labels file the folder's own tables and names meant nothing to the run."""
-    if not folder.is_dir():
+    if not folder.exists():
         raise Gone(f"the image folder {folder} is not to be found from here")
-    if not labelled:
+    if not labelled or not folder.is_dir():  # an archive or a list
         try:
             files = {file.id: file for file in images.find(folder, card=card)}
         except InputError as e:

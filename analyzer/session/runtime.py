@@ -1,11 +1,15 @@
 """Importing ONNX Runtime, and turning its exceptions into one line for the user."""
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import re
+import runpy
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 from analyzer.errors import AnalyzerError, InputError, UsageError
 
@@ -103,6 +107,36 @@ def brief(error: BaseException) -> str:
     text = re.sub(r"/\S+\.(cc|h|cpp|cu):\d+ ", "", text)
     text = re.sub(r"^[\w:<>&*~, ]*::\w+\([^)]*\)( const)? ", "", text)  # the function that threw it
     return text[:300] or type(error).__name__
+
+
+class Wheel(TypedDict):
+    """An installed package of the runtime. cuda: the version it was built for, "" where none. note: what is wrong."""
+
+    package: str
+    version: str
+    cuda: str
+    note: str
+
+
+def wheels() -> list[Wheel]:
+    """The installed packages that bring the module onnxruntime; where there are several, whose files are there now.
+
+    Loads nothing of the runtime.
+    """
+    spec = importlib.util.find_spec("onnxruntime")
+    built: dict[str, Any] = {}
+    if spec is not None and spec.origin is not None:
+        with contextlib.suppress(Exception):  # whatever another package has left there
+            built = runpy.run_path(str(Path(spec.origin).parent / "capi" / "build_and_package_info.py"))
+    present, found = str(built.get("package_name", "")), [name for name in PACKAGES if _is_installed(name)]
+    rows: list[Wheel] = []
+    for name in found:
+        own = name == present or len(found) == 1
+        others = " and ".join(other for other in found if other != name)
+        note = "" if len(found) == 1 else f"its files are there, over those of {others}" if own else "overwritten"
+        cuda = str(built.get("cuda_version", "")) if own else ""
+        rows.append({"package": name, "version": importlib.metadata.version(name), "cuda": cuda, "note": note})
+    return rows
 
 
 def _is_installed(package: str) -> bool:

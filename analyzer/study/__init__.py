@@ -18,9 +18,10 @@ from analyzer.session import Backend
 from analyzer.store.documents import Calibration, Checks
 from analyzer.study import provenance, selection, shards
 from analyzer.study.answers import LabelledImage
+from analyzer.study.asked import asked
 from analyzer.study.cluster import Cluster, check_address
-from analyzer.study.consistency import EXAMPLES
-from analyzer.study.engine import Engine, Here, Job
+from analyzer.study.engine import Engine, Here
+from analyzer.study.foreseeing import foresee
 from analyzer.study.measuring import Progress, Watch, measure_all
 from analyzer.study.model import Model, open_model
 from analyzer.study.observing import observe
@@ -35,6 +36,7 @@ __all__ = [
     "Model",
     "Progress",
     "Protocol",
+    "foresee",
     "merge",
     "observe",
     "open_model",
@@ -43,8 +45,6 @@ __all__ = [
     "parse_sigma",
     "run",
 ]
-
-_TRIED = 50  # files among which the examples are looked for
 
 
 def run(
@@ -129,21 +129,11 @@ def run(
     if target is not None:
         protocol = _as_it_stopped(out, protocol, target)
     backend = Backend(provider, threads, provider_options or {}, optimizations, provider_share)
-    card_path = cards.locate(model, card)
-    graph.check(model)
-    the_card = cards.read(card_path)
-    image_set = find_set(images, card=the_card, labels=labels)
-    candidates = seeded_order(image_set.images, seed=protocol.seed)
-    store.check_writable(out)
-    job = Job(
-        model,
-        the_card,
-        protocol,
-        backend,
-        batch_size,
-        examples=list(_examples(candidates, the_card)),
-        checks=_checks_of_a_finished_run(out, protocol.limit),
+    card_path, image_set, candidates, job = asked(
+        model, images, protocol=protocol, card=card, labels=labels, backend=backend, batch_size=batch_size
     )
+    store.check_writable(out)
+    job = dataclasses.replace(job, checks=_checks_of_a_finished_run(out, protocol.limit))
     with contextlib.ExitStack() as held:
         engine = held.enter_context(
             contextlib.closing(
@@ -180,17 +170,6 @@ def run(
             reached = {} if watching is None else {"until": watching.document}
             writer.record({**context(), **reached})
         return writer.finish(summarise)
-
-
-def _examples(candidates: list[ImageFile], card: cards.Card) -> Iterator[NDArray[np.float32]]:
-    """Pixels of the first few images that can be read."""
-    left = EXAMPLES
-    for image in candidates[:_TRIED]:
-        with contextlib.suppress(ImageError):
-            yield read(image, card=card).values
-            left -= 1
-        if not left:
-            return
 
 
 def _finished(out: Path) -> dict[str, Any] | None:

@@ -22,7 +22,16 @@ from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import About, Calibration, ImageCounts
 from analyzer.store.files import plain
 from analyzer.summary import checks, reach, target
-from analyzer.summary.names import by_radius, end_of, layer_suffix, name_of, parts, radius_labels, radius_text
+from analyzer.summary.names import (
+    by_radius,
+    end_of,
+    layer_suffix,
+    meaning_of,
+    name_of,
+    parts,
+    radius_labels,
+    radius_text,
+)
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
 from analyzer.summary.warnings import warnings
@@ -34,6 +43,7 @@ __all__ = [
     "estimates",
     "layer_suffix",
     "layer_suffixes",
+    "meaning_of",
     "measured_images",
     "name_of",
     "of_run",

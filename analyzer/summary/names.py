@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
-from analyzer.measures import Number
+from analyzer.measures import NUMBERS, Number
+from analyzer.measures.quantities import HIGHER, LOWER
+from analyzer.statistics import QUANTILES
 
 Value = TypeVar("Value")
 
@@ -61,3 +63,27 @@ def by_radius(rows: Mapping[str, Value], stem: str, suffix: str = "") -> dict[fl
         for key in rows
         if key.startswith(start) and key.endswith(suffix) and "/" not in key[len(start) : len(key) - len(suffix)]
     }
+
+
+_DIRECTION = {LOWER: "lower is more robust", HIGHER: "higher is more robust"}
+
+
+def meaning_of(stem: str) -> str:
+    """What a number of a summary is, in one line: statistic, quantity, unit, direction. "" for an unknown name.
+
+    >>> meaning_of("isotropy_log_odds_range_median")
+    'median over images of: range of the log-odds under fresh noise, nat; lower is more robust'
+    """
+    number = NUMBERS.get(stem)
+    if number is None:
+        return ""
+    quantity, statistic = number.quantity, number.statistic
+    if isinstance(statistic, str):
+        over = f"{100 * QUANTILES[statistic]:g} % quantile" if statistic in QUANTILES and statistic != "median" else statistic
+    else:
+        over = "bound"
+    what = quantity.title or quantity.name.replace("_", " ")
+    unit = "" if quantity.unit == "1" else f", {quantity.unit}"
+    direction = _DIRECTION.get(quantity.more_robust or "", "")
+    text = f"{over} over images of: {what[0].lower()}{what[1:]}{unit}"
+    return f"{text}; {direction}" if direction else text

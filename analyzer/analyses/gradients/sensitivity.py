@@ -182,7 +182,7 @@ def _chosen(reader: Run, limit: int) -> list[Image]:
 
 def _files(folder: Path, chosen: list[Image], card: cards.Card, *, given: bool) -> dict[str, pictures.ImageFile]:
     """The chosen images by id. `given`: the labels were in a CSV, which names paths below the folder and no regions."""
-    if given:
+    if given and folder.is_dir():
         return {record.id: pictures.ImageFile(record.id, folder / record.id, record.label) for record in chosen}
     return {file.id: file for file in pictures.find(folder, card=card)}
 

@@ -1,0 +1,111 @@
+"""`analyzer check-card`: is the card right?"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analyzer.cli.app import Json, Model, Provider, Threads, app
+from analyzer.text import short
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from analyzer.estimate import Entry
+    from analyzer.verdicts.check_card import CardCheck
+
+
+@app.command("check-card")
+def check_card(
+    model: Model,
+    images: Annotated[Path, typer.Option("--images", help="Folder of images, or of one sub-folder per class.")],
+    card: Annotated[Path | None, typer.Option("--card", help="Model card, if not MODEL.json.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Images at most; 20 to 200 do.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed: other images.")] = 0,
+    fix: Annotated[bool, typer.Option("--fix", help="Write the best card, where labels show that it is better.")] = False,
+    provider: Provider = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Hold a card against its usual mistakes: channels, mean and std, layout, resize, interpolation."""
+    from analyzer.cli import terminal
+    from analyzer.cli.flags import flags
+    from analyzer.verdicts.check_card import check_card as check
+
+    document = check(
+        model,
+        images,
+        card=card,
+        labels=labels,
+        limit=limit,
+        seed=seed,
+        provider=provider,
+        threads=threads,
+        fix=fix,
+    )
+    if json:
+        terminal.print_json(document)
+        return
+    left_out = f", {document['unreadable']} unreadable" if document["unreadable"] else ""
+    terminal.say(f"{document['model']} with {document['card']}, {document['images']} images{left_out}", style="bold")
+    terminal.console().print(_cards(document))
+    if document["differences"]:
+        terminal.console().print(_differences(document))
+    terminal.say(f"• {flags(document['sentence'])}", style="bold yellow" if document["field"] else None)
+    if document["unusable"]:
+        terminal.say(f"• The network cannot be used with: {', '.join(document['unusable'])}.")
+    if document["fixed"]:
+        terminal.say(f"Wrote {document['card']}.")
+
+
+def _cards(document: "CardCheck") -> "Table":
+    from analyzer.cli import tables
+
+    table = tables.titled("Cards, the best first" if document["labelled"] else "Cards, the most telling first")
+    table.add_column("card", overflow="fold")
+    headings = ["right", "log p, nat"] if document["labelled"] else ["information, nat"]
+    for heading in (*headings, "confidence", "most frequent class", "as the card"):
+        table.add_column(tables.cell(heading), justify="right", overflow="fold")
+    for row in document["rows"]:
+        name = row["name"] or "the card itself"
+        judged = (
+            [_with_interval(row["accuracy"], ".0%"), tables.number(row["log_probability"]["value"], ".2f")]
+            if document["labelled"]
+            else [tables.number(row["information"], ".2f")]
+        )
+        others = (row["confidence"]["value"], row["most_frequent"], row["agreement"])
+        cells = [name, *judged, *(tables.number(value, ".0%") for value in others)]
+        table.add_row(*map(tables.cell, cells), style="" if row["field"] else "bold")
+    return table
+
+
+def _with_interval(entry: "Entry", form: str) -> str:
+    value, low, high = entry["value"], entry["low"], entry["high"]
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    interval = f" ({low:{form}}–{high:{form}})" if low is not None and high is not None else ""
+    return f"{value:{form}}{interval}"
+
+
+def _differences(document: "CardCheck") -> "Table":
+    from analyzer.cli import tables
+
+    table = tables.titled("Preprocessed otherwise than the card says: how far that moves the network")
+    for heading in ("what", "decisions that change", "as noise of, grey levels"):
+        table.add_column(tables.cell(heading), justify="left" if heading == "what" else "right")
+    for each in document["differences"]:
+        changed = f"{each['changed']} of {each['images']}"
+        table.add_row(*map(tables.cell, (each["name"], changed, _radius(each["equivalent"]))))
+    return table
+
+
+def _radius(equivalent: "Entry") -> str:
+    from analyzer.verdicts.check_card.differences import RADII
+
+    outside = {"below": f"below {RADII[0]:g}", "above": f"above {RADII[-1]:g}"}
+    if censored := equivalent.get("censored"):
+        return outside[str(censored)]
+    value = equivalent["value"]
+    return "undefined" if value is None or not math.isfinite(value) else short(value, ".2g")

@@ -1,0 +1,199 @@
+"""Whether a card is right: the network's answers under it, and under its usual mistakes.
+
+With labels every card is judged by the log-probability of the right class, paired over images; without, only what can
+be seen is shown. The same answers say how far the small print of preprocessing moves the network.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from analyzer import card as cards
+from analyzer import graph
+from analyzer.errors import UsageError
+from analyzer.estimate import Entry, entry
+from analyzer.images import find_set, seeded_order
+from analyzer.session import Backend
+from analyzer.statistics import Estimate, mean_over_images, share
+from analyzer.verdicts.check_card.asking import Answers, Asker
+from analyzer.verdicts.check_card.differences import Difference, differences
+from analyzer.verdicts.check_card.variants import Variant, variants
+
+__all__ = ["CardCheck", "check_card"]
+
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+class Row(TypedDict):
+    """One card. field, name: in which it differs, and what it has there; both "" for the card itself.
+
+    accuracy: share of images with the label's class. log_probability: mean over images of that of the label, nat.
+    gain: mean over images of that minus the card's. confidence: mean of the predicted class. most_frequent: share of
+    images with the most frequent class. information: mutual information of image and class, nat. agreement: share of
+    images with the class that the card predicts.
+    """
+
+    field: str
+    name: str
+    accuracy: Entry
+    log_probability: Entry
+    gain: Entry
+    confidence: Entry
+    most_frequent: float
+    information: float
+    agreement: float
+
+
+class CardCheck(TypedDict):
+    """A checked card. rows: the best first. field: which one is to be looked at, "" where none.
+
+    fixed: whether the card's file was changed.
+    """
+
+    model: str
+    card: str
+    images: int
+    unreadable: int
+    labelled: int
+    rows: list[Row]
+    unusable: list[str]
+    field: str
+    sentence: str
+    differences: list[Difference]
+    fixed: bool
+
+
+def check_card(
+    model: Path,
+    images: Path,
+    *,
+    card: Path | None = None,
+    labels: Path | None = None,
+    limit: int = 50,
+    seed: int = 0,
+    provider: str = "auto",
+    threads: int | None = None,
+    fix: bool = False,
+) -> CardCheck:
+    """Ask a network about clean images under its card and under its usual mistakes. Prints nothing.
+
+    Args:
+        model: The .onnx file.
+        images: Folder of images, or of one sub-folder a class.
+        card: The model card, if not the one beside the model.
+        labels: CSV with the columns file,label.
+        limit: How many images at most; 20 to 200 do.
+        seed: Of the choice of images, and of the noise that differences are measured by.
+        provider: "auto", "cpu", "cuda", ...
+        threads: Of the CPU provider; the runtime's choice by default.
+        fix: Write the best card in place of the card, where labels show that it is better.
+
+    Returns:
+        A `CardCheck`; numbers that are undefined are NaN.
+
+    Raises:
+        UsageError: A provider that cannot be had, a limit below 2, or a card that cannot be written.
+        InputError: A model, card, label or image set that cannot be used.
+
+    Example:
+        >>> from analyzer import bundled, check_card
+        >>> folder = bundled.folder()
+        >>> labels = folder / "demo" / "labels.csv"
+        >>> check = check_card(folder / "gtsrb_ciresan2012.onnx", folder / "demo", labels=labels, limit=20)
+        >>> check["field"], check["rows"][0]["accuracy"]["value"]
+        ('', 1.0)
+    """
+    if limit < 2:
+        raise UsageError(f"`limit` {limit}: at least 2 images are needed")
+    path = cards.locate(model, card)
+    graph.check(model)
+    own_card = cards.read(path)
+    candidates = seeded_order(find_set(images, card=own_card, labels=labels).images, seed=seed)[:limit]
+    asker = Asker(model, own_card, candidates, Backend(provider, threads))
+    own = asker.under(own_card)
+    assert own is not None  # it was opened with it
+    tried: list[tuple[Variant, Answers]] = [(Variant("", "", own_card), own)]
+    unusable = []
+    for variant in variants(own_card, resized=asker.resized, normalised=asker.normalised):
+        if (answers := asker.under(variant.card, own)) is None:
+            unusable.append(variant.name)
+        else:
+            tried.append((variant, answers))
+    labelled = int((asker.labels >= 0).sum())
+    ranked = sorted(tried, key=lambda each: _merit(each[1], labelled), reverse=True)
+    rows = [_row(variant, answers, own, asker.labels) for variant, answers in ranked]
+    best, field = ranked[0][0], ""
+    if best.field and (not labelled or rows[0]["gain"]["low"] > 0):
+        field = best.field
+    fixed = bool(fix and field and labelled)
+    if fixed:
+        cards.write(best.card, path)
+    return {
+        "model": model.name,
+        "card": str(path),
+        "images": len(own.classes),
+        "unreadable": len(candidates) - len(own.classes),
+        "labelled": labelled,
+        "rows": rows,
+        "unusable": unusable,
+        "field": field,
+        "sentence": _sentence(rows, field, labelled),
+        "differences": differences(asker, own, seed=seed) if asker.normalised else [],
+        "fixed": fixed,
+    }
+
+
+def _merit(answers: Answers, labelled: int) -> float:
+    """What cards are ranked by: mean log-probability of the labels, else mutual information of image and class."""
+    if labelled:
+        return float(np.nanmean(answers.right))
+    return -math.inf if math.isnan(answers.information) else answers.information
+
+
+def _row(variant: Variant, answers: Answers, own: Answers, labels: np.ndarray) -> Row:
+    known = labels >= 0
+    right = (answers.classes == labels)[known]
+    _, counts = np.unique(answers.classes, return_counts=True)
+    return {
+        "field": variant.field,
+        "name": variant.name,
+        "accuracy": entry(share(right)) if known.any() else entry(_UNKNOWN),
+        "log_probability": entry(mean_over_images(answers.right)),
+        "gain": entry(mean_over_images(answers.right - own.right)),
+        "confidence": entry(mean_over_images(answers.confidence)),
+        "most_frequent": float(counts.max() / len(answers.classes)),
+        "information": answers.information,
+        "agreement": float((answers.classes == own.classes).mean()),
+    }
+
+
+def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
+    own = next(row for row in rows if not row["field"])
+    first = rows[0]
+    if not labelled:
+        if not field:
+            return (
+                f"Without labels no card can be called right; of {len(rows)}, the answers under this one tell the "
+                "images apart best."
+            )
+        return (
+            f"Without labels no card can be called right; under {first['name']} the answers tell the images apart "
+            f"better ({first['information']:.2g} nat of information against {own['information']:.2g}): look at "
+            f"{field}, and give `labels` to decide."
+        )
+    if not field:
+        tie = "" if not first["field"] else "; none of the others is better beyond chance"
+        return f"The card is the best of {len(rows)}{tie}: {_percent(own)} of {own['accuracy']['n']} images are right."
+    return (
+        f"{first['name'][0].upper()}{first['name'][1:]} gives {_percent(first)} where the card gives {_percent(own)}, "
+        f"and {first['gain']['value']:.2g} nat more for the right class ({first['gain']['low']:.2g} to "
+        f"{first['gain']['high']:.2g}): check {field}."
+    )
+
+
+def _percent(row: Row) -> str:
+    return f"{row['accuracy']['value']:.0%}"
+

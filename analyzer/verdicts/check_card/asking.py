@@ -1,0 +1,176 @@
+"""Asking a network about images under a card, and under others, through one session where that is possible."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr, softmax
+
+from analyzer.card import Card
+from analyzer.errors import InputError
+from analyzer.images import ImageError, ImageFile, read
+from analyzer.measures.scores import true_class
+from analyzer.session import Backend
+from analyzer.study import Model, Protocol, open_model
+from analyzer.study.preprocessing import Preprocessing
+
+Array = NDArray[np.float64]
+_PROTOCOL = Protocol(measures=("isotropy",), clip=True, round=True)  # what it takes to open any network; nothing more
+_LEAST = -10.0  # nat: a class that the network rules out counts no more against a card than so
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a network says of n images under one card.
+
+    classes: (n,) predicted, -1 where the scores are not finite. confidence: (n,) of the predicted class. own: (n,)
+    log-odds of the class that the card predicts, nat. right: (n,) log-probability of the label, nat, at least -10; NaN
+    without labels. information: see `_information`.
+    """
+
+    classes: NDArray[np.intp]
+    confidence: Array
+    own: Array
+    right: Array
+    information: float
+
+
+class Asker:
+    """A network that was opened under its card, and images that can be read under it.
+
+    labels: (n,) class index, -1 where there is none.
+    """
+
+    def __init__(self, model: Path, card: Card, images: Sequence[ImageFile], backend: Backend) -> None:
+        """Open the network. Raises what `open_model` raises, and InputError where no image can be read."""
+        self.path, self.card, self.backend = model, card, backend
+        self.images: list[ImageFile] = []
+        self.hashes: list[str] = []
+        pixels = []
+        for image in images:
+            with contextlib.suppress(ImageError):
+                found = read(image, card=card)
+                self.images.append(image)
+                self.hashes.append(found.sha256)
+                pixels.append(found.values)
+        if not pixels:
+            raise InputError(f"none of {len(images)} images can be read; is this the right folder?")
+        self.pixels = np.stack(pixels)
+        self.labels = np.array([-1 if image.label is None else image.label for image in self.images])
+        self.model = self._opened(card)
+        self._others: dict[str, Model | None] = {card.layout: self.model}
+
+    def _opened(self, card: Card) -> Model:
+        return open_model(
+            self.path, card=card, protocol=_PROTOCOL, backend=self.backend, examples=list(self.pixels[:4])
+        )
+
+    @property
+    def resized(self) -> bool:
+        """Whether some image has another size than the card's, so that it matters how it is brought to it."""
+        plain = dataclasses.replace(self.card, resize=dataclasses.replace(self.card.resize, kind="none"))
+        for image in self.images:
+            try:
+                read(image, card=plain)
+            except ImageError:
+                return True
+        return False
+
+    @property
+    def normalised(self) -> bool:
+        """Whether mean and std are the card's to say: whole numbers as input leave them to the graph."""
+        return self.model.prepared.input_type != "uint8"
+
+    def under(self, card: Card, reference: "Answers | None" = None) -> Answers | None:
+        """What the network says under a card; None where it cannot be used with it.
+
+        reference: under its own card, for the class whose log-odds are wanted.
+        """
+        model = self._model(card)
+        if model is None:
+            return None
+        pixels = self.pixels
+        if card.resize != self.card.resize:
+            try:
+                pixels = np.stack([read(image, card=card).values for image in self.images])
+            except ImageError:
+                return None
+        return self.of(pixels, card, reference, model=model)
+
+    def of(
+        self, pixels: NDArray[np.float32], card: Card, reference: "Answers | None" = None, *, model: Model | None = None
+    ) -> Answers:
+        """What the network says of pixels, (n, C, H, W) grey levels, one for each image."""
+        model = model or self.model
+        scores = np.concatenate([scores for _, scores in self._scores(pixels, card, model)])
+        return self._answers(scores, model.prepared.kind, reference)
+
+    def log_odds(self, pixels: NDArray[np.float32], label: int) -> Array:
+        """(n,) log-odds of one class for any pixels, (n, C, H, W), under the network's own card."""
+        kind = self.model.prepared.kind
+        parts = [true_class(s, label=label, kind=kind).log_odds for _, s in self._scores(pixels, self.card, self.model)]
+        return np.concatenate(parts)
+
+    def _model(self, card: Card) -> Model | None:
+        if card.layout not in self._others:
+            try:
+                same = dataclasses.replace(self.card, layout=card.layout)
+                self._others[card.layout] = self._opened(same)
+            except InputError:
+                self._others[card.layout] = None
+        return self._others[card.layout]
+
+    def _scores(
+        self, pixels: NDArray[np.float32], card: Card, model: Model
+    ) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+        prepare = Preprocessing(card, model.prepared.input_type)
+        # The session puts canonical order into the model's; another order is mirrored before.
+        order = 1 if card.channels == model.card.channels else -1
+        for start in range(0, len(pixels), model.session.batch_size):
+            part = slice(start, start + model.session.batch_size)
+            rows = np.stack([prepare.apply(each).reshape(each.shape)[::order] for each in pixels[part]])
+            scores, _ = model.session.run(np.ascontiguousarray(rows))
+            yield part, scores
+
+    def _answers(self, scores: NDArray[np.floating], kind: str, reference: Answers | None) -> Answers:
+        finite = np.isfinite(scores).all(axis=1)
+        classes = np.where(finite, np.where(finite[:, None], scores, 0).argmax(axis=1), -1)
+        wanted = classes if reference is None else reference.classes
+
+        def each(labels: NDArray[np.intp], value: Callable[[int, NDArray[np.floating]], float]) -> Array:
+            return np.array(
+                [value(int(k), row) if k >= 0 else np.nan for k, row in zip(labels, scores, strict=True)], np.float64
+            )
+
+        def log_odds(label: int, row: NDArray[np.floating]) -> float:
+            return float(true_class(row, label=label, kind=kind).log_odds)
+
+        def probability(label: int, row: NDArray[np.floating]) -> float:
+            return float(true_class(row, label=label, kind=kind).score)
+
+        right = each(self.labels, log_odds)
+        return Answers(
+            classes,
+            each(classes, probability),
+            each(wanted, log_odds),
+            # log p = -log(1 + exp(-log-odds)); what is not finite is as bad as can be
+            np.where(self.labels >= 0, np.maximum(np.nan_to_num(-np.logaddexp(0, -right), nan=_LEAST), _LEAST), np.nan),
+            _information(scores, kind),
+        )
+
+
+def _information(scores: NDArray[np.floating], kind: str) -> float:
+    """Mutual information of image and class, nat: large where answers are sure of each image and differ between them.
+
+    NaN where each class has a sigmoid of its own.
+    """
+    if kind not in ("logits", "probabilities"):
+        return float("nan")
+    values = scores[np.isfinite(scores).all(axis=1)].astype(np.float64)
+    if not len(values):
+        return float("nan")
+    p = softmax(values, axis=1) if kind == "logits" else values
+    return float(entr(p.mean(axis=0)).sum() - entr(p).sum(axis=1).mean())

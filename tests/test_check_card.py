@@ -1,0 +1,170 @@
+"""`analyzer check-card`: which field of a card is wrong."""
+
+import dataclasses
+import json
+
+import graphs
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from analyzer import bundled, card, check_card
+from analyzer.card import Resize
+from analyzer.errors import InputError, UsageError
+from analyzer.images import recompressed
+from analyzer.verdicts.check_card import variants as usual
+from analyzer.verdicts.check_card.variants import CHANNELS, INTERPOLATION, LAYOUT, NORMALISATION, RESIZE
+
+FOLDER = bundled.folder()
+DEMO, LABELS = FOLDER / "demo", FOLDER / "demo" / "labels.csv"
+
+
+def spoiled(right):
+    """A card with each field wrong in turn: the field, and the wrong card."""
+    count = len(right.mean)
+    replace = dataclasses.replace
+    yield CHANNELS, replace(right, channels="RGB" if right.channels == "BGR" else "BGR")
+    yield NORMALISATION, replace(right, mean=(0.0,) * count, std=(1.0,) * count)
+    yield NORMALISATION, replace(right, mean=(127.5,) * count, std=(127.5,) * count)
+    yield NORMALISATION, replace(right, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    yield NORMALISATION, replace(right, std=(1.0,) * count)
+    yield RESIZE, replace(right, resize=Resize("crop_pct", crop_pct=0.6))
+    yield RESIZE, replace(right, resize=Resize("letterbox", pad=(255.0,)))
+    yield INTERPOLATION, replace(right, resize=replace(right.resize, interpolation="nearest"))
+
+
+@pytest.mark.parametrize("network", bundled.NETWORKS)
+def test_the_right_card_is_the_best(network):
+    found = check_card(FOLDER / f"{network}.onnx", DEMO, labels=LABELS, limit=43, provider="cpu")
+    assert found["field"] == ""
+    assert found["sentence"].startswith(f"The card is the best of {len(found['rows'])}")
+    own = next(row for row in found["rows"] if not row["field"])
+    assert own["accuracy"]["value"] == 1.0
+    assert own["agreement"] == 1.0
+    assert {row["field"] for row in found["rows"]} == {"", CHANNELS, NORMALISATION, RESIZE, INTERPOLATION}
+    assert found["unusable"] == ["NHWC"]
+
+
+@pytest.mark.parametrize("network", bundled.NETWORKS)
+def test_the_spoiled_field_is_named_first(network, tmp_path):
+    model = FOLDER / f"{network}.onnx"
+    right = card.read(FOLDER / f"{network}.json")
+    named = []
+    for field, wrong in spoiled(right):
+        card.write(wrong, tmp_path / "card.json")
+        found = check_card(model, DEMO, card=tmp_path / "card.json", labels=LABELS, limit=43, provider="cpu")
+        named.append((field, found["rows"][0]["field"], found["field"]))
+    assert sum(field == first for field, first, _ in named) >= 0.9 * len(named), named
+
+
+def test_it_says_what_to_check_and_mends_it_when_asked(tmp_path, capsys):
+    wrong = tmp_path / "card.json"
+    right = card.read(FOLDER / "gtsrb_ciresan2012.json")
+    card.write(dataclasses.replace(right, std=(1.0,) * 3), wrong)
+    before = wrong.read_text()
+    asked = ["check-card", FOLDER / "gtsrb_ciresan2012.onnx", "--images", DEMO, "--labels", LABELS, "--card", wrong]
+    code, out, _ = runs.call(capsys, *asked, "--provider", "cpu")
+    assert code in (None, 0)
+    assert "where the card gives" in " ".join(out.split())
+    assert f"check {NORMALISATION}" in " ".join(out.split())
+    assert wrong.read_text() == before
+    code, out, _ = runs.call(capsys, *asked, "--provider", "cpu", "--fix", "--json")
+    document = json.loads(out)
+    assert document["fixed"]
+    mended = card.read(wrong)
+    assert mended.std == (255.0,) * 3 or mended.std == right.std
+    assert mended.labels == right.labels
+    assert dict(mended.source) == dict(right.source)
+
+
+def test_without_labels_nothing_is_called_right(tmp_path):
+    found = check_card(FOLDER / "gtsrb_ciresan2012.onnx", DEMO, card=None, limit=20, provider="cpu", fix=True)
+    # The bundled folder has a table of labels, but it was not given.
+    assert found["labelled"] == 0
+    assert "Without labels no card can be called right" in found["sentence"]
+    assert not found["fixed"]
+    assert np.isnan(found["rows"][0]["accuracy"]["value"])
+    assert found["rows"][0]["information"] > 1
+
+
+def test_both_layouts_where_both_fit(tmp_path, images):
+    """A network whose input has no fixed size takes either; the wrong one gives other answers."""
+    model, own = graphs.convnet(tmp_path, layout="NHWC")
+    runs.write_images(images, 6)
+    found = check_card(model, images, provider="cpu")
+    assert LAYOUT in {row["field"] for row in found["rows"]} or "NCHW" in found["unusable"]
+    assert own.layout == "NHWC"
+
+
+def test_whole_numbers_leave_mean_and_std_to_the_graph(tmp_path, images):
+    model, own = graphs.convnet(tmp_path, input_type="uint8")
+    runs.write_images(images, 4)
+    found = check_card(model, images, provider="cpu")
+    assert (own.mean, own.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert NORMALISATION not in {row["field"] for row in found["rows"]}
+    assert found["differences"] == []
+
+
+def test_an_equivalent_radius_is_that_of_noise(tmp_path, images):
+    """The network sees the mean of the pixels alone: JPEG hardly moves it, and noise does not either."""
+    model, _ = graphs.pixel_mean(tmp_path, size=(32, 32))
+    runs.write_images(images, 8, size=32)
+    found = check_card(model, images, provider="cpu")
+    names = [each["name"] for each in found["differences"]]
+    assert names == ["JPEG of quality 95, at the card's size", "JPEG of quality 75, at the card's size"]
+    assert all(each["images"] == 8 for each in found["differences"])
+    values = [each["equivalent"] for each in found["differences"]]
+    assert all(np.isfinite(value["value"]) or "censored" in value for value in values)
+
+
+def test_what_is_changed_by_a_resize_is_counted(tmp_path):
+    found = check_card(FOLDER / "gtsrb_aghdam2015.onnx", DEMO, labels=LABELS, limit=20, provider="cpu")
+    names = {each["name"]: each for each in found["differences"]}
+    assert "resize: nearest" in names
+    assert "resize: bilinear without low-pass (OpenCV)" in names
+    harsh, mild = names["resize: nearest"]["equivalent"], names["resize: lanczos"]["equivalent"]
+    assert harsh["value"] > mild["value"]
+
+
+def test_recompressed_pixels():
+    pixels = np.full((3, 16, 16), 128.0, np.float32)
+    assert np.abs(recompressed(pixels, quality=95) - pixels).max() <= 1
+    noisy = np.random.default_rng(0).integers(0, 256, (1, 16, 16)).astype(np.float32)
+    assert recompressed(noisy, quality=50).shape == (1, 16, 16)
+    assert np.abs(recompressed(noisy, quality=50) - noisy).mean() > np.abs(recompressed(noisy, quality=95) - noisy).mean()
+
+
+def test_variants_differ_from_the_card_and_from_each_other():
+    for network in bundled.NETWORKS:
+        own = card.read(FOLDER / f"{network}.json")
+        found = usual.variants(own, resized=True)
+        documents = [json.dumps(card.to_document(each.card), sort_keys=True) for each in found]
+        assert len(set(documents)) == len(documents)
+        assert json.dumps(card.to_document(own), sort_keys=True) not in documents
+        for each in found:
+            assert card.parse(card.to_document(each.card)) == each.card
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_too_few_images(limit):
+    with pytest.raises(UsageError, match="`limit`"):
+        check_card(FOLDER / "gtsrb_ciresan2012.onnx", DEMO, limit=limit)
+
+
+def test_a_folder_of_no_pictures(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    images.mkdir()
+    (images / "a.png").write_bytes(b"no picture")
+    (images / "b.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="none of 2 images can be read"):
+        check_card(model, images)
+
+
+def test_one_unreadable_image_is_counted(tmp_path, images):
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 4)
+    Image.new("RGB", (16, 16)).save(images / "black.png")
+    (images / "broken.png").write_bytes(b"no picture")
+    found = check_card(model, images, provider="cpu")
+    assert (found["images"], found["unreadable"]) == (5, 1)
