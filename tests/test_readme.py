@@ -21,7 +21,7 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in [*DOCS, ROOT / "CONTRIBUTING.md", ROOT / "exporters" / "README.md"]
 }
-COMMANDS = {command.callback.__name__: command for command in app.registered_commands}
+COMMANDS = {command.name or command.callback.__name__: command for command in app.registered_commands}
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", flags=re.M | re.S)
 MARKER = re.compile(r"<!-- (not run|slow): *(.*?) *-->\n *$")
