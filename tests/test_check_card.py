@@ -132,7 +132,9 @@ def test_recompressed_pixels():
     assert np.abs(recompressed(pixels, quality=95) - pixels).max() <= 1
     noisy = np.random.default_rng(0).integers(0, 256, (1, 16, 16)).astype(np.float32)
     assert recompressed(noisy, quality=50).shape == (1, 16, 16)
-    assert np.abs(recompressed(noisy, quality=50) - noisy).mean() > np.abs(recompressed(noisy, quality=95) - noisy).mean()
+    assert (
+        np.abs(recompressed(noisy, quality=50) - noisy).mean() > np.abs(recompressed(noisy, quality=95) - noisy).mean()
+    )
 
 
 def test_variants_differ_from_the_card_and_from_each_other():

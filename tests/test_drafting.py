@@ -46,8 +46,9 @@ def test_without_any_source_all_is_a_guess(model):
 HUGGING_FACE = {
     "vit": (
         {
-            "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-            "image_processor_type": "ViTImageProcessor", "resample": 2, "rescale_factor": 0.00392156862745098,
+            "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3, "image_processor_type": "ViTImageProcessor",
+            "resample": 2, "rescale_factor": 0.00392156862745098,
             "size": {"height": 16, "width": 16},
         },
         ([127.5] * 3, [127.5] * 3, "RGB"),
@@ -257,7 +258,9 @@ def test_what_is_no_source(model, tmp_path, source, said):
         draft(model, source=source if ":" in source else str(tmp_path / source))
 
 
-@pytest.mark.parametrize("text", ["{", '{"image_mean": "a", "image_std": 1}', '{"image_mean": [1, "x", 3], "image_std": [1]}'])
+@pytest.mark.parametrize(
+    "text", ["{", '{"image_mean": "a", "image_std": 1}', '{"image_mean": [1, "x", 3], "image_std": [1]}']
+)
 def test_a_damaged_configuration_is_named(model, text):
     (model.parent / "preprocessor_config.json").write_text(text)
     with pytest.raises(InputError, match="preprocessor_config"):

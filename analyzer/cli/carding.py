@@ -24,7 +24,9 @@ def check_card(
     labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label.")] = None,
     limit: Annotated[int, typer.Option("--limit", help="Images at most; 20 to 200 do.")] = 50,
     seed: Annotated[int, typer.Option("--seed", help="Another seed: other images.")] = 0,
-    fix: Annotated[bool, typer.Option("--fix", help="Write the best card, where labels show that it is better.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write the best card, where labels show that it is better.")
+    ] = False,
     provider: Provider = "auto",
     threads: Threads = None,
     json: Json = False,

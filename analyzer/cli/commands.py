@@ -51,7 +51,9 @@ def inspect(
     ] = False,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="A configuration to take the card from, or keras:caffe, :tf, :torch."),
+        typer.Option(
+            "--from", metavar="FILE", help="A configuration to take the card from, or keras:caffe, :tf, :torch."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -87,7 +89,9 @@ def _say_drafted(path: Path, drafted: "Draft") -> None:
     for item in todo:
         terminal.say(f"? {item}", style="yellow")
     if todo:
-        terminal.say("Settle what is marked ?, then empty source.fill_in; `analyzer check-card` tries the alternatives.")
+        terminal.say(
+            "Settle what is marked ?, then empty source.fill_in; `analyzer check-card` tries the alternatives."
+        )
 
 
 @app.command()
@@ -181,6 +185,3 @@ def call(arguments: list[str]) -> int:
         command = next((a for a in arguments if not a.startswith("-")), "")
         raise UsageError(f"{e.format_message()} See `{' '.join(['analyzer', command]).strip()} --help`.") from e
     return code if isinstance(code, int) else 0
-
-
-from analyzer.cli import bounding, carding, claiming, deciding, drawing, drifting, planning, reporting, running, sensitivity  # noqa: E402, F401 - each registers its own, after those above

@@ -193,12 +193,18 @@ def _say_foreseen(foreseen: "Foreseen") -> None:
     from analyzer.cli import terminal
 
     minutes = foreseen["seconds"] / 60
-    time = f"{minutes:.0f} min" if 2 <= minutes < 120 else f"{foreseen['seconds']:.0f} s" if minutes < 2 else f"{minutes / 60:.1f} h"
+    time = (
+        f"{minutes:.0f} min"
+        if 2 <= minutes < 120
+        else f"{foreseen['seconds']:.0f} s"
+        if minutes < 2
+        else f"{minutes / 60:.1f} h"
+    )
     terminal.say(f"{foreseen['model']} on {foreseen['device']}, batches of {foreseen['batch_size']}", style="bold")
     terminal.say(f"Layers: {', '.join(foreseen['layers'])}")
     terminal.say(
-        f"{foreseen['images']} images found; at most {foreseen['measured']} are measured, those that the network is right "
-        f"and sure about, with {foreseen['passes_an_image']:,} forward passes each."
+        f"{foreseen['images']} images found; at most {foreseen['measured']} are measured, those that the network is "
+        f"right and sure about, with {foreseen['passes_an_image']:,} forward passes each."
     )
     terminal.say(
         f"At most {foreseen['selecting'] + foreseen['measuring']:,} forward passes: about {time} at the pace of a few, "

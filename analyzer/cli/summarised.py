@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.cli.terminal import console, say
+from analyzer.estimate import estimate_of
 from analyzer.measures import Number, tables_of
 from analyzer.measures import Table as Declared
 from analyzer.statistics import Estimate
-from analyzer.estimate import estimate_of
 from analyzer.summary import (
     by_radius,
     end_of,

@@ -1,6 +1,8 @@
 """Cards from what people have: the graph, what is written inside or beside the model, and what is still a guess.
 
-    sources     one function for each kind of document: Hugging Face, timm, torchvision, Keras, Ultralytics, OpenVINO, ...
+    sources     one function for each kind of document: timm, torchvision, Keras, Ultralytics, OpenVINO, ...
+    huggingface Hugging Face's two
+    found       what they have in common
     inside      preprocessing that the graph does itself
 
 Sources are asked in one order; of two that say something about a field the first is believed, and the other named where
@@ -14,8 +16,9 @@ from typing import Any, NamedTuple
 
 from analyzer import graph
 from analyzer.document import CardDocument
+from analyzer.drafting.found import Found
 from analyzer.drafting.inside import preprocessing_inside
-from analyzer.drafting.sources import FILES, KERAS, Found, of_document, of_keras, of_metadata, of_openvino
+from analyzer.drafting.sources import FILES, KERAS, of_document, of_keras, of_metadata, of_openvino
 from analyzer.errors import InputError, UsageError
 
 __all__ = ["Draft", "draft"]

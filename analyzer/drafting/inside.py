@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from analyzer import graph
-from analyzer.drafting.sources import Found
+from analyzer.drafting.found import Found
 
 _ARITHMETIC = {"Sub", "Add", "Div", "Mul", "BatchNormalization"}
 _BEFORE = _ARITHMETIC | {"Cast", "Transpose", "Identity", "Resize", "Reshape", "Gather", "Concat", "Split", "Slice"}

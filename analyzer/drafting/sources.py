@@ -1,45 +1,32 @@
 """What other tools write about preprocessing, as fields of a card: pixels are 0..255 here, whatever they are there."""
 
 import ast
-import dataclasses
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from analyzer.drafting import huggingface
+from analyzer.drafting.found import Found, normalise, numbers, resampling
 from analyzer.errors import InputError
 
 FILES = ("preprocessor_config.json", "config.json", "transforms.json")
 """Beside a model, in the order in which they are asked."""
 KERAS = ("caffe", "tf", "torch")
 _IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_KNOWN = frozenset(_PILLOW.values())
-_DIGITS = 10
-
-
-@dataclasses.dataclass
-class Found:
-    """What one source says. origin: its name. input, output: fields of the card. notes: what it leaves open."""
-
-    origin: str
-    input: dict[str, Any] = dataclasses.field(default_factory=dict)
-    output: dict[str, Any] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def of_document(document: Mapping[str, Any], origin: str) -> Found | None:
-    """What a JSON document says: a card, or one of Hugging Face, timm or torchvision; None where it is none of these."""
+    """What a JSON document says: a card, or one of Hugging Face, timm or torchvision; None where it is neither."""
     if document.get("schema") == 1 and isinstance(document.get("input"), dict):
         return _card(document, origin)
     if {"image_mean", "do_resize", "do_normalize", "image_processor_type"} & document.keys():
-        return _hugging_face(document, origin)
+        return huggingface.of_processor(document, origin)
     if isinstance(document.get("pretrained_cfg"), dict) or {"input_size", "crop_pct"} <= document.keys():
         return _timm(document, origin)
     if {"resize_size", "crop_size"} & document.keys() and "mean" in document:
         return _torchvision(document, origin)
-    labels = _labels(document.get("id2label"))
+    labels = huggingface.labels(document.get("id2label"))
     return Found(origin, output={"labels": labels}) if labels else None
 
 
@@ -47,70 +34,6 @@ def _card(document: Mapping[str, Any], origin: str) -> Found:
     inside = {k: v for k, v in document["input"].items() if k != "name"}
     labels = document.get("output", {}).get("labels")
     return Found(origin, inside, {} if labels is None else {"labels": labels})
-
-
-# --- Hugging Face -----------------------------------------------------------------------------------------------------
-
-
-def _hugging_face(document: Mapping[str, Any], origin: str) -> Found:
-    """`preprocessor_config.json` of an image processor: pixels times rescale_factor, minus image_mean, by image_std."""
-    found = Found(origin)
-    factor = float(document.get("rescale_factor", 1 / 255)) if document.get("do_rescale", True) else 1.0
-    if document.get("do_normalize", True) and "image_mean" in document:
-        _normalise(found, document["image_mean"], document["image_std"], 1 / factor)
-    else:
-        found.input |= {"mean": [0.0] * 3, "std": [_rounded(1 / factor)] * 3}
-    found.input["channels"] = "BGR" if document.get("do_flip_channel_order") else "RGB"
-    if document.get("do_resize", True):
-        _hugging_face_resize(found, document)
-    elif (size := _height_width(document.get("size"))) is not None:
-        found.input |= {"size": size, "resize": {"none": True}}
-    return found
-
-
-def _hugging_face_resize(found: Found, document: Mapping[str, Any]) -> None:
-    interpolation = _interpolation(found, document.get("resample", 2))
-    size, crop = document.get("size"), _height_width(document.get("crop_size"))
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-    cropped = document.get("do_center_crop", False)
-    if "ConvNext" in str(document.get("image_processor_type", document.get("feature_extractor_type", ""))):
-        edge = int(shortest or (size if isinstance(size, int) else 0))
-        if 0 < edge < 384:
-            resize = {"crop_pct": float(document.get("crop_pct", 224 / 256)), "crop": "centre"}
-        else:
-            resize = {"stretch": True}
-        found.input |= {"size": [edge, edge], "resize": {**resize, **interpolation}}
-    elif cropped and crop is not None and (shortest or isinstance(size, int)):
-        side = int(shortest or size)  # type: ignore[arg-type]
-        found.input |= {"size": crop, "resize": {"shorter_side": side, "crop": "centre", **interpolation}}
-    elif cropped and crop is not None and (through := _height_width(size)) is not None:
-        stretch: dict[str, Any] = {"stretch": True} if through == crop else {"stretch": through, "crop": "centre"}
-        found.input |= {"size": crop, "resize": {**stretch, **interpolation}}
-    elif (whole := _height_width(size)) is not None:
-        found.input |= {"size": whole, "resize": {"stretch": True, **interpolation}}
-    else:
-        found.notes.append(f"size {str(size)[:60]} is not understood: set input.size and input.resize")
-
-
-def _height_width(size: object) -> list[int] | None:
-    if isinstance(size, int) and not isinstance(size, bool):
-        return [size, size]
-    if isinstance(size, Mapping) and {"height", "width"} <= size.keys():
-        return [int(size["height"]), int(size["width"])]
-    return None
-
-
-def _labels(id2label: object) -> list[str] | None:
-    """Class names in the order of their indices; None where there are none, or only placeholders."""
-    if not isinstance(id2label, Mapping) or not id2label:
-        return None
-    try:
-        ordered = [str(id2label[key]) for key in sorted(id2label, key=int)]
-    except (TypeError, ValueError):
-        return None
-    whole = sorted(map(int, id2label)) == list(range(len(id2label)))
-    placeholders = all(label == f"LABEL_{k}" for k, label in enumerate(ordered))
-    return ordered if whole and not placeholders and len(set(ordered)) == len(ordered) else None
 
 
 # --- timm, torchvision, Keras -----------------------------------------------------------------------------------------
@@ -122,11 +45,11 @@ def _timm(document: Mapping[str, Any], origin: str) -> Found:
     settings = settings if isinstance(settings, dict) else document
     found = Found(origin)
     if "mean" in settings and "std" in settings:
-        _normalise(found, settings["mean"], settings["std"], 255.0)
+        normalise(found, settings["mean"], settings["std"], 255.0)
     channels, height, width = (*settings.get("input_size", ()), 0, 0, 0)[:3]
     if channels in (1, 3) and height and width:
         found.input |= {"size": [height, width], "channels": "L" if channels == 1 else "RGB"}
-    interpolation = _interpolation(found, settings.get("interpolation", "bicubic"))
+    interpolation = resampling(found, settings.get("interpolation", "bicubic"))
     kept, mode = float(settings.get("crop_pct") or 0.875), settings.get("crop_mode") or "center"
     if mode == "center":
         found.input["resize"] = {"crop_pct": kept, "crop": "centre", **interpolation}
@@ -145,8 +68,8 @@ def _timm(document: Mapping[str, Any], origin: str) -> Found:
 def _torchvision(document: Mapping[str, Any], origin: str) -> Found:
     """torchvision's ImageClassification as JSON: resize_size, crop_size, mean, std, interpolation."""
     found = Found(origin)
-    _normalise(found, document["mean"], document["std"], 255.0)
-    interpolation = _interpolation(found, str(document.get("interpolation", "bilinear")).rpartition(".")[2].lower())
+    normalise(found, document["mean"], document["std"], 255.0)
+    interpolation = resampling(found, str(document.get("interpolation", "bilinear")).rpartition(".")[2].lower())
     crop, side = (_sides(document.get(key)) for key in ("crop_size", "resize_size"))
     found.input["channels"] = "RGB"
     if crop is not None:
@@ -163,7 +86,7 @@ def _torchvision(document: Mapping[str, Any], origin: str) -> Found:
 def _sides(value: object) -> list[int] | None:
     if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
         return [value[0], value[-1]]
-    return _height_width(value)
+    return huggingface.height_width(value)
 
 
 def of_keras(mode: str) -> Found:
@@ -195,7 +118,7 @@ def _ultralytics(properties: Mapping[str, str]) -> Found:
     task = properties["task"]
     if task != "classify":
         raise InputError(
-            f"the model's metadata say that its task is {task!r:.40}, and only classifiers have class scores of an image"
+            f"the model's metadata say that its task is {task!r:.40}; only classifiers have class scores of an image"
         )
     found = Found("Ultralytics metadata of the ONNX file")
     found.input |= {"channels": "RGB", "mean": [0.0] * 3, "std": [255.0] * 3}
@@ -203,7 +126,7 @@ def _ultralytics(properties: Mapping[str, str]) -> Found:
     if size is not None:
         resize = {"shorter_side": size[0], "crop": "centre"} if size[0] == size[1] else {"stretch": True}
         found.input |= {"size": size, "resize": {**resize, "interpolation": "bilinear"}}
-    if labels := _labels(_literal(properties.get("names", ""))):
+    if labels := huggingface.labels(_literal(properties.get("names", ""))):
         found.output["labels"] = labels
     return found
 
@@ -255,7 +178,7 @@ def of_openvino(text: str, origin: str) -> list[Found]:
 def _model_info(values: Mapping[str, str], origin: str) -> Found:
     """OpenVINO's Model API: mean_values, scale_values, reverse_input_channels, resize_type, labels."""
     found = Found(origin)
-    mean, scale = (_numbers(values.get(key, "")) for key in ("mean_values", "scale_values"))
+    mean, scale = (numbers(values.get(key, "")) for key in ("mean_values", "scale_values"))
     if mean or scale:
         count = len(mean or scale)
         found.input |= {"mean": mean or [0.0] * count, "std": scale or [1.0] * count}
@@ -269,7 +192,7 @@ def _model_info(values: Mapping[str, str], origin: str) -> Found:
         "crop": {"crop_pct": 1.0, "crop": "centre", "interpolation": "bilinear", "antialias": False},
         "fit_to_window_letterbox": {
             "letterbox": True,
-            "pad": float((_numbers(values.get("pad_value", "0")) or [0.0])[0]),
+            "pad": float((numbers(values.get("pad_value", "0")) or [0.0])[0]),
             "interpolation": "bilinear",
             "antialias": False,
         },
@@ -282,37 +205,3 @@ def _model_info(values: Mapping[str, str], origin: str) -> Found:
     if labels and len(set(labels)) == len(labels):
         found.output["labels"] = labels
     return found
-
-
-# --- what they share --------------------------------------------------------------------------------------------------
-
-
-def _normalise(found: Found, mean: Any, std: Any, factor: float) -> None:
-    """Mean and std of pixels / factor."""
-    given = [[mean] if isinstance(mean, int | float) else list(mean), [std] if isinstance(std, int | float) else list(std)]
-    try:
-        found.input |= {
-            key: [_rounded(float(v) * factor) for v in values] for key, values in zip(("mean", "std"), given, strict=True)
-        }
-    except (TypeError, ValueError) as e:
-        raise InputError(f"{found.origin}: mean and std must be lists of numbers: {e}") from e
-
-
-def _rounded(value: float) -> float:
-    """Without what binary fractions leave at the end: 123.675, not 123.67499999999998."""
-    return float(f"{value:.{_DIGITS}g}")
-
-
-def _interpolation(found: Found, given: object) -> dict[str, str]:
-    name = _PILLOW.get(given, "") if isinstance(given, int) else str(given).lower()
-    if name in _KNOWN:
-        return {"interpolation": name}
-    found.notes.append(f"interpolation {str(given)[:40]!r} is not known here: set input.resize.interpolation")
-    return {"interpolation": "bilinear"}
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in re.split(r"[\s,]+", text.strip(" []()")) if part]
-    except ValueError:
-        return []

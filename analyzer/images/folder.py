@@ -19,7 +19,8 @@ class ImageFile:
 
     id: its name in results, unique in the set: the POSIX path relative to the folder, as `files.identifier` writes it.
     label: class index, None where the set has no labels. roi: region of interest (x1, y1, x2, y2) in pixels, both
-    corners inside; None for the whole image. member: its place in the archive that `path` is. data: the file's bytes, where they were read elsewhere; else None.
+    corners inside; None for the whole image. member: its place in the archive that `path` is, if it is one. data: the
+    file's bytes, where they were read elsewhere; else None.
     """
 
     id: str

@@ -85,7 +85,7 @@ _NUMBERS = (
         interval=True,
         overall=True,
         glance="Mantel r",
-        deciding="topology, Mantel r",
+        deciding="Mantel r",
     ),
     Number("mantel_r_median", R, "median"),
     Number(

@@ -3,17 +3,13 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from analyzer import card as cards
-from analyzer import graph, store
+from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.images import ImageError, ImageFile, find_set, read, seeded_order
+from analyzer.images import ImageFile
 from analyzer.session import Backend
 from analyzer.store.documents import Calibration, Checks
 from analyzer.study import provenance, selection, shards

@@ -79,7 +79,11 @@ def meaning_of(stem: str) -> str:
         return ""
     quantity, statistic = number.quantity, number.statistic
     if isinstance(statistic, str):
-        over = f"{100 * QUANTILES[statistic]:g} % quantile" if statistic in QUANTILES and statistic != "median" else statistic
+        over = (
+            f"{100 * QUANTILES[statistic]:g} % quantile"
+            if statistic in QUANTILES and statistic != "median"
+            else statistic
+        )
     else:
         over = "bound"
     what = quantity.title or quantity.name.replace("_", " ")

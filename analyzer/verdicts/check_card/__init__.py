@@ -196,4 +196,3 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
 
 def _percent(row: Row) -> str:
     return f"{row['accuracy']['value']:.0%}"
-

@@ -1,4 +1,4 @@
-"""How much the small print of preprocessing moves a network: decisions, and grey levels of noise that move it as far."""
+"""How far the small print of preprocessing moves a network: decisions, and the noise that moves it as far."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -90,13 +90,15 @@ def _same(mean: tuple[float, ...], std: tuple[float, ...], *other: tuple[float, 
 
 def _resizes(card: Card) -> Iterator[Variant]:
     own, short = card.resize, min(card.size)
-    kept = {"interpolation": own.interpolation, "antialias": own.antialias}
+    bare = Resize("stretch", interpolation=own.interpolation, antialias=own.antialias)
     known = {
-        "stretched to the size": Resize("stretch", **kept),
-        "scaled to cover the size, centre cut out": Resize("crop_pct", crop_pct=1.0, **kept),
-        f"shorter side {round(short / _SHORTER)}, centre cut out": Resize("crop_pct", crop_pct=_SHORTER, **kept),
-        "letterbox, grey": Resize("letterbox", pad=(114.0,), **kept),
-        "letterbox, black": Resize("letterbox", pad=(0.0,), **kept),
+        "stretched to the size": bare,
+        "scaled to cover the size, centre cut out": dataclasses.replace(bare, kind="crop_pct", crop_pct=1.0),
+        f"shorter side {round(short / _SHORTER)}, centre cut out": dataclasses.replace(
+            bare, kind="crop_pct", crop_pct=_SHORTER
+        ),
+        "letterbox, grey": dataclasses.replace(bare, kind="letterbox", pad=(114.0,)),
+        "letterbox, black": dataclasses.replace(bare, kind="letterbox", pad=(0.0,)),
     }
     for name, resize in known.items():
         if not _same_resize(resize, own, short):
