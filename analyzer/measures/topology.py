@@ -75,18 +75,9 @@ MINUS_LINEAR = Quantity(
 )
 _SIGNIFICANT = Quantity("mantel_p_below_05", ("mantel_p",), _significant, kind=FLAG, layered=True)
 _UNDEFINED = Quantity("mantel_undefined", ("mantel_status",), _undefined, kind=FLAG, layered=True)
+_MEAN_R = ("mantel_r_mean", R, "mean", "Mantel r", "+.3f")
 _NUMBERS = (
-    Number(
-        "mantel_r_mean",
-        R,
-        "mean",
-        "Mantel r",
-        "+.3f",
-        interval=True,
-        overall=True,
-        glance="Mantel r",
-        deciding="Mantel r",
-    ),
+    Number(*_MEAN_R, interval=True, overall=True, glance="Mantel r", deciding="Mantel r"),
     Number("mantel_r_median", R, "median"),
     Number(
         "mantel_r_linear_mean", _LINEAR, "mean", "if linear", "+.3f", overall=True, glance="Mantel r of a linear map"
