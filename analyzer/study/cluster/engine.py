@@ -177,7 +177,7 @@ class Cluster:
                 self._look_for_workers()
                 again.extend(self._orphans(running))
                 while more or again:
-                    if not again and self._has_room(running):
+                    if not again and len(running) < _AHEAD * len(self._workers.ready):
                         again.extend(itertools.islice(left, 1))
                         more = bool(again)
                     if not again or (place := self._place_for(again[0], running)) is None:
@@ -222,10 +222,6 @@ class Cluster:
                     self._connection.client.cancel(futures)
         self._workers.ended.clear()
         return orphans
-
-    def _has_room(self, running: dict[Any, _Task]) -> bool:
-        """Whether some worker has too little to do."""
-        return len(running) < _AHEAD * len(self._workers.ready)
 
     def _place_for(self, task: _Task, running: dict[Any, _Task]) -> str | None:
         """The worker with the least to do, one that has not failed over it where there is one; None for now."""
