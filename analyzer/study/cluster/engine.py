@@ -23,7 +23,7 @@ from analyzer.study.engine import Done, Job, Opened, Work, passes_of, without_an
 from analyzer.study.looking import Seen
 
 ATTEMPTS = 2
-"""How often an image may fail."""
+"""How often an image may fail; on workers that differ, where there are others."""
 DEATHS = 4
 """How many workers may end over an image: some are taken away for other reasons."""
 _AHEAD = 2  # tasks for a worker: one that runs, one that waits
@@ -197,8 +197,7 @@ class Cluster:
                         yield task.what, answer
                 for task in [task for task in again if len(task.deaths) >= DEATHS]:
                     again.remove(task)
-                    reason = f"{DEATHS} workers ended over it"
-                    yield task.what, Failed(reason, "IncompleteError", task.deaths[-1])
+                    yield task.what, Failed(f"{DEATHS} workers ended over it", "IncompleteError", task.deaths[-1])
         finally:
             with contextlib.suppress(Exception):
                 self._connection.client.cancel(list(running), force=True)
@@ -226,7 +225,8 @@ class Cluster:
     def _place_for(self, task: _Task, running: dict[Any, _Task]) -> str | None:
         """The worker with the least to do, one that has not failed over it where there is one; None for now."""
         loads = {address: len(futures) for address, futures in self._loads(running).items()}
-        allowed = self._workers.ready - task.failures or self._workers.ready
+        others = self._workers.known - task.failures
+        allowed = self._workers.ready & others if others else self._workers.ready
         place = min(allowed, key=lambda address: (loads[address], address), default=None)
         return None if place is None or loads[place] >= _AHEAD else place
 
@@ -275,13 +275,14 @@ class Cluster:
             return None
         if isinstance(answer, Failed):
             task.failed.append(answer)
-            return answer if len(task.failed) >= ATTEMPTS else None
+            tried = len(task.failures) >= ATTEMPTS or not self._workers.known - task.failures
+            return answer if tried and len(task.failed) >= ATTEMPTS else None
         return answer
 
     def _look_for_workers(self) -> None:
         """Take workers in; raises IncompleteError where there was none for too long."""
         self._workers.look()
-        if self._workers.ready or self._workers.opening:
+        if self._workers.known:
             self._idle = None
             return
         self._idle = time.monotonic() if self._idle is None else self._idle

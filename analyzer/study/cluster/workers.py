@@ -78,9 +78,9 @@ class Workers:
                 alone = self.first is None
 
     @property
-    def opening(self) -> bool:
-        """Whether a worker is about to be ready."""
-        return bool(self._opening)
+    def known(self) -> set[str]:
+        """Those that are ready or about to be."""
+        return self.ready | self._opening.keys()
 
     def lost(self, address: str) -> None:
         """A worker that does not have the network open after all."""
