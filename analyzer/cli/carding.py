@@ -73,7 +73,7 @@ def _cards(document: "CardCheck") -> "Table":
     for row in document["rows"]:
         name = row["name"] or "the card itself"
         judged = (
-            [_with_interval(row["accuracy"], ".0%"), tables.number(row["log_probability"]["value"], ".2f")]
+            [_with_interval(row["accuracy"], ".0%"), tables.number(row["log_probability"], ".2f")]
             if document["labelled"]
             else [tables.number(row["information"], ".2f")]
         )

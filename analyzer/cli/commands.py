@@ -1,5 +1,6 @@
 """The commands: each reads its arguments, calls one function of the library, prints what comes back."""
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,3 +186,19 @@ def call(arguments: list[str]) -> int:
         command = next((a for a in arguments if not a.startswith("-")), "")
         raise UsageError(f"{e.format_message()} See `{' '.join(['analyzer', command]).strip()} --help`.") from e
     return code if isinstance(code, int) else 0
+
+
+_OTHERS = (
+    "running",
+    "bounding",
+    "carding",
+    "claiming",
+    "deciding",
+    "drawing",
+    "drifting",
+    "planning",
+    "reporting",
+    "sensitivity",
+)
+for _name in _OTHERS:  # each registers its own commands, after those above
+    importlib.import_module(f"analyzer.cli.{_name}")

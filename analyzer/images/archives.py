@@ -1,6 +1,5 @@
 """Image sets that are no folder: a tar, a zip, or a list of files. Nothing is unpacked to disk."""
 
-import functools
 import posixpath
 import tarfile
 import zipfile
@@ -118,7 +117,7 @@ def content(path: Path, member: Member) -> bytes:
 
 
 def _content(path: Path, name: str, most: int) -> bytes:
-    archive = _opened(path, path.stat().st_mtime_ns)
+    archive = _opened(path)
     if isinstance(archive, zipfile.ZipFile):
         with archive.open(name) as file:
             return file.read(most)
@@ -130,7 +129,7 @@ def _content(path: Path, name: str, most: int) -> bytes:
 
 
 def _entries(path: Path) -> Iterator[_Entry]:
-    archive = _opened(path, path.stat().st_mtime_ns)
+    archive = _opened(path)
     if isinstance(archive, zipfile.ZipFile):
         for info in archive.infolist():
             if not info.is_dir():
@@ -141,9 +140,17 @@ def _entries(path: Path) -> Iterator[_Entry]:
                 yield _Entry(member.name, member.size, member.isreg())
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(path: Path, _changed: int) -> tarfile.TarFile | zipfile.ZipFile:
-    """An archive, open as long as it is the same file."""
-    if path.suffix.lower() == ".zip":
-        return zipfile.ZipFile(path)
-    return tarfile.open(path, "r:")  # without compression: any member can be gone to
+_open: dict[tuple[str, int], tarfile.TarFile | zipfile.ZipFile] = {}
+_MOST_OPEN = 4
+
+
+def _opened(path: Path) -> tarfile.TarFile | zipfile.ZipFile:
+    """An archive, open as long as it is the same file and few others are used after it."""
+    key = (str(path), path.stat().st_mtime_ns)
+    if key not in _open:
+        while len(_open) >= _MOST_OPEN:
+            _open.pop(next(iter(_open))).close()
+        is_zip = path.suffix.lower() == ".zip"
+        # A tar without compression only: any member can be gone to.
+        _open[key] = zipfile.ZipFile(path) if is_zip else tarfile.open(path, "r:")  # noqa: SIM115 - kept open
+    return _open[key]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import wilcoxon
 
 from analyzer import card as cards
 from analyzer import graph
@@ -25,13 +27,17 @@ from analyzer.verdicts.check_card.variants import Variant, variants
 __all__ = ["CardCheck", "check_card"]
 
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
+_LEVEL = 0.05
+_AS_GOOD = 0.02  # nat an image: less is no difference between cards
 
 
 class Row(TypedDict):
     """One card. field, name: in which it differs, and what it has there; both "" for the card itself.
 
-    accuracy: share of images with the label's class. log_probability: mean over images of that of the label, nat.
-    gain: mean over images of that minus the card's. confidence: mean of the predicted class. most_frequent: share of
+    accuracy: share of images with the label's class. log_probability: mean over images of that of the label, nat, at
+    the temperature that suits them best.
+    gain: mean over images of that minus the card's; p: of Wilcoxon's signed-rank test that it is above 0, times the
+    number of cards (Bonferroni). confidence: mean of the predicted class. most_frequent: share of
     images with the most frequent class. information: mutual information of image and class, nat. agreement: share of
     images with the class that the card predicts.
     """
@@ -39,8 +45,9 @@ class Row(TypedDict):
     field: str
     name: str
     accuracy: Entry
-    log_probability: Entry
-    gain: Entry
+    log_probability: float
+    gain: float
+    p: float
     confidence: Entry
     most_frequent: float
     information: float
@@ -123,10 +130,11 @@ def check_card(
         else:
             tried.append((variant, answers))
     labelled = int((asker.labels >= 0).sum())
-    ranked = sorted(tried, key=lambda each: _merit(each[1], labelled), reverse=True)
-    rows = [_row(variant, answers, own, asker.labels) for variant, answers in ranked]
+    # The card is not displaced by what is no better.
+    ranked = sorted(tried, key=lambda e: _merit(e[1], labelled) + _AS_GOOD * (not e[0].field), reverse=True)
+    rows = [_row(variant, answers, own, asker.labels, len(ranked)) for variant, answers in ranked]
     best, field = ranked[0][0], ""
-    if best.field and (not labelled or rows[0]["gain"]["low"] > 0):
+    if best.field and (not labelled or rows[0]["p"] <= _LEVEL):
         field = best.field
     fixed = bool(fix and field and labelled)
     if fixed:
@@ -153,16 +161,19 @@ def _merit(answers: Answers, labelled: int) -> float:
     return -math.inf if math.isnan(answers.information) else answers.information
 
 
-def _row(variant: Variant, answers: Answers, own: Answers, labels: np.ndarray) -> Row:
+def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.intp], cards: int) -> Row:
     known = labels >= 0
+    gains = (answers.right - own.right)[known]
+    better = float(wilcoxon(gains, alternative="greater").pvalue) if gains.any() else 1.0
     right = (answers.classes == labels)[known]
     _, counts = np.unique(answers.classes, return_counts=True)
     return {
         "field": variant.field,
         "name": variant.name,
         "accuracy": entry(share(right)) if known.any() else entry(_UNKNOWN),
-        "log_probability": entry(mean_over_images(answers.right)),
-        "gain": entry(mean_over_images(answers.right - own.right)),
+        "log_probability": float(answers.right[known].mean()) if known.any() else math.nan,
+        "gain": float(gains.mean()) if known.any() else math.nan,
+        "p": min(1.0, better * cards) if known.any() else math.nan,
         "confidence": entry(mean_over_images(answers.confidence)),
         "most_frequent": float(counts.max() / len(answers.classes)),
         "information": answers.information,
@@ -185,12 +196,18 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
             f"{field}, and give `labels` to decide."
         )
     if not field:
-        tie = "" if not first["field"] else "; none of the others is better beyond chance"
-        return f"The card is the best of {len(rows)}{tie}: {_percent(own)} of {own['accuracy']['n']} images are right."
+        right = f"{_percent(own)} of {own['accuracy']['n']} images are right"
+        alike = [row for row in rows if row["field"] and row["gain"] > -_AS_GOOD]
+        if not alike:
+            return f"The card is the best of {len(rows)}: {right}."
+        fields = " and of ".join(dict.fromkeys(row["field"] for row in alike))
+        return (
+            f"None of {len(rows) - 1} others is better than the card: {right}. These images cannot tell it from "
+            f"{len(alike)} of them, of {fields}."
+        )
     return (
         f"{first['name'][0].upper()}{first['name'][1:]} gives {_percent(first)} where the card gives {_percent(own)}, "
-        f"and {first['gain']['value']:.2g} nat more for the right class ({first['gain']['low']:.2g} to "
-        f"{first['gain']['high']:.2g}): check {field}."
+        f"and {first['gain']:.2g} nat more for the right class: check {field}."
     )
 
 

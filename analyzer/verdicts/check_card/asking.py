@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, softmax
+from scipy.special import entr, log_softmax, softmax
 
 from analyzer.card import Card
 from analyzer.errors import InputError
@@ -20,6 +20,7 @@ from analyzer.study.preprocessing import Preprocessing
 Array = NDArray[np.float64]
 _PROTOCOL = Protocol(measures=("isotropy",), clip=True, round=True)  # what it takes to open any network; nothing more
 _LEAST = -10.0  # nat: a class that the network rules out counts no more against a card than so
+_TEMPERATURES = tuple(2.0**k for k in range(-8, 9))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Answers:
     """What a network says of n images under one card.
 
     classes: (n,) predicted, -1 where the scores are not finite. confidence: (n,) of the predicted class. own: (n,)
-    log-odds of the class that the card predicts, nat. right: (n,) log-probability of the label, nat, at least -10; NaN
+    log-odds of the class that the card predicts, nat. right: (n,) log-probability of the label, nat, see `_judged`; NaN
     without labels. information: see `_information`.
     """
 
@@ -151,15 +152,44 @@ class Asker:
         def probability(label: int, row: NDArray[np.floating]) -> float:
             return float(true_class(row, label=label, kind=kind).score)
 
-        right = each(self.labels, log_odds)
         return Answers(
             classes,
             each(classes, probability),
             each(wanted, log_odds),
-            # log p = -log(1 + exp(-log-odds)); what is not finite is as bad as can be
-            np.where(self.labels >= 0, np.maximum(np.nan_to_num(-np.logaddexp(0, -right), nan=_LEAST), _LEAST), np.nan),
+            _judged(scores, self.labels, kind),
             _information(scores, kind),
         )
+
+
+def _judged(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str) -> Array:
+    """(n,) log-probability of each label, nat, at least -10; NaN where there is none.
+
+    At the temperature, one for all images, at which their mean is the largest: a card that only scales the scores is no
+    better for it, and no worse.
+    """
+    known, finite = labels >= 0, np.isfinite(scores).all(axis=1)
+    right = np.where(known, _LEAST, np.nan)
+    both = known & finite
+    if both.any():
+        values, wanted = _logits(scores[both].astype(np.float64), kind), labels[both]
+        at = np.arange(len(wanted))
+        own = values[at, wanted]
+        found = [
+            -np.logaddexp(0, -own / t) if kind.startswith("sigmoid") else log_softmax(values / t, axis=1)[at, wanted]
+            for t in _TEMPERATURES
+        ]
+        right[both] = max((np.maximum(each, _LEAST) for each in found), key=lambda each: float(each.mean()))
+    return right
+
+
+def _logits(scores: Array, kind: str) -> Array:
+    """Scores before a softmax or sigmoids; probabilities of 0 and 1 become large ones."""
+    if kind == "probabilities":
+        return np.log(np.maximum(scores, 1e-30))
+    if kind == "sigmoid":
+        inside = np.clip(scores, 1e-15, 1 - 1e-15)
+        return np.asarray(np.log(inside) - np.log1p(-inside))
+    return scores
 
 
 def _information(scores: NDArray[np.floating], kind: str) -> float:

@@ -14,9 +14,9 @@ from analyzer.verdicts.check_card.variants import INTERPOLATION, variants
 from analyzer.verdicts.drift.numbers import Number, censored_median
 from analyzer.verdicts.drift.responses import equivalent_noise
 
-RADII = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-TRIALS = 10
-IMAGES = 20
+RADII = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+TRIALS = 5
+IMAGES = 10
 QUALITIES = (95, 75)
 
 
