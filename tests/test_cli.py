@@ -45,8 +45,26 @@ def test_import_and_help_load_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_run_prints_tables_sentences_and_warnings(capsys, run_arguments):
+def test_run_prints_a_line_a_property_sentences_and_warnings(capsys, run_arguments, tmp_path):
     code, out, _ = call(capsys, *run_arguments)
+    assert code == 0
+    lines = {line[:18].strip() for line in out.splitlines()}
+    assert {
+        "isotropy, nat",
+        "symmetry, nat",
+        "Mantel r",
+        "Lipschitz ratio",
+        "linearity, N",
+        "margin / std dev",
+    } <= lines
+    table = out.partition("at radius")[2].partition("•")[0].splitlines()
+    assert len(table) == 7
+    assert max(map(len, table)) <= 80
+    assert f"`analyzer report {tmp_path / 'out'}`" in out
+
+
+def test_run_prints_tables_sentences_and_warnings(capsys, run_arguments):
+    code, out, _ = call(capsys, *run_arguments, "--tables")
     assert code == 0
     for words in ("Isotropy", "Symmetry", "Topology", "Lipschitz", "median range", "Mantel r", "share below 1"):
         assert words in out
@@ -383,3 +401,48 @@ def test_the_bar_on_a_terminal_moves_with_the_passes(monkeypatch):
         assert task.time_remaining == 70
         shown.bar.refresh()
     assert "0 of 12 images" in screen.getvalue() and "01:10" in screen.getvalue()
+
+
+def test_names_of_a_run(capsys, run_arguments, tmp_path):
+    call(capsys, *run_arguments)
+    code, out, _ = call(capsys, "names", tmp_path / "out")
+    assert code == 0
+    document = json.loads(call(capsys, "summary", tmp_path / "out", "--json")[1])
+    named = {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
+    assert named == {name for name, entry in document.items() if isinstance(entry, dict) and "low" in entry}
+    assert "isotropy_log_odds_range_median: median over images of: " in out
+    listed = json.loads(call(capsys, "names", tmp_path / "out", "--json")[1])
+    assert listed.keys() == named
+    assert all(entry["meaning"] for entry in listed.values())
+
+
+def test_a_dry_run_writes_nothing(capsys, run_arguments, tmp_path):
+    code, out, err = call(capsys, *run_arguments, "--dry-run")
+    assert code == 0, err
+    assert "3 images found; at most 3 are measured" in " ".join(out.split())
+    assert not (tmp_path / "out").exists()
+    foreseen = json.loads(call(capsys, *run_arguments, "--dry-run", "--json")[1])
+    call(capsys, *run_arguments)
+    assert foreseen["measuring"] == json.loads((tmp_path / "out/pace.json").read_text())["passes"]
+    assert foreseen["seconds"] > 0
+    assert call(capsys, *run_arguments, "--dry-run", "--cluster", "local:2")[0] == 2
+
+
+def test_doctor_names_the_runtime(capsys):
+    report = json.loads(call(capsys, "doctor", "--json")[1])
+    assert [wheel["note"] for wheel in report["runtimes"]] == [""]
+    assert f"{report['runtimes'][0]['package']} {report['runtimes'][0]['version']}" in call(capsys, "doctor")[1]
+
+
+def test_runtimes_that_overwrite_each_other_are_told(capsys, monkeypatch):
+    from analyzer.session import runtime
+
+    both = {"onnxruntime": "1.0", "onnxruntime-gpu": "1.0.1"}
+    monkeypatch.setattr(runtime, "_is_installed", lambda name: name in both)
+    monkeypatch.setattr(runtime.importlib.metadata, "version", both.__getitem__)
+    built = {"package_name": "onnxruntime-gpu", "cuda_version": "13.0"}
+    monkeypatch.setattr(runtime.runpy, "run_path", lambda path: built)
+    cpu, gpu = runtime.wheels()
+    assert (cpu["package"], cpu["note"], cpu["cuda"]) == ("onnxruntime", "overwritten", "")
+    assert (gpu["version"], gpu["cuda"]) == ("1.0.1", "13.0")
+    assert gpu["note"] == "its files are there, over those of onnxruntime"

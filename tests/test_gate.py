@@ -440,3 +440,17 @@ def test_targets_that_are_refused(capsys, folder, tmp_path):
 def test_no_run(tmp_path):
     with pytest.raises(InputError, match="no run here"):
         gate.examine(tmp_path, conditions("a=1"))
+
+
+def test_the_page_of_a_github_job_gets_the_table(tmp_path, capsys, monkeypatch, folder):
+    page = tmp_path / "summary.md"
+    page.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    call(capsys, "gate", folder / "once", "--max", "misclassified_share@4=1")
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert "misclassified_share@4" in text
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "folder.md"))
+    code, _, err = call(capsys, "gate", folder / "once", "--max", "misclassified_share@4=1")
+    assert code in (None, 0)
+    assert "GITHUB_STEP_SUMMARY: cannot be written" in err

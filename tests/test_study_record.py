@@ -338,4 +338,4 @@ def test_intervals_that_take_values_as_nearly_normal_are_marked(tmp_path, count,
     marked = [warning for warning in summary["warnings"] if "optimistic where" in warning]
     shown = [name for name, e in summary.items() if name.startswith("mantel_r_mean") and e["low"] is not None]
     assert bool(marked) == bool(shown) == said
-    assert not said or ("mantel_r_mean, " in marked[0] and f"rest on {count} images" in marked[0])
+    assert not said or f"rest on {count} images" in marked[0]

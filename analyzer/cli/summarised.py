@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # unreadable images named on the screen
 _RADII = 3
+_BRIEF = {"+.3f": "+.2f", ".3g": ".2g"}  # forms of numbers where three stand side by side with their intervals
+_WHOLE = 100  # from here on without decimals there
 
 
 def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -> None:
@@ -55,8 +57,8 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
         say(f"Of {len(suffixes)} layers, this is {_last(document, suffixes)[1:]}; --tables shows all.")
     say(f"Run: {run}")
     if about["images"]["measured"]:
-        more = "" if tables else f"`analyzer summary {run} --tables` for every number, "
-        say(f"Next: {more}`analyzer report {run}` for figures, `analyzer drift {run} OTHER` for another build.")
+        more = "" if tables else f"; `analyzer summary {run} --tables`: every number"
+        say(f"Next: `analyzer report {run}`: figures{more}")
 
 
 def _print_tables(measures: Sequence[str], rows: dict[str, Estimate], suffixes: Sequence[str]) -> None:
@@ -88,14 +90,28 @@ def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) ->
     lines = list(_deciding(measures, rows, suffix))
     radii = sorted({radius for _, at in lines for radius in at})
     shown = radii if len(radii) <= _RADII else [radii[0], radii[len(radii) // 2], radii[-1]]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("at radius")
     for radius in shown:
         table.add_column(radius_text(radius), justify="right")
     for number, at in lines:
         name = number.deciding or number.heading
-        table.add_row(Text(name), *(_cell(number, at.get(radius), apart=" ") for radius in shown))
+        table.add_row(Text(name), *(_brief(number, at.get(radius)) for radius in shown))
     return table
+
+
+def _brief(number: Number, estimate: Estimate | None) -> Text:
+    """A value with its interval behind it."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return _cell(number, estimate)
+
+    def shown(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= _WHOLE else _short(value, _BRIEF.get(number.form, number.form))
+
+    text = Text(shown(estimate.value))
+    if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        text.append(f" ({shown(estimate.low)}–{shown(estimate.high)})", style="dim")
+    return text
 
 
 def _deciding(
@@ -152,8 +168,7 @@ def radius_table(declared: Declared, rows: dict[str, Estimate], suffix: str = ""
     return table
 
 
-def _cell(number: Number, estimate: Estimate | None, *, apart: str = "\n") -> Text:
-    """A value and its interval, `apart` from each other."""
+def _cell(number: Number, estimate: Estimate | None) -> Text:
     if estimate is None:
         return Text("")
     if not math.isfinite(estimate.value):
@@ -161,7 +176,7 @@ def _cell(number: Number, estimate: Estimate | None, *, apart: str = "\n") -> Te
     text = Text(_short(estimate.value, number.form))
     if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
         low, high = (_short(v, number.form) for v in (estimate.low, estimate.high))
-        text.append(f"\n{low} – {high}" if apart == "\n" else f"{apart}({low}–{high})", style="dim")
+        text.append(f"\n{low} – {high}", style="dim")
     return text
 
 

@@ -204,7 +204,7 @@ TABLE = Table(
             ".3g",
             interval=True,
             glance="margin, noise units",
-            deciding="margin / deviation",
+            deciding="margin / std dev",
             block=1,
         ),
         Number("margin_noise_units_q05", UNITS, "q05", block=1),
