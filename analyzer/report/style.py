@@ -22,15 +22,21 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0; }
 h1 small { display: block; font-size: 1.1rem; font-weight: 400; color: var(--soft); margin-top: 0.25rem; }
 h2 { font-size: 1.3rem; margin: 2.5rem 0 0.75rem; padding-top: 0.75rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1.05rem; margin: 1.25rem 0 0.25rem; }
-p, li, dd { max-width: 46rem; }
+p, li, dd { max-width: 60rem; }
 p { margin: 0.4rem 0; }
 ul { margin: 0.4rem 0; padding-left: 1.25rem; }
 a { color: var(--link); }
+@media (min-width: 48rem) {
+  nav {
+    position: sticky; top: 0; z-index: 1; background: var(--paper); border-bottom: 1px solid var(--line);
+  }
+  h2 { scroll-margin-top: 3.5rem; }
+}
 nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; }
 .soft { color: var(--soft); }
 .alert {
   color: var(--alert); background: var(--alert-paper); border-left: 4px solid; padding: 0.4rem 0.75rem;
-  margin: 0.4rem 0; max-width: 46rem;
+  margin: 0.4rem 0; max-width: 60rem;
 }
 .runs {
   display: grid; gap: 1rem; align-items: start; margin-top: 1rem;
@@ -48,9 +54,13 @@ figure { margin: 1.5rem 0; min-width: 0; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding-bottom: 0.25rem; }
 th, td { padding: 0.25rem 0.6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; max-width: 9rem; }
+thead th { vertical-align: bottom; max-width: 9rem; overflow-wrap: anywhere; }
 th[scope="row"] { text-align: left; font-weight: 400; }
 td { white-space: nowrap; }
+@media (max-width: 40rem) {
+  td { white-space: normal; }
+  th, td { padding: 0.25rem 0.35rem; }
+}
 td small { display: block; color: var(--soft); }
 .words td { text-align: left; white-space: normal; min-width: 8rem; max-width: 24rem; overflow-wrap: anywhere; }
 .words thead th { text-align: left; max-width: 24rem; }
