@@ -151,7 +151,7 @@ def test_from_the_command_line_to_the_report(tmp_path, capsys):
     model, *_ = classifier(tmp_path, margin=2.0)
     folder = around_grey(tmp_path / "images", count=4)
     asked = ["--family", "gaussian", "--sigma", "5,10", "--trials", "300", "--min-confidence", "0"]
-    code, out, _ = runs.call(capsys, "run", model, "--images", folder, "--out", tmp_path / "run", *asked)
+    code, out, _ = runs.call(capsys, "run", model, "--images", folder, "--out", tmp_path / "run", *asked, "--tables")
     assert code is None or code == 0
     assert "Certified L2 radius by sigma, smoothed network" in out
     assert "Certified: at sigma 5 100% of 4 images within a median L2 radius of" in out

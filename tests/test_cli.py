@@ -410,7 +410,7 @@ def test_names_of_a_run(capsys, run_arguments, tmp_path):
     document = json.loads(call(capsys, "summary", tmp_path / "out", "--json")[1])
     named = {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
     assert named == {name for name, entry in document.items() if isinstance(entry, dict) and "low" in entry}
-    assert "isotropy_log_odds_range_median: median over images of: " in out
+    assert "isotropy_log_odds_range_median: Isotropy: range of the log-odds" in " ".join(out.split())
     listed = json.loads(call(capsys, "names", tmp_path / "out", "--json")[1])
     assert listed.keys() == named
     assert all(entry["meaning"] for entry in listed.values())

@@ -283,7 +283,7 @@ def test_a_run_says_how_linear(tmp_path, images, capsys):
     runs.write_images(images, 12)
     out = tmp_path / "run"
     command = ["run", made[0], "--images", images, "--out", out, *runs.SMALL, "--layers", "relu1,fc2"]
-    code, said, _ = runs.call(capsys, *command, "--linearity-trials", "3")
+    code, said, _ = runs.call(capsys, *command, "--linearity-trials", "3", "--tables")
     assert code in (None, 0)
     text = " ".join(said.split())
     assert "fc2: Linearity: the features depart from a linear response by " in text

@@ -91,7 +91,8 @@ def test_run_takes_it_by_default_and_the_summary_has_its_numbers(extended):
 
 def test_the_terminal_shows_its_table(extended):
     environment, folder = extended
-    shown = call(environment, "summary", folder / bundled.NETWORKS[0])
+    assert re.search(r"^median wobble +0\.\d", call(environment, "summary", folder / bundled.NETWORKS[0]), flags=re.M)
+    shown = call(environment, "summary", folder / bundled.NETWORKS[0], "--tables")
     assert "Wobble: how" in shown
     table = shown[shown.index("median wobble") :]  # as a heading, before any sentence
     assert re.search(r"^ +5 +0\.\d", table, flags=re.M)

@@ -17,7 +17,7 @@ from PIL import Image
 from runs import call, flip, measure, write_images
 
 from analyzer import open_run, perturbations, plots, report, store
-from analyzer.cli import reporting, terminal
+from analyzer.cli import reporting, summarised
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.report import caveats, load, tables, worst
 from analyzer.report.html import Html, escaped, items, printable, tag
@@ -227,7 +227,7 @@ def estimate(value):
 def test_numbers_read_as_on_the_terminal(form):
     for value in (0.0, 1.4e-6, -3.21e-4, 0.00099999, 0.5, 1.0, 123456.0):
         if form != ".4g" or abs(value) >= 1e-3 or value == 0:
-            assert tables.short(value, form) == terminal._short(value, form)
+            assert tables.short(value, form) == summarised._short(value, form)
     assert tables.short(0.000123456, ".4g") == "1.235e-4"
 
 

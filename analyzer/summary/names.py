@@ -69,10 +69,10 @@ _DIRECTION = {LOWER: "lower is more robust", HIGHER: "higher is more robust"}
 
 
 def meaning_of(stem: str) -> str:
-    """What a number of a summary is, in one line: statistic, quantity, unit, direction. "" for an unknown name.
+    """What a number of a summary is, in one line: quantity, unit, statistic, direction. "" for an unknown name.
 
-    >>> meaning_of("isotropy_log_odds_range_median")
-    'median over images of: range of the log-odds under fresh noise, nat; lower is more robust'
+    >>> meaning_of("linearity_below_floor_share")
+    'linearity below floor; share over images'
     """
     number = NUMBERS.get(stem)
     if number is None:
@@ -89,5 +89,5 @@ def meaning_of(stem: str) -> str:
     what = quantity.title or quantity.name.replace("_", " ")
     unit = "" if quantity.unit == "1" else f", {quantity.unit}"
     direction = _DIRECTION.get(quantity.more_robust or "", "")
-    text = f"{over} over images of: {what[0].lower()}{what[1:]}{unit}"
+    text = f"{what}{unit}; {over} over images"
     return f"{text}; {direction}" if direction else text
