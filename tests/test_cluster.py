@@ -131,7 +131,7 @@ def test_external_data_travels_too(tmp_path, images, dask, monkeypatch):
 
 def test_shared_paths_are_read_where_workers_are(tmp_path, material, dask, monkeypatch):
     model, folder = material
-    monkeypatch.setattr("analyzer.study.cluster.engine.load", lambda image: pytest.fail("sent"))
+    monkeypatch.setattr("analyzer.study.cluster.sending.load", lambda image: pytest.fail("sent"))
     dask.worker()
     found = measure(model, folder, tmp_path / "run", address=dask.address, shared=True)
     assert_same_bits(found, alone(model, folder, tmp_path / "alone"))
@@ -330,6 +330,55 @@ def test_ctrl_c_ends_workers_of_this_machine(tmp_path, images):
             time.sleep(0.1)
 
 
+def test_an_image_over_which_workers_die_is_given_up_though_others_are_free():
+    """Without a cluster: workers come and go by themselves, and one image ends each that gets it."""
+    from types import SimpleNamespace
+
+    from analyzer.study.cluster import engine
+
+    class Future:
+        def __init__(self, answer):
+            self.status, self.answer = ("pending" if answer is None else "finished"), answer
+
+        def add_done_callback(self, call):
+            if self.answer is not None:
+                call(self)
+
+        def result(self, timeout):
+            return self.answer
+
+    class Workers:
+        def __init__(self):
+            self.ready, self.ended, self.token, self.born = {"a", "b", "c"}, set(), "t", 0
+
+        known = property(lambda self: self.ready)
+
+        def look(self):
+            for address in sorted(victims):  # a nanny starts another one
+                self.ready.discard(address)
+                self.ended.add(address)
+                self.born += 1
+                self.ready.add(f"n{self.born}")
+            victims.clear()
+
+    victims, sent = set(), []
+
+    def submit(call, name, token, number, *, workers, pure):
+        sent.append(number)
+        if number == 1:
+            victims.update(workers)
+        return Future(None if number == 1 else number)
+
+    cluster = engine.Cluster.__new__(engine.Cluster)
+    cluster._workers, cluster._answers = Workers(), engine.queue.SimpleQueue()
+    cluster._connection = SimpleNamespace(client=SimpleNamespace(submit=submit, cancel=lambda *a, **k: None))
+    tasks = [engine._Task(number, lambda number=number: ("look", number)) for number in range(6)]
+    answers = dict(cluster._each(tasks))
+    assert sent.count(1) == engine.DEATHS
+    assert answers.pop(1).reason == "4 workers ended over it"
+    assert answers == {number: number for number in (0, 2, 3, 4, 5)}
+
+
 def test_no_worker_is_waited_for_and_then_said(tmp_path, material, dask, capsys):
     model, folder = material
     asked = ["run", model, "--images", folder, "--out", tmp_path / "run", *runs.SMALL]
@@ -468,6 +517,18 @@ core.call = small
         assert np.allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert any("batch size halved to 4" in warning for warning in summary["warnings"])
+
+
+def test_three_failed_images_do_not_end_a_run_that_holds_others(tmp_path, material, dask):
+    model, folder = material
+    alone(model, folder, tmp_path / "alone")
+    listed = tmp_path / "bad"
+    listed.write_text(" ".join(image.sha256 for image in Run(tmp_path / "alone").images[3:6]))
+    dask.worker(preload=FAILS.format(file=str(listed), deed="raise RuntimeError('bad luck')"))
+    for _ in range(2):  # the second time, only those three are tried
+        found = measure(model, folder, tmp_path / "run", address=dask.address)
+        assert (found["image_status"].values == ImageStatus.FAILED_ON_WORKERS).sum() == 3
+        assert Run(tmp_path / "run").is_complete
 
 
 # what is refused ------------------------------------------------------------------------------------------------------

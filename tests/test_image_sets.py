@@ -75,3 +75,30 @@ def test_a_jfif_is_a_jpeg(model, tree, tmp_path):
         path.unlink()
     calibration, _ = documents(model, tree, tmp_path / "run")
     assert calibration["found"] == 6 and calibration["counts"]["bad"] == 0
+
+
+def test_a_batch_that_becomes_smaller_in_the_selection(tmp_path, images, monkeypatch):
+    """Images were shared out by the batch size that there was."""
+    import graphs
+    import runs
+
+    from analyzer.session import core, feeding
+
+    model, _ = graphs.convnet(tmp_path)
+    runs.write_images(images, 8)
+    expected = runs.measure(model, images, tmp_path / "whole")
+    real = core.call
+    little = []
+
+    def small(session, prepared, batch):
+        if feeding.rows_of(batch) > 4 and little:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
+        return real(session, prepared, batch)
+
+    monkeypatch.setattr(core, "call", small)
+    from analyzer.study import looking
+
+    first = looking.look
+    monkeypatch.setattr(looking, "look", lambda *a: little.append(1) or first(*a))
+    found = runs.measure(model, images, tmp_path / "run")
+    assert list(found["image"].values) == list(expected["image"].values)

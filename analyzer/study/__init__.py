@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,10 @@ def run(
     part = None if shard is None else shards.parse(shard)
     if cluster is not None:
         check_address(cluster)
+        if not 0 < cluster_timeout < math.inf:
+            raise UsageError(f"`cluster_timeout` {cluster_timeout:g}: must be a number of seconds above 0")
+    elif shared or mixed:
+        raise UsageError(f"`{'shared' if shared else 'mixed'}` is for `cluster`")
     target = None if until is None else parse_target(until, parameter="until")
     if part is not None:
         if target is not None:
@@ -149,7 +154,7 @@ def run(
         writer = held.enter_context(
             store.open_store(
                 out,
-                identity=provenance.identity(opened, model, labels, protocol, shard),
+                identity=provenance.identity(opened, model, labels, protocol, None if part is None else part.text),
                 context=context(),
                 coordinates=provenance.coordinates(protocol, opened.layers),
             )

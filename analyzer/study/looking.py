@@ -57,8 +57,9 @@ def look(model: Model, images: Sequence[ImageFile]) -> list[Seen]:
     if not good:
         return [Seen(reason=str(reason)) for reason in read_ones]
     session, prepare = model.session, model.preprocessing
-    batch = np.zeros((session.batch_size, *prepare.shape), np.float32)
-    for row, pixels in zip(batch, good, strict=False):
+    # More than a batch where it had to become smaller since the images were shared out.
+    batch = np.zeros((max(session.batch_size, len(good)), *prepare.shape), np.float32)
+    for row, pixels in zip(batch[: len(good)], good, strict=True):
         row[...] = prepare.apply(pixels.values).reshape(prepare.shape)
     scores, features = session.run(batch)
     answers = iter([_seen(model, pixels, scores[i], [f[i] for f in features]) for i, pixels in enumerate(good)])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from analyzer import store
+from analyzer.errors import InputError
 from analyzer.images import ImageFile
 from analyzer.store import ImageStatus
 from analyzer.store.derived import scales
@@ -16,6 +17,7 @@ from analyzer.summary.target import Target, watch
 
 AGAIN = (ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION, ImageStatus.FAILED_ON_WORKERS)
 """An image of which a unit says so is tried again."""
+_FAILURES = 3  # images; where the first all fail, it is not for the images
 
 
 class Progress(NamedTuple):
@@ -101,10 +103,11 @@ def measure_all(
 
     watching: stops it once enough is known; the run is cut to the images that were looked at then.
     """
-    selected = calibration["selected"]
+    selected, some, failed = calibration["selected"], False, 0
     left: list[SelectedImage] = []
     for record in selected:
         unit = writer.read_unit(record["key"])
+        some = some or (unit is not None and unit["image_status"] == ImageStatus.MEASURED)
         # An image that could not be measured when its turn came is tried again.
         if unit is None or unit["image_status"] in AGAIN:
             left.append(record)
@@ -127,6 +130,10 @@ def measure_all(
         writer.write_unit(record["key"], arrays, host=host)
         done += 1
         tick(0, workers)
+        some = some or arrays["image_status"] == ImageStatus.MEASURED
+        failed += arrays["image_status"] == ImageStatus.FAILED_ON_WORKERS
+        if failed == _FAILURES and not some:
+            raise InputError(f"the first {_FAILURES} images failed: {engine.opened.model.session.notes[-1]}")
         if watching:
             watching.put(record["key"], arrays)
             if watching.look():

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.store import Run
+from analyzer.store import ImageStatus, Run
 from analyzer.store.documents import Calibration, Identity, SelectedImage
 from analyzer.store.manifest import SHARDS
 from analyzer.study import selection
@@ -155,7 +155,9 @@ def _homes(runs: Sequence[Run], selected: Sequence[SelectedImage]) -> dict[str, 
     homes: dict[str, Run] = {}
     for record in selected:
         for run in runs:
-            if record["key"] not in homes and run.read_unit(record["key"]) is not None:
+            unit = run.read_unit(record["key"])
+            measured = unit is not None and unit["image_status"] == ImageStatus.MEASURED
+            if unit is not None and (measured or record["key"] not in homes):  # what was measured, where both are there
                 homes[record["key"]] = run
     if missing := [record["id"] for record in selected if record["key"] not in homes]:
         counts = sorted({run.identity["shard"].partition("/")[2] for run in runs})

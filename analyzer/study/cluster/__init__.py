@@ -2,6 +2,7 @@
 
 connection    to a scheduler, or to workers that are started here
 workers       those that a cluster has: sent the network, opened, held against each other
+sending       how an image gets to one
 engine        images out, answers in, whatever happens to workers meanwhile
 worker        what runs on a worker
 """

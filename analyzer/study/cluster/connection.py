@@ -82,12 +82,12 @@ class Connection:
                 self.client = self._connected(1.0)
         return bool(self.client.status == "running")
 
-    def workers(self) -> dict[str, dict[str, Any]]:
-        """The workers that the scheduler knows now, by address; none while there is no scheduler."""
+    def workers(self) -> dict[str, dict[str, Any]] | None:
+        """The workers that the scheduler knows now, by address; None where that is not to be had."""
         try:
             return dict(self.client.scheduler_info(n_workers=-1)["workers"])
         except Exception:  # of whatever layer of the connection; the next time it may be there
-            return {}
+            return None
 
     def close(self) -> None:
         """Disconnect; workers that were started here end."""

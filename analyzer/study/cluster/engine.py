@@ -3,20 +3,19 @@
 import collections
 import contextlib
 import dataclasses
-import hashlib
-import itertools
-import pickle
 import queue
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from analyzer.errors import IncompleteError
-from analyzer.images import ImageError, ImageFile, load
+from analyzer.images import ImageError, ImageFile
 from analyzer.store import ImageStatus
 from analyzer.study import looking
 from analyzer.study.cluster import worker
 from analyzer.study.cluster.connection import Connection
+from analyzer.study.cluster.sending import as_sent, refuse_unshared
 from analyzer.study.cluster.worker import Failed, Measurement, NotReady
 from analyzer.study.cluster.workers import LOST, Workers, error_of
 from analyzer.study.engine import Done, Job, Opened, Work, passes_of, without_answer
@@ -29,7 +28,6 @@ DEATHS = 4
 _AHEAD = 2  # tasks for a worker: one that runs, one that waits
 _WAIT = 0.5  # seconds, for an answer
 _FETCH = 1.0  # seconds, for an answer that is there, before its worker is looked for
-_FAILURES = 3  # images; where all fail so far, it is not for the images
 _SHOWN = 5
 
 
@@ -78,7 +76,7 @@ class Cluster:
         self._idle: float | None = None
         with contextlib.ExitStack() as opening:
             opening.callback(self._connection.close)
-            self._workers = Workers(self._connection, job, _token(job), shared=shared, mixed=mixed)
+            self._workers = Workers(self._connection, job, uuid.uuid4().hex, shared=shared, mixed=mixed)
             opening.callback(self._workers.close)
             while self._workers.first is None:
                 self._look_for_workers()
@@ -98,6 +96,8 @@ class Cluster:
         for (number, part, unread), answer in self._each(map(self._look_task, enumerate(parts))):
             if isinstance(answer, Failed):
                 raise error_of(answer)
+            if self.shared:
+                refuse_unshared(part, answer, self.opened.model.card)
             seen = iter(answer)
             waiting[number] = iter([(image, unread.get(image.id) or next(seen)) for image in part])
             while turn in waiting:
@@ -107,7 +107,7 @@ class Cluster:
     def measured(self, work: Iterable[Work], tick: Callable[[int, int], None]) -> Iterator[Done]:
         """See `Engine`. An image that fails again and again is left out, and a note says why."""
         (model, protocol, _), notes = self.opened, self.opened.model.session.notes
-        passes, good, failed = passes_of(model, protocol), 0, 0
+        passes, failed = passes_of(model, protocol), 0
 
         def task(each: Work) -> _Task:
             return _Task(each, lambda: ("measure", each.record, self._sent(each.file)))
@@ -116,15 +116,12 @@ class Cluster:
             record = each.record
             if isinstance(answer, Failed):
                 failed += 1
-                if not good and failed == _FAILURES:
-                    raise error_of(answer)
                 if failed <= _SHOWN:
                     notes.append(f"{record['id']} failed on {answer.worker}: {answer.reason:.300}.")
                 arrays = without_answer(record, model.layers, protocol, ImageStatus.FAILED_ON_WORKERS)
                 yield Done(record, arrays, "")
                 continue
             assert isinstance(answer, Measurement)
-            good += 1
             notes.extend(note for note in answer.notes if note not in notes)
             tick(passes, len(self._workers.ready))
             yield Done(record, answer.arrays, answer.host)
@@ -143,23 +140,17 @@ class Cluster:
             unread.clear()  # of an earlier attempt
             for image in part:
                 try:
-                    sent.append(self._loaded(image))
+                    sent.append(as_sent(image, shared=self.shared))
                 except ImageError as e:
                     unread[image.id] = Seen(reason=str(e))
             return "look", sent
 
         return _Task((number, part, unread), arguments)
 
-    def _loaded(self, image: ImageFile) -> ImageFile:
-        """As a worker can read it. Raises ImageError where it cannot be read here."""
-        if self.shared:
-            return dataclasses.replace(image, path=image.path.resolve())
-        return dataclasses.replace(image, data=load(image))
-
     def _sent(self, image: ImageFile | None) -> ImageFile | None:
         """As a worker can read it; None where it cannot be read any more."""
         try:
-            return None if image is None else self._loaded(image)
+            return None if image is None else as_sent(image, shared=self.shared)
         except ImageError:
             return None
 
@@ -176,14 +167,23 @@ class Cluster:
             while more or again or running:
                 self._look_for_workers()
                 again.extend(self._orphans(running))
+                for task in [task for task in again if len(task.deaths) >= DEATHS]:
+                    again.remove(task)
+                    yield task.what, Failed(f"{DEATHS} workers ended over it", "IncompleteError", task.deaths[-1])
                 while more or again:
-                    if not again and len(running) < _AHEAD * len(self._workers.ready):
-                        again.extend(itertools.islice(left, 1))
-                        more = bool(again)
-                    if not again or (place := self._place_for(again[0], running)) is None:
+                    # What has to wait for a worker that has not failed over it holds up nothing else.
+                    due = next((task for task in again if self._place_for(task, running)), None)
+                    if due is not None:
+                        again.remove(due)
+                    elif not more or len(running) >= _AHEAD * len(self._workers.ready):
                         break
-                    task = again.popleft()
-                    running[self._sent_out(task, place)] = task
+                    elif (due := next(left, None)) is None:
+                        more = False
+                        break
+                    if (place := self._place_for(due, running)) is None:
+                        again.append(due)
+                        break
+                    running[self._sent_out(due, place)] = due
                 if not more and not again and (waiting := self._late(running)) is not None:
                     again.append(running.pop(waiting))
                     self._connection.client.cancel([waiting])
@@ -195,9 +195,6 @@ class Cluster:
                         again.append(task)
                     else:
                         yield task.what, answer
-                for task in [task for task in again if len(task.deaths) >= DEATHS]:
-                    again.remove(task)
-                    yield task.what, Failed(f"{DEATHS} workers ended over it", "IncompleteError", task.deaths[-1])
         finally:
             with contextlib.suppress(Exception):
                 self._connection.client.cancel(list(running), force=True)
@@ -264,7 +261,7 @@ class Cluster:
                     answer = future.result(timeout=_FETCH)
                     break
                 except TimeoutError:  # an answer is on its worker until it is fetched, and may go with it
-                    if task.place not in self._connection.workers():
+                    if task.place not in (self._connection.workers() or ()):
                         return None
         except (*LOST, OSError):
             return None
@@ -291,10 +288,3 @@ class Cluster:
                 f"`cluster` {self.address}: no worker for {self.timeout:g} s\nstart workers, then run the same command "
                 "again: it continues"
             )
-
-
-def _token(job: Job) -> str:
-    """What workers call a job by: the same one finds the network open that an earlier run left."""
-    content = (str(job.model.resolve()), job.model.stat().st_size, job.model.stat().st_mtime_ns)
-    rest = (job.card, job.protocol, job.backend, job.batch_size, [a.tobytes() for a in job.examples], job.checks)
-    return hashlib.sha256(pickle.dumps((content, rest))).hexdigest()

@@ -102,11 +102,10 @@ class Told:
 
 @dataclasses.dataclass
 class _Network:
-    """A network that this process has open; folder: of its files, where they were sent."""
+    """A network that this process has open."""
 
     answer: Answer
     model: Model
-    folder: Path | None
 
 
 _networks: dict[str, _Network] = {}
@@ -179,6 +178,14 @@ def open_network(token: str, job: Job, name: str, digest: str, *, sent: bool) ->
     if token in _networks:
         _networks[token] = _networks.pop(token)
         return _networks[token].answer
+    try:
+        return _opened(token, job, name, digest, sent=sent)
+    except BaseException:
+        shutil.rmtree(_folder(token), ignore_errors=True)
+        raise
+
+
+def _opened(token: str, job: Job, name: str, digest: str, *, sent: bool) -> Answer:
     path = _file(token, name) if sent else job.model
     if graph.sha256(path) != digest:
         raise InputError(
@@ -195,7 +202,7 @@ def open_network(token: str, job: Job, name: str, digest: str, *, sent: bool) ->
     prepared = dataclasses.replace(model.prepared, model=b"", folder=Path(), source=str(job.model))
     told = Model(prepared, Told.of(model.session), model.card, model.reduces)
     answer = Answer(told, protocol, checks, engine.host_of(model))
-    _networks[token] = _Network(answer, model, _folder(token) if sent else None)
+    _networks[token] = _Network(answer, model)
     return answer
 
 
@@ -227,8 +234,7 @@ def forget(token: str) -> None:
     network = _networks.pop(token, None)
     if network is not None:
         network.model.session.close()
-        if network.folder is not None:
-            shutil.rmtree(network.folder, ignore_errors=True)
+    shutil.rmtree(_folder(token), ignore_errors=True)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

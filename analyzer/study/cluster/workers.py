@@ -50,6 +50,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="open")
         self._looked, self._closed = -_LOOK, threading.Event()
         self._reported: set[str] = set()
+        self._asked: set[str] = set()
 
     def look(self) -> None:
         """Take in new workers, let go of those that have ended.
@@ -60,9 +61,9 @@ class Workers:
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
-        connected = self.connection.again()
-        workers = self.connection.workers() if connected else {}
-        if connected:
+        known = self.connection.workers() if self.connection.again() else None
+        workers = known or {}
+        if known is not None:
             self.ended |= self.ready - workers.keys()
         self.ready &= workers.keys()
         for address, opening in list(self._opening.items()):
@@ -90,7 +91,7 @@ class Workers:
         """Stop asking, and let workers forget the network."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for address in self.ready:
+        for address in self._asked:
             with contextlib.suppress(Exception):
                 # Elsewhere it does nothing; a task for a worker that has ended would wait for ever.
                 self.connection.dask.fire_and_forget(
@@ -105,6 +106,7 @@ class Workers:
                 f"worker {_name(told)}: has {told['nthreads']} threads; a session belongs to one: start workers with "
                 "--nthreads 1, and more of them"
             )
+        self._asked.add(address)
         about: worker.About = self._ask(address, "about", self.token)
         self._refuse_versions(about.versions, told)
         job = self.job
@@ -135,7 +137,7 @@ class Workers:
 
     def _refuse_versions(self, versions: dict[str, str], told: dict[str, Any]) -> None:
         ours = provenance.versions()
-        names = ("convnet-analyzer", *PACKAGES)
+        names = ("convnet-analyzer", *PACKAGES, "numpy", "pillow")  # the last decides pixels
         differing = [
             f"{name} {versions.get(name, 'absent')}, here {ours.get(name, 'absent')}"
             for name in names
@@ -161,7 +163,7 @@ class Workers:
                 try:
                     answer = future.result(timeout=2)
                 except TimeoutError:
-                    if address not in self.connection.workers():
+                    if address not in (self.connection.workers() or ()):
                         future.cancel()
                         raise Gone(address) from None
                 else:
