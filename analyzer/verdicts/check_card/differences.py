@@ -1,7 +1,6 @@
 """How far the small print of preprocessing moves a network: decisions, and the noise that moves it as far."""
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from analyzer.images import recompressed
 from analyzer.perturbations import Perturbations
 from analyzer.verdicts.check_card.asking import Answers, Array, Asker
-from analyzer.verdicts.check_card.variants import INTERPOLATION, variants
+from analyzer.verdicts.check_card.variants import INTERPOLATION, Variant
 from analyzer.verdicts.drift.numbers import Number, censored_median
 from analyzer.verdicts.drift.responses import equivalent_noise
 
@@ -29,12 +28,12 @@ class Difference(TypedDict):
     equivalent: Number
 
 
-def differences(asker: Asker, own: Answers, *, seed: int) -> list[Difference]:
-    """Other interpolations, and JPEG's compression, against the card, on up to `IMAGES` images."""
+def differences(asker: Asker, own: Answers, tried: Sequence[tuple[Variant, Answers]], *, seed: int) -> list[Difference]:
+    """Other interpolations, of those that were tried, and JPEG's compression, against the card; see `IMAGES`."""
     count = min(IMAGES, len(asker.pixels))
     response = _response(asker, own, count, seed)
     found: list[Difference] = []
-    for name, answers in _otherwise(asker, own):
+    for name, answers in _otherwise(asker, own, tried):
         drift = np.abs(answers.own - own.own)[:count]
         radii = np.where(drift == 0, -np.inf, equivalent_noise(response, drift, RADII))
         found.append(
@@ -48,15 +47,13 @@ def differences(asker: Asker, own: Answers, *, seed: int) -> list[Difference]:
     return found
 
 
-def _otherwise(asker: Asker, own: Answers) -> Iterator[tuple[str, Answers]]:
-    if asker.resized:
-        for variant in variants(asker.card, resized=True):
-            if variant.field == INTERPOLATION and (answers := asker.under(variant.card, own)) is not None:
-                yield f"resize: {variant.name}", answers
-    plain = dataclasses.replace(asker.card)
+def _otherwise(asker: Asker, own: Answers, tried: Sequence[tuple[Variant, Answers]]) -> Iterator[tuple[str, Answers]]:
+    for variant, answers in tried:
+        if variant.field == INTERPOLATION:
+            yield f"resize: {variant.name}", answers
     for quality in QUALITIES:
         pixels = np.stack([recompressed(each, quality=quality) for each in asker.pixels])
-        yield f"JPEG of quality {quality}, at the card's size", asker.of(pixels, plain, own)
+        yield f"JPEG of quality {quality}, at the card's size", asker.of(pixels, asker.card, own)
 
 
 def _response(asker: Asker, own: Answers, count: int, seed: int) -> Array:
