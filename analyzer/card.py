@@ -45,7 +45,9 @@ __all__ = [
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 _RANGE = (1e-6, 1e6)
 """Sizes of mean and std, grey levels: beyond, float32 pixels overflow or vanish."""
-KINDS = ("logits", "probabilities", "sigmoid")
+EMBEDDING = "embedding"
+"""The kind of an output that holds no scores of classes."""
+KINDS = ("logits", "probabilities", "sigmoid", EMBEDDING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +56,10 @@ class Card:
 
     layout: "NCHW" or "NHWC". size: (height, width) of the input, in pixels. channels: "RGB", "BGR" or "L".
     mean, std: one number a channel, in grey levels and in the order of `channels`; the input is (pixel - mean) / std,
-    pixels being 0..255. kind: what the output holds, one of `KINDS`; "sigmoid" is a
-    probability for each class by itself. input_name, output_name,
-    feature_name: tensors of the graph, None where they are to be found. labels: names of the classes, in order.
-    source: where the network comes from, free text.
+    pixels being 0..255. kind: what the output holds, one of `KINDS`; "sigmoid" is a probability for each class by
+    itself, or one number for the second of two classes; "embedding" numbers that stand for no class. input_name,
+    output_name, feature_name: tensors of the graph, None where they are to be found. labels: names of the classes, in
+    order. source: where the network comes from, free text.
     """
 
     layout: str

@@ -117,10 +117,10 @@ def _brief(number: Number, estimate: Estimate | None) -> Text:
 def _deciding(
     measures: Sequence[str], rows: dict[str, Estimate], suffix: str
 ) -> Iterator[tuple[Number, dict[float, Estimate]]]:
-    """Of each table the number that decides, by radius; its first column where that is undefined throughout."""
+    """Of each table the number that decides, by radius: of several the last that is defined, else its first column."""
     for declared in tables_of(measures):
         measure = getattr(declared, "family", None) is not None
-        numbers = [number for number in declared.numbers if number.deciding]
+        numbers = [number for number in reversed(declared.numbers) if number.deciding]
         for number in [*numbers, *(declared.columns[:1] if measure else ())]:
             at = by_radius(rows, number.name, end_of(number, suffix))
             if any(math.isfinite(estimate.value) for estimate in at.values()):

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from analyzer.card import CHANNELS, Card
+from analyzer.card import CHANNELS, EMBEDDING, Card
 from analyzer.errors import InputError
 from analyzer.graph import walk
 from analyzer.graph.dtypes import FLOATS, type_name
@@ -106,6 +106,8 @@ def scores(
             f"{path}: output {output!r:.80} holds {type_name(elem_type)}, not floats; "
             "name the class scores in the card's output.name"
         )
+    if card.kind == EMBEDDING:
+        return Scores(output, EMBEDDING, output=output)
     scores = find_scores(index, output, walk.opset(model), path, constant)
     if scores.final == "Softmax" and card.kind != "probabilities":
         raise InputError(
@@ -128,10 +130,18 @@ def scores(
     return dataclasses.replace(scores, tensor=output, kind=kind, notes=(), final="")
 
 
+def is_single(shape: tuple[int | None, ...] | None) -> bool:
+    """Whether an output of this shape holds one number for an image, as far as is known."""
+    return shape is not None and len(shape) > 1 and all(size == 1 for size in shape[1:])
+
+
 def feature(index: Index, card: Card, scores: str, path: Path) -> str | None:
-    """The layer just before the classification: the card's, else `find_feature`'s, None where there is none."""
-    if card.feature_name is not None:
-        return card.feature_name
+    """The layer just before the classification: the card's, else `find_feature`'s, None where there is none.
+
+    Of an embedding it is the embedding itself.
+    """
+    if card.feature_name is not None or card.kind == EMBEDDING:
+        return card.feature_name or scores
     try:
         return find_feature(index, scores, path)
     except InputError:
@@ -143,11 +153,12 @@ def layers(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names as the user knows them, their tensors) of the layers to measure.
 
-    These are the layers `asked` for, else the card's feature, else `find_feature`'s. "all" and patterns stand for many
-    layers, see `patterns.expand`. Remarks are added to `notes`. Raises InputError for layers that do not exist or hold
-    no floats.
+    These are the layers `asked` for, else the card's feature, an embedding, or what `find_feature` finds. "all" and
+    patterns stand for many layers, see `patterns.expand`. Remarks are added to `notes`. Raises InputError for layers
+    that do not exist or hold no floats.
     """
-    names = expand(index, asked, scores, path) or ([card.feature_name] if card.feature_name is not None else [])
+    named = feature(index, card, scores, path) if card.feature_name is not None or card.kind == EMBEDDING else None
+    names = expand(index, asked, scores, path) or ([] if named is None else [named])
     if len(set(names)) != len(names):
         raise InputError(f"{path}: a layer is named twice: {', '.join(names)}; name each once")
     if not names:

@@ -30,6 +30,10 @@ _RANDOM = frozenset(
 )
 
 
+_BINARY = {"logits": "logits", "sigmoid_logits": "logits", "sigmoid": "probabilities"}
+"""What one score of two classes becomes, once it is made both of theirs."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A graph ready for the session. Its input is always float32 (N, C, H, W), RGB or L, normalised by the caller.
@@ -54,6 +58,7 @@ class Prepared:
     own: the output of the file that the scores are made from, "" where the file by itself does not give it, or its
     time or memory is not known.
     integers: whether it has quantised arithmetic, whose results hang on the instructions that a CPU has.
+    binary: whether the file's own output is one number, of the second of two classes.
     """
 
     model: bytes
@@ -79,6 +84,7 @@ class Prepared:
     work: tuple[tuple[str, int], ...] = ()
     integers: bool = False
     own: str = ""
+    binary: bool = False
 
 
 def prepare(
@@ -121,7 +127,10 @@ def prepare(
         notes.append(f"Batch dimension {declared} made free.")
     first, rest = (scores.output, (scores.tensor, *taps)) if bare else (scores.tensor, taps)
     work.name_heavy(proto, prefix)
-    interface = surgery.rebuild(proto, index, image, card, first, rest, prefix, bare=bare)
+    binary = _BINARY.get(scores.kind, "") if match.is_single(index.shape(scores.tensor)) else ""
+    if binary:
+        notes.append("One score for an image: that of the second of two classes.")
+    interface = surgery.rebuild(proto, index, image, card, first, rest, prefix, bare=bare, binary=binary)
     _refuse_other_inputs(proto, interface.input, model)
     operators = {node.op_type for node in walk.nodes(proto)}
     if drawn := sorted(operators & _RANDOM):
@@ -133,7 +142,7 @@ def prepare(
         folder=folder,
         input=interface.input,
         outputs=interface.outputs,
-        kind=scores.kind,
+        kind=binary or scores.kind,
         layers=names,
         notes=tuple(notes),
         input_type=match.INPUT_TYPES[image.type.tensor_type.elem_type],
@@ -149,6 +158,7 @@ def prepare(
         work=tuple(work.multiply_adds(proto, index, declared)),
         own=scores.output if scores.output in given and not _lacks_bounds(proto, index, whole) else "",
         integers=quantised.computes_with_codes(proto),
+        binary=bool(binary),
         source=str(model),
     )
 

@@ -48,10 +48,10 @@ _COARSE: dict[int | None, float] = {TensorProto.FLOAT16: 2.0**-10, TensorProto.B
 class Scores:
     """The tensor to read the class scores from, and what they are.
 
-    kind: "logits" of a softmax, "probabilities" that add up to 1, "sigmoid": a probability for each class by itself, or
-    "sigmoid_logits": the log-odds before that. output: what the card means, the model's own answer; final: the operator
-    that makes it of `tensor`, "" where they are the same. step: how far two neighbouring values of the output are apart
-    for want of precision, infinite where the graph does not tell.
+    kind: "logits" of a softmax, "probabilities" that add up to 1, "sigmoid": a probability for each class by itself,
+    "sigmoid_logits": the log-odds before that, or "embedding". output: what the card means, the model's own answer;
+    final: the operator that makes it of `tensor`, "" where they are the same. step: how far two neighbouring values of
+    the output are apart for want of precision, infinite where the graph does not tell.
     """
 
     tensor: str

@@ -40,18 +40,21 @@ def rebuild(
     prefix: str,
     *,
     bare: bool = False,
+    binary: str = "",
 ) -> Interface:
     """Give `model` new inputs and outputs, in place, and remove what the new outputs do not need.
 
     The canonical input is (batch, C, H, W) float32 in RGB or L; channel order, layout and element type are adapted
     inside the graph. Scores become (N, K) float16, float32 or float64, each tap float32, codes of quantised tensors
     their values. `prefix` starts every new name. bare: leave type and shape of scores and taps as the runtime finds
-    them.
+    them. binary: what the one score of two classes becomes, those of both; see `_both_classes`.
     """
     entry, head, weights = _adapters(image, card, prefix)
     tail: list[NodeProto] = []
     outputs: list[ValueInfoProto] = []
     _emit(scores, index, prefix + "scores", tail, outputs, kept=None if bare else _SCORES, flat=not bare)
+    if binary and not bare:
+        _both_classes(binary, prefix, tail, outputs, weights)
     for number, tap in enumerate(taps):
         _emit(tap, index, f"{prefix}layer_{number}", tail, outputs, kept=None if bare else _TAPS, flat=False)
 
@@ -67,6 +70,24 @@ def rebuild(
     model.ir_version = max(model.ir_version, 4)  # before 4 every weight had to be listed as an input
     adapted = any(node.op_type != "Identity" for node in tail)
     return Interface(entry.name, tuple(output.name for output in outputs), adapted)
+
+
+def _both_classes(
+    kind: str, prefix: str, tail: list[NodeProto], outputs: list[ValueInfoProto], weights: list[TensorProto]
+) -> None:
+    """Of the one score of two classes, that of the second, those of both: (N, 1) -> (N, 2), in place.
+
+    kind: "logits", z becomes (-z/2, z/2); "probabilities", p becomes (1 - p, p).
+    """
+    (one,) = outputs
+    elem_type = one.type.tensor_type.elem_type or TensorProto.FLOAT
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    factors, offsets = ([-0.5, 0.5], [0, 0]) if kind == "logits" else ([-1, 1], [1, 0])
+    weights.append(numpy_helper.from_array(np.array([factors], dtype), prefix + "factors"))
+    weights.append(numpy_helper.from_array(np.array([offsets], dtype), prefix + "offsets"))
+    tail.append(helper.make_node("Mul", [one.name, prefix + "factors"], [prefix + "two"], name=prefix + "two"))
+    tail.append(helper.make_node("Add", [prefix + "two", prefix + "offsets"], [prefix + "both"], name=prefix + "both"))
+    outputs[:] = [helper.make_tensor_value_info(prefix + "both", elem_type, None)]
 
 
 def prune(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[ValueInfoProto]) -> set[str]:

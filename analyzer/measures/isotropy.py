@@ -37,6 +37,7 @@ _NUMBERS = (
         ".2g",
         interval=True,
         glance="range of the true-class score",
+        deciding="isotropy, score",
         block=1,
     ),
     Number("isotropy_range_q90", SCORES.range, "q90", "90 % range", ".2g", interval=True, block=1),

@@ -1,4 +1,4 @@
-"""Score of the true class, from logits or probabilities, of a softmax or of one sigmoid a class, in float64."""
+"""Score of the true class, from logits or probabilities, or of an embedding its cosine to the clean one; float64."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ class TrueClass(NamedTuple):
     """What the network says of one class; all arrays have the leading axes of the scores they came from."""
 
     score: NDArray[np.float64]
-    """Probability of the class."""
+    """Probability of the class; of an embedding its cosine to that of the clean image."""
     log_odds: NDArray[np.float64]
     """log(p / (1 - p)) in nat: z_true - logsumexp(the other logits), or a sigmoid's own logit."""
     predicted: NDArray[np.int32]
-    """Index of the largest score, -1 where any score is not finite."""
+    """Index of the largest score, -1 where any score is not finite, or there are no classes."""
     runner_up: NDArray[np.float64]
     """Log-odds against the runner-up: logit of the class minus the largest other logit, nat. Below 0 after a flip."""
 
@@ -89,6 +89,64 @@ def true_class(scores: NDArray[np.floating], *, label: int, kind: str) -> TrueCl
         np.where(finite & np.isfinite(values), values, np.nan) for values in (score, log_odds, runner_up)
     )
     return TrueClass(score, log_odds, predicted, runner_up)
+
+
+def similarity(
+    embeddings: NDArray[np.floating], clean: NDArray[np.floating], *, means: NDArray[np.floating] | None = None
+) -> TrueClass:
+    """Cosine of embeddings to that of the clean image, and the class whose mean is nearest, where there are means.
+
+    Args:
+        embeddings: (..., K).
+        clean: (K,), of the clean image.
+        means: (C, K), see `class_means`.
+
+    Returns:
+        Arrays of shape (...): cosine, in -1..1; the class with the largest cosine of its mean, -1 without means; there
+        are no log-odds. Rows with an entry that is not finite, or of length 0, are NaN and -1.
+
+    >>> clean = np.array([1.0, 0.0])
+    >>> seen = similarity(np.array([[2.0, 0.0], [0.0, 3.0]]), clean, means=np.eye(2))
+    >>> seen.score.tolist(), seen.predicted.tolist()
+    ([1.0, 0.0], [0, 1])
+    """
+    rows = unit(embeddings)
+    score = rows @ unit(clean)
+    unknown = np.full(score.shape, np.nan)
+    predicted = np.full(score.shape, -1, np.int32)
+    if means is not None:
+        cosines = rows @ unit(means).T
+        predicted = np.where(np.isfinite(score), np.where(np.isnan(cosines), -np.inf, cosines).argmax(axis=-1), -1)
+    return TrueClass(score, unknown, predicted.astype(np.int32), unknown.copy())
+
+
+def class_means(embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Sum of the unit embeddings of each class, which has the direction of their mean.
+
+    Args:
+        embeddings: (image, K).
+        labels: (image,), class indices.
+
+    Returns:
+        (C, K), C the largest label and one; NaN for a class without an image.
+
+    >>> class_means(np.array([[2.0, 0.0], [0.0, 3.0]]), np.array([2, 2])).tolist()
+    [[nan, nan], [nan, nan], [1.0, 1.0]]
+    """
+    rows = unit(embeddings)
+    means = np.full((int(labels.max(initial=-1)) + 1, rows.shape[1]), np.nan)
+    for label in np.unique(labels):
+        means[label] = rows[labels == label].sum(axis=0)
+    return means
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Vectors (..., K) of length 1; NaN where one is of length 0 or not finite."""
+    values = np.asarray(vectors, np.float64)
+    largest = np.abs(values).max(axis=-1, keepdims=True)
+    usable = np.isfinite(largest) & (largest > 0)
+    values = np.where(usable, values, np.nan) / np.where(usable, largest, 1.0)  # squares neither overflow nor vanish
+    return np.asarray(values / np.sqrt(np.square(values).sum(axis=-1, keepdims=True)))
 
 
 def _log_ratio(part: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -58,7 +58,15 @@ RELATIVE_EXCESS = Quantity(
     "symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess, near_normal=True, by_trials=True
 )
 _NUMBERS = (
-    Number("symmetry_range_median", SCORES.range, "median", "median range", ".2g", interval=True),
+    Number(
+        "symmetry_range_median",
+        SCORES.range,
+        "median",
+        "median range",
+        ".2g",
+        interval=True,
+        deciding="symmetry, score",
+    ),
     Number("symmetry_range_q90", SCORES.range, "q90", "90 % range", ".2g", interval=True),
     Number(
         "symmetry_log_odds_range_median",

@@ -119,7 +119,8 @@ class Context(TypedDict):
     """What a run ran on: names and paths as given, device, versions.
 
     feature: the layer before the classification. feature_sizes: numbers of each layer. checks: whether what was
-    measured is what is deployed. Earlier versions kept none of the last two. until: of a run that was to stop early.
+    measured is what is deployed. kind: what the scores are, see `graph.scores`; of an embedding `classes` is how many
+    numbers it has. Earlier versions kept none of the last three. until: of a run that was to stop early.
     """
 
     model: str
@@ -133,6 +134,7 @@ class Context(TypedDict):
     feature_sizes: NotRequired[dict[str, int]]
     threads: int | None
     classes: int
+    kind: NotRequired[str]
     pixel_shape: list[int]
     notes: list[str]
     versions: dict[str, str]
@@ -197,8 +199,9 @@ class Calibration(TypedDict):
     """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied.
 
     notes: what lies in the folder of images and is not among them. input_grid: of a network that quantises its input,
-    over the images that count. scores_in_unit_range: whether all scores that the card calls logits lie in 0..1. Each is
-    there only where it says something.
+    over the images that count. scores_in_unit_range: whether all scores that the card calls logits lie in 0..1.
+    class_means: of a labelled embedding, by class; null for a class without images. Each is there only where it says
+    something.
     """
 
     input_range: float | None
@@ -215,6 +218,7 @@ class Calibration(TypedDict):
     notes: NotRequired[list[str]]
     input_grid: NotRequired[InputGrid]
     scores_in_unit_range: NotRequired[bool]
+    class_means: NotRequired[list[list[float] | None]]
 
 
 class BadImage(TypedDict):

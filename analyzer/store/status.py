@@ -36,3 +36,5 @@ class LogOddsStatus(IntEnum):
     DEFINED = 0
     PROBABILITY_ROUNDED_TO_ZERO_OR_ONE = 1
     NON_FINITE_MODEL_OUTPUT = 2
+    EMBEDDING = 3
+    """The network's output is an embedding, which has no classes."""

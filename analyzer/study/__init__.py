@@ -17,6 +17,7 @@ from analyzer.study import provenance, selection, shards
 from analyzer.study.answers import LabelledImage
 from analyzer.study.asked import asked
 from analyzer.study.cluster import Cluster, check_address
+from analyzer.study.embedded import as_array
 from analyzer.study.engine import Engine, Here
 from analyzer.study.foreseeing import foresee
 from analyzer.study.measuring import Progress, Watch, measure_all
@@ -144,7 +145,8 @@ def run(
             )
         )
         opened, protocol, checks = engine.opened
-        _refuse_labels_beyond(candidates, opened.session.classes)
+        if opened.has_classes:
+            _refuse_labels_beyond(candidates, opened.session.classes)
         if target is not None:
             watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
         context = functools.partial(
@@ -163,6 +165,8 @@ def run(
         if _was_asked(out, target) and (finished := _finished(out)) is not None:
             return finished
         calibration = _selection(writer, candidates, engine, images, image_set.notes, progress, part)
+        if (means := calibration.get("class_means")) is not None:
+            engine.judge_by(as_array(means))
         watching = None if target is None else Watch(target, writer, calibration)
         pace = measure_all(writer, engine, calibration, candidates, progress, watching)
         if pace["passes"]:

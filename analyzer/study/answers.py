@@ -19,7 +19,7 @@ _GRAM_RESOLUTION = 2e-3
 
 
 class LabelledImage(NamedTuple):
-    """One image to be measured: (C, H, W) float32 pixels 0..255, RGB or L; its file's SHA-256; its class index."""
+    """One image to be measured: (C, H, W) float32 pixels 0..255, RGB or L; its file's SHA-256; its class, or -1."""
 
     pixels: NDArray[np.float32]
     sha256: str
@@ -35,6 +35,8 @@ class Answers:
         shape = (len(protocol.radii), protocol.trials)
         self.scores = {family: TrueClass.undefined(shape) for family in protocol.families}
         self.layers = len(model.session.feature_sizes) if protocol.needs_features else 0
+        self.clean: NDArray[Any] | None = None
+        """Scores of the clean image, the first that come: an embedding's rows are held against them."""
         self.clean_scores: list[TrueClass] = []
         self.resolution = 0.0
         self.clean_features: list[NDArray[np.float32]] = []
@@ -54,7 +56,8 @@ class Answers:
 
     def take(self, pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
         """Take the scores (rows, K) and the layers of one batch, whose rows are those of `pieces`."""
-        seen = self.model.true_class(scores, label=self.image.label)
+        self.clean = scores[0].copy() if self.clean is None else self.clean
+        seen = self.model.true_class(scores, label=self.image.label, clean=self.clean)
         start = 0
         for source, trials in pieces:
             rows = slice(start, start + len(trials))
@@ -179,12 +182,14 @@ class Answers:
 
     def _log_odds_floor(self) -> float:
         log_odds = np.concatenate([seen.log_odds for seen in self.clean_scores])
-        return float(max(np.ptp(log_odds), self.resolution))
+        return float(max(np.ptp(log_odds), self.resolution)) if self.model.has_classes else np.nan
 
     def _status(self) -> tuple[ImageStatus, LogOddsStatus]:
         everything = [*self.clean_scores, *self.scores.values()]
-        if not all((seen.predicted >= 0).all() for seen in everything):
+        if not all(np.isfinite(seen.score).all() for seen in everything):
             return ImageStatus.NON_FINITE_MODEL_OUTPUT, LogOddsStatus.NON_FINITE_MODEL_OUTPUT
+        if not self.model.has_classes:
+            return ImageStatus.MEASURED, LogOddsStatus.EMBEDDING
         if not all(np.isfinite(seen.log_odds).all() for seen in everything):
             return ImageStatus.MEASURED, LogOddsStatus.PROBABILITY_ROUNDED_TO_ZERO_OR_ONE
         return ImageStatus.MEASURED, LogOddsStatus.DEFINED

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from analyzer import graph
-from analyzer.card import Card
+from analyzer.card import EMBEDDING, Card
 from analyzer.errors import InputError
 from analyzer.graph.scores import not_scores, seems
 from analyzer.session import Backend, Session, device_of
@@ -61,7 +61,7 @@ def open_proved(
     rows = session.rows_to_try(EXAMPLES)
     size = 1 if session.independent else session.batch_size
     parts = [run(fit(rows[k : k + size], size)) for k in range(0, len(rows), size)]
-    _refuse_other_types(bare, parts[0])
+    _refuse_other_types(bare, parts[0], maps=card.kind == EMBEDDING)
     own, scores = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
     why = disagreement(own, scores, final=prepared.final, step=prepared.step) if prepared.final else ""
     if not why:
@@ -104,12 +104,15 @@ def disagreement(own: NDArray[Any], scores: NDArray[Any], *, final: str, step: f
     return ""
 
 
-def _refuse_other_types(bare: graph.Prepared, outputs: Sequence[NDArray[Any]]) -> None:
-    """Hold the types and shapes of the model's output, of scores and of layers against what they must be."""
+def _refuse_other_types(bare: graph.Prepared, outputs: Sequence[NDArray[Any]], *, maps: bool) -> None:
+    """Hold the types and shapes of the model's output, of scores and of layers against what they must be.
+
+    maps: whether the output may have any shape.
+    """
     for name, output in zip(bare.outputs[:1], outputs[:1], strict=True):
         if output.dtype.kind != "f":
             raise not_scores(bare.source, name, f"holds {output.dtype}", "whole numbers, such as the index of a class")
-        if what := seems(output.shape):
+        if (what := seems(output.shape)) and not maps:
             raise not_scores(bare.source, name, f"has shape {list(output.shape)}", what)
     for layer, output in zip(bare.layers, outputs[2:], strict=True):
         if output.dtype.kind != "f":

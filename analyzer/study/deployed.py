@@ -84,11 +84,16 @@ def _own(model: Model, file: Path, rows: Rows) -> _Own:
         given = as_deployed(file, prepared, session.backend, card=model.card)(rows)
     except (InputError, UsageError) as e:
         return _Own(None, kind, why_not=f"the file by itself does not run: {e}")
-    if given.dtype.kind != "f" or given.shape[:1] != (len(rows),) or given.size != len(rows) * session.classes:
+    numbers = 1 if prepared.binary else session.classes
+    if given.dtype.kind != "f" or given.shape[:1] != (len(rows),) or given.size != len(rows) * numbers:
         return _Own(None, kind, why_not=f"the file by itself gives {given.dtype} of shape {list(given.shape)}")
     type_ = np.finfo(given.dtype)
     step = prepared.step if kind != prepared.kind else 0.0
     scores = given.astype(np.float64).reshape(len(rows), -1)
+    if prepared.binary and kind == "logits":
+        scores = np.hstack([-scores / 2, scores / 2])
+    elif prepared.binary:  # 1 - p errs by as much as p, however small it is
+        scores, kind, step = np.hstack([1 - scores, scores]), "probabilities", max(step, float(type_.eps))
     return _Own(scores, kind, float(type_.eps), float(type_.smallest_subnormal), step)
 
 
@@ -118,7 +123,7 @@ class _Answers:
         if self.own.scores is None:
             return document
         scores = self._scores(session)
-        same = _best(scores) == _best(self.own.scores)
+        same = _best(scores) == _best(self.own.scores) if self.model.has_classes else np.ones(len(scores), np.bool_)
         apart, coarse = self._apart(scores)
         resolved = coarse < 1  # nat
         if resolved.any():
@@ -239,7 +244,11 @@ def _split(
     said += [f"Left out, since they change the scores even alone: {', '.join(dropped):.300}."] if dropped else []
     prepared = dataclasses.replace(prepared, notes=(*prepared.notes, *said))
     split = Split(bare, sessions)
-    return Model(prepared, split, model.card), {**answers.fidelity(split), "separate": True, "dropped": dropped}
+    return dataclasses.replace(model, prepared=prepared, session=split, reduces=False), {
+        **answers.fidelity(split),
+        "separate": True,
+        "dropped": dropped,
+    }
 
 
 def _opened(model: Model, session: Session, layers: Sequence[int]) -> Session:

@@ -73,6 +73,9 @@ class Engine(Protocol):
     def opened(self) -> Opened:
         """What answers."""
 
+    def judge_by(self, means: NDArray[np.float64]) -> None:
+        """From now on an embedding's classes are those of these means, (C, K)."""
+
     def looked_at(self, images: Iterable[ImageFile]) -> Iterator[tuple[ImageFile, Seen]]:
         """Every image with what is seen of it, in order; see `looking`."""
 
@@ -117,6 +120,11 @@ class Here:
 
     def __init__(self, job: Job) -> None:
         self.opened = opened(job)
+
+    def judge_by(self, means: NDArray[np.float64]) -> None:
+        """See `Engine`."""
+        model, protocol, checks = self.opened
+        self.opened = Opened(dataclasses.replace(model, means=means), protocol, checks)
 
     def looked_at(self, images: Iterable[ImageFile]) -> Iterator[tuple[ImageFile, Seen]]:
         """See `Engine`."""

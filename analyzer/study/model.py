@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer import graph, sketch
-from analyzer.card import Card
-from analyzer.errors import InputError
+from analyzer.card import EMBEDDING, Card
+from analyzer.errors import InputError, UsageError
 from analyzer.measures import REGISTRY
-from analyzer.measures.scores import TrueClass, true_class
+from analyzer.measures.scores import TrueClass, similarity, true_class
 from analyzer.session import Backend, Runner, Session
 from analyzer.statistics import FLOOR_COPIES
 from analyzer.study.consistency import open_proved
@@ -26,13 +26,15 @@ _HELD_FEATURES = 2**28  # bytes of one radius's features that are held on the ho
 class Model:
     """One network. reduces: whether images are measured with its layers reduced to Gram matrices inside the graph.
 
-    That takes the session of `reduced`; until then `session` gives whole layers.
+    That takes the session of `reduced`; until then `session` gives whole layers. means: (C, K) of an embedding, by
+    which it has classes (see `scores.class_means`).
     """
 
     prepared: graph.Prepared
     session: Runner
     card: Card
     reduces: bool = False
+    means: NDArray[np.float64] | None = None
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -49,8 +51,21 @@ class Model:
         """Canonical (C, H, W) of one image."""
         return self.card.pixel_shape
 
-    def true_class(self, scores: NDArray[np.floating], *, label: int) -> TrueClass:
-        """Score, log-odds and predicted class of the session's scores, (..., K)."""
+    @property
+    def has_classes(self) -> bool:
+        """Whether its scores are those of classes; an embedding's are not."""
+        return self.prepared.kind != EMBEDDING
+
+    def true_class(
+        self, scores: NDArray[np.floating], *, label: int, clean: NDArray[np.floating] | None = None
+    ) -> TrueClass:
+        """Score, log-odds and predicted class of the session's scores, (..., K).
+
+        clean: (K,) of an embedding, that of the clean image; without it the first row.
+        """
+        if not self.has_classes:
+            clean = scores.reshape(-1, scores.shape[-1])[0] if clean is None else clean
+            return similarity(scores, clean, means=self.means)
         return true_class(scores, label=label, kind=self.prepared.kind)
 
     def reduced(self, protocol: Protocol) -> "Model":
@@ -61,7 +76,7 @@ class Model:
         prepared = graph.reduced(self.prepared, signs, buckets=sketch.BUCKETS, fine=sketch.FINE, rows=rows, batch=size)
         self.session.close()
         session = Session(prepared, pixel_shape=self.shape, backend=backend, batch_size=size)
-        return Model(prepared, session, self.card, True)
+        return dataclasses.replace(self, prepared=prepared, session=session, reduces=True)
 
 
 def open_model(
@@ -88,12 +103,14 @@ def open_model(
         examples=examples,
     )
     protocol.check_layers(len(prepared.layers))
+    if prepared.kind == EMBEDDING and "certified" in protocol.measures:
+        raise UsageError(f"{model}: an embedding has no classes to be certified; leave certified out of `measures`")
     if prepared.input_type == "uint8" and not (protocol.clip and protocol.round):
         raise InputError(
             f"{model}: its input is uint8, so perturbed pixels must be whole numbers inside 0..255\n"
             "add `clip` and `round`"
         )
-    if card.labels is not None and len(card.labels) != session.classes:
+    if prepared.kind != EMBEDDING and card.labels is not None and len(card.labels) != session.classes:
         raise InputError(
             f"{model}: the card has {len(card.labels)} labels, the model {session.classes} classes; "
             "correct or remove output.labels"

@@ -72,6 +72,7 @@ def context(model: Model, protocol: Protocol, *, file: Path, folder: Path, card:
         "feature_sizes": dict(zip(model.layers, session.feature_sizes, strict=True)),
         "threads": session.backend.threads,
         "classes": session.classes,
+        "kind": prepared.kind,
         "pixel_shape": list(session.pixel_shape),
         "notes": [*todo, *prepared.notes, *session.notes],
         "versions": versions(),

@@ -1,8 +1,9 @@
 """Which images count, and the ranges of g and h: one pass over clean images, in a fixed seeded order.
 
 An image counts when it is classified correctly with a confidence of at least the protocol's. Without labels the clean
-prediction is the label. The pass ends when enough images count and the calibration is full, so what it finds does not
-depend on the batch size; its record lets a later run with a larger limit go on where it stopped.
+prediction is the label. Of an embedding every image counts, with labels those that are nearest to the mean of their
+class, which the calibration images give. The pass ends when enough images count and the calibration is full, so what it
+finds does not depend on the batch size; its record lets a later run with a larger limit go on where it stopped.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from analyzer.errors import InputError
 from analyzer.images import ImageFile
 from analyzer.store import Outcome, unit_key
 from analyzer.store.documents import Calibration, Candidate, SelectedImage
+from analyzer.study.embedded import Embedded
 from analyzer.study.looking import Seen
 from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
@@ -69,6 +71,7 @@ class _Pass:
         self.sums = _Sums()
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
+        self.embedded = Embedded(earlier.get("class_means") if earlier else None)
 
     @property
     def complete(self) -> bool:
@@ -84,12 +87,32 @@ class _Pass:
         if what.sha256 in self.hashes:
             self.candidates.append({"id": image.id, "sha256": what.sha256, "outcome": Outcome.DUPLICATE})
             return
-        scores = what.scores
         self.hashes.add(what.sha256)
+        self.unlabelled += image.label is None
+        candidate = (self._classified if self.model.has_classes else self.embedded.candidate)(image, what)
+        self.good += candidate["outcome"] == Outcome.GOOD
+        if candidate["outcome"] == Outcome.GOOD and what.grid is not None:
+            self.step, self.reach = max(self.step, what.grid[0]), min(self.reach, what.grid[1])
+        if what.notes:
+            candidate["notes"] = list(what.notes)
+        self.candidates.append(candidate)
+        if self.calibrated < CALIBRATION_IMAGES:
+            self.calibrated += 1
+            for name, low, high in zip(self.names, what.low, what.high, strict=True):
+                if np.isfinite(low):
+                    self.low[name] = min(self.low[name], low)
+                    self.high[name] = max(self.high[name], high)
+            if self.calibrated == CALIBRATION_IMAGES:
+                self._settle()
+
+    def _settle(self) -> None:
+        self.embedded.settle()
+        self.good = sum(candidate["outcome"] == Outcome.GOOD for candidate in self.candidates)
+
+    def _classified(self, image: ImageFile, what: Seen) -> Candidate:
+        scores, label = what.scores, image.label
         self._refuse_other_kind(image, scores)
-        label = image.label
         if label is None:
-            self.unlabelled += 1
             label = max(int(self.model.true_class(scores, label=0).predicted), 0)
         seen = self.model.true_class(scores, label=label)
         confidence, log_odds = float(seen.score), float(seen.log_odds)
@@ -99,28 +122,15 @@ class _Pass:
             outcome = Outcome.WRONG
         else:
             outcome = Outcome.GOOD if confidence >= self.protocol.min_confidence else Outcome.BELOW_CONFIDENCE
-        self.good += outcome == Outcome.GOOD
-        if outcome == Outcome.GOOD and what.grid is not None:
-            self.step, self.reach = max(self.step, what.grid[0]), min(self.reach, what.grid[1])
-        self.candidates.append(
-            {
-                "id": image.id,
-                "sha256": what.sha256,
-                "label": label,
-                "predicted": int(seen.predicted),
-                "confidence": confidence if np.isfinite(confidence) else None,
-                "log_odds": log_odds if np.isfinite(log_odds) else None,
-                "outcome": outcome,
-            }
-        )
-        if what.notes:
-            self.candidates[-1]["notes"] = list(what.notes)
-        if self.calibrated < CALIBRATION_IMAGES:
-            self.calibrated += 1
-            for name, low, high in zip(self.names, what.low, what.high, strict=True):
-                if np.isfinite(low):
-                    self.low[name] = min(self.low[name], low)
-                    self.high[name] = max(self.high[name], high)
+        return {
+            "id": image.id,
+            "sha256": what.sha256,
+            "label": label,
+            "predicted": int(seen.predicted),
+            "confidence": confidence if np.isfinite(confidence) else None,
+            "log_odds": log_odds if np.isfinite(log_odds) else None,
+            "outcome": outcome,
+        }
 
     def _refuse_other_kind(self, image: ImageFile, scores: NDArray[np.floating]) -> None:
         if not np.isfinite(scores).all():
@@ -149,6 +159,7 @@ class _Pass:
 
         Raises InputError when there is nothing to measure.
         """
+        self._settle()
         counts = {str(outcome): 0 for outcome in Outcome}
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
@@ -190,6 +201,8 @@ class _Pass:
             document["input_grid"] = {"step": self.step, "reach": self.reach or None}
         if self.model.card.kind == "logits" and self.judged and self.inside == self.judged:
             document["scores_in_unit_range"] = True
+        if (means := self.embedded.document) is not None:
+            document["class_means"] = means
         return document
 
     def _none_counts(self, counts: dict[str, int]) -> str:
@@ -209,6 +222,12 @@ class _Pass:
             return (
                 f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
                 f"best: {best}. Lower `min_confidence`, or check in the card, in this order: {CARD_FIELDS}"
+            )
+        if not self.model.has_classes:
+            return (
+                f"no image counts: {counts[Outcome.WRONG]} are nearer to the mean of another class, where a class "
+                "takes two images or more to have one. Leave the labels out, or check them and in the card, in this "
+                f"order: {CARD_FIELDS}"
             )
         return (
             f"no image counts: {counts[Outcome.WRONG]} classified wrongly, {counts[Outcome.NON_FINITE]} with outputs "

@@ -70,6 +70,7 @@ def summarise(dataset: Any) -> dict[str, Any]:
             rows |= dict(numbers(table, measured, scales))
         if reach.starts_below_steps(measured, calibration):
             rows = reach.without_ratios_of_ratios(rows)
+    kind = manifest["context"].get("kind", "")
     proved, until = manifest["context"].get("checks"), manifest["context"].get("until")
     if until is not None and until["reached"] and until["name"] in rows:
         rows[until["name"]] = target.held(rows[until["name"]], until)
@@ -85,12 +86,12 @@ def summarise(dataset: Any) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": about,
         "sentences": [
-            *sentences(measures, rows, suffixes),
+            *sentences(measures, rows, suffixes, kind),
             *((target.sentence(rows, until),) if until is not None else ()),
-            *(checks.checked(proved) if proved else ()),
+            *(checks.checked(proved, kind) if proved else ()),
         ],
         "warnings": [
-            *(checks.faults(proved, manifest["context"]["batch_size"]) if proved else ()),
+            *(checks.faults(proved, manifest["context"]["batch_size"], kind) if proved else ()),
             *warnings(dataset, measured, rows, calibration, manifest),
         ],
         **{name: entry(estimate) for name, estimate in rows.items()},

@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from analyzer.card import EMBEDDING
 from analyzer.text import short
 
 
-def checked(checks: Mapping[str, Any]) -> Iterator[str]:
-    """What is as it should be."""
+def checked(checks: Mapping[str, Any], kind: str = "") -> Iterator[str]:
+    """What is as it should be. kind: of the scores."""
     fidelity, batches = checks["fidelity"], checks["batches"]
     said = []
     if (apart := fidelity["largest"]) is not None:
         floor = fidelity["noise_floor"]
         beside = f" ({short(apart / floor, '.2g')} noise floors)" if floor else ""
-        by = f"differs by {short(apart, '.2g')} nat{beside} from" if apart else "gives exactly"
+        by = f"differs by {short(apart, '.2g')}{_unit(kind)}{beside} from" if apart else "gives exactly"
         said.append(f"the file by itself {by} what is measured")
     elif not fidelity["why_not"]:
         said.append("the file by itself, whose output is too coarse for more, predicts the same classes")
@@ -24,14 +25,14 @@ def checked(checks: Mapping[str, Any]) -> Iterator[str]:
         yield f"Checked on {_images(fidelity['images'])}: {'; '.join(said)}."
 
 
-def faults(checks: Mapping[str, Any], batch_size: int) -> Iterator[str]:
-    """What is not, or could not be checked. batch_size: of the run."""
+def faults(checks: Mapping[str, Any], batch_size: int, kind: str = "") -> Iterator[str]:
+    """What is not, or could not be checked. batch_size: of the run. kind: of the scores."""
     fidelity, batches = checks["fidelity"], checks["batches"]
     if fidelity["why_not"]:
         yield f"Not compared with the file by itself: {fidelity['why_not']}."
     if differs(checks):
         apart, floor = fidelity["largest"], fidelity["noise_floor"]
-        by = f"{short(apart, '.2g')} nat" if apart is not None else "more than its output resolves"
+        by = f"{short(apart, '.2g')}{_unit(kind)}" if apart is not None else "more than its output resolves"
         floors = f" ({short(apart / floor, '.2g')} noise floors)" if apart is not None and floor else ""
         other = f", and {_images(fidelity['other_class'])} get another class" if fidelity["other_class"] else ""
         yield (
@@ -55,6 +56,10 @@ def faults(checks: Mapping[str, Any], batch_size: int) -> Iterator[str]:
 def differs(checks: Mapping[str, Any]) -> bool:
     """Whether the file by itself is not what was measured."""
     return bool(checks["fidelity"]["differs"])
+
+
+def _unit(kind: str) -> str:
+    return " in a number of the embedding" if kind == EMBEDDING else " nat"
 
 
 def _images(count: int) -> str:

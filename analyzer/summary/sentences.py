@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import REGISTRY, Measure
 from analyzer.measures.topology import clear_of_linear
 from analyzer.statistics import FEW_IMAGES, Estimate
@@ -18,12 +19,16 @@ SAME_RATIO = (0.8, 1.25)
 SAME_RANGE = 0.1
 """How far the range under reordering may be from that under fresh noise, as a share of it, and still count as equal."""
 
+_PROBABILITY = "true-class probability"
 _RARE = 1e-6
 """Below it, what a normal tail gives is no more than very rare."""
 
 
-def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str]) -> Iterator[str]:
-    """The sentences of a run's measures; of one that is not among SENTENCES, its first column at both ends."""
+def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str], kind: str = "") -> Iterator[str]:
+    """The sentences of a run's measures; of one that is not among SENTENCES, its first column at both ends.
+
+    kind: of the scores; an embedding's are cosines.
+    """
     if not rows:
         yield "Nothing could be measured: no image had finite outputs throughout."
         return
@@ -32,9 +37,11 @@ def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str]) -> I
         say = SENTENCES.get(name) or _by_its_table(measure)
         for suffix in suffixes if measure.layered else [""]:
             sentence = say(rows, suffix)
+            if kind == EMBEDDING:
+                sentence = sentence.replace(_PROBABILITY, "cosine to the clean embedding")
             if sentence:
                 yield sentence if not suffix else f"{suffix[1:]}: {sentence}"
-    if "flip_radius_median" in rows:
+    if "flip_radius_median" in rows and kind != EMBEDDING:
         yield _flips(rows)
 
 
@@ -54,6 +61,8 @@ def _by_its_table(measure: Measure) -> Callable[[Rows, str], str]:
 
 def _isotropy(rows: Rows, suffix: str) -> str:
     wrong = by_radius(rows, "misclassified_share")
+    if not any(estimate.n for estimate in wrong.values()):
+        return f"Isotropy: {_spread(rows, 'isotropy')}."
     flips = [radius for radius, estimate in wrong.items() if estimate.value > 0]
     flipped = (
         f"noise first misclassified an image at radius {min(flips):g}"
@@ -86,7 +95,7 @@ def _spread(rows: Rows, prefix: str) -> str:
     """The range at the smallest and largest radius, in nat where log-odds are defined, else as a probability."""
     for name, what, unit in (
         ("log_odds_range_median", "log-odds of the true class spread", " nat"),
-        ("range_median", "true-class probability spreads", ""),
+        ("range_median", f"{_PROBABILITY} spreads", ""),
     ):
         ranges = {radius: e for radius, e in by_radius(rows, f"{prefix}_{name}").items() if np.isfinite(e.value)}
         if ranges:

@@ -9,6 +9,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analyzer.errors import IncompleteError
 from analyzer.images import ImageError, ImageFile
 from analyzer.store import ImageStatus
@@ -88,6 +91,10 @@ class Cluster:
         self._connection.notes = model.session.notes
         self.opened = Opened(model, protocol, checks)
 
+    def judge_by(self, means: NDArray[np.float64]) -> None:
+        """See `Engine`: workers are told before they measure."""
+        self._workers.judge_by(means)
+
     def looked_at(self, images: Iterable[ImageFile]) -> Iterator[tuple[ImageFile, Seen]]:
         """See `Engine`."""
         parts = looking.parts(images, self.opened.model.session.batch_size)
@@ -110,7 +117,7 @@ class Cluster:
         passes, failed = passes_of(model, protocol), 0
 
         def task(each: Work) -> _Task:
-            return _Task(each, lambda: ("measure", each.record, self._sent(each.file)))
+            return _Task(each, lambda: ("measure", each.record, self._sent(each.file), self._workers.judged))
 
         for each, answer in self._each(map(task, work)):
             record = each.record

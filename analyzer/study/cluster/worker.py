@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analyzer import graph
 from analyzer.errors import AnalyzerError, InputError
 from analyzer.images import ImageFile
@@ -215,10 +218,16 @@ def look(token: str, images: Sequence[ImageFile]) -> list[Seen] | NotReady:
     return NotReady(address()) if network is None else looking.look(network.model, images)
 
 
-def measure(token: str, record: SelectedImage, file: ImageFile | None) -> Measurement | NotReady:
-    """See `engine.measure`."""
+def judge_by(token: str, means: NDArray[np.float64]) -> None:
+    """See `Engine`; without effect where the network is not open."""
+    if (network := _networks.get(token)) is not None:
+        network.model = dataclasses.replace(network.model, means=means)
+
+
+def measure(token: str, record: SelectedImage, file: ImageFile | None, judged: bool) -> Measurement | NotReady:
+    """See `engine.measure`. judged: whether class means have to be there."""
     network = _networks.get(token)
-    if network is None:
+    if network is None or (judged and network.model.means is None):
         return NotReady(address())
     protocol = network.answer.protocol
     if network.model.reduces and not network.model.session.reduces:
@@ -241,6 +250,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "about": about,
     "receive": receive,
     "open": open_network,
+    "judge_by": judge_by,
     "look": look,
     "measure": measure,
     "forget": forget,

@@ -10,6 +10,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analyzer import graph
 from analyzer.errors import AnalyzerError, IncompleteError, InputError, UsageError
 from analyzer.session.runtime import PACKAGES
@@ -43,6 +46,7 @@ class Workers:
         self.shared, self.mixed = shared, mixed
         self.job = dataclasses.replace(job, model=job.model.resolve()) if shared else job
         self.files, self.digest = graph.files_of(job.model), graph.sha256(job.model)
+        self.means: NDArray[np.float64] | None = None
         self.ready: set[str] = set()
         self.ended: set[str] = set()
         self.first: Answer | None = None
@@ -77,6 +81,17 @@ class Workers:
             if not alone and address not in self.ready and address not in self._opening:
                 self._opening[address] = self._pool.submit(self._open, address, told, _neighbours(workers, told))
                 alone = self.first is None
+
+    def judge_by(self, means: NDArray[np.float64]) -> None:
+        """Class means of an embedding, which a worker is given when it opens the network: so all open it again."""
+        self.means = means
+        self.ready.clear()
+        self._looked = -_LOOK
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are class means."""
+        return self.means is not None
 
     @property
     def known(self) -> set[str]:
@@ -121,6 +136,8 @@ class Workers:
                     self._ask(address, "receive", self.token, name, data, first=part == 0)
         given = (self.token, job, self.job.model.name, self.digest)
         answer: Answer = self._ask(address, "open", *given, sent=not self.shared)
+        if self.means is not None:
+            self._ask(address, "judge_by", self.token, self.means)
         return answer
 
     def _take(self, address: str, answer: Answer) -> None:
