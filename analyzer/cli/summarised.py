@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from analyzer.card import EMBEDDING
 from analyzer.cli.terminal import console, say
 from analyzer.estimate import estimate_of
 from analyzer.measures import Number, tables_of
@@ -42,7 +43,7 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
     """
     about, suffixes = document["run"], layer_suffixes(document)
     say(f"{about['model']} on {about['context']['device']}", style="bold")
-    say(image_line(about["images"]))
+    say(image_line(about["images"], kind=about["context"].get("kind", "")))
     rows, left_out = estimates(document), [] if tables else suffixes[:-1]
     if tables:
         _print_tables(about["protocol"]["measures"], rows, suffixes)
@@ -128,16 +129,16 @@ def _deciding(
                 break
 
 
-def image_line(images: "ImageCounts") -> str:
-    """How many images were read, bad, wrong, below the threshold, measured; which ones are bad."""
-    parts = [
-        f"{images['read']} of {images['found']} images read",
-        f"{images['bad']} unreadable",
-        "no labels, so the clean prediction counts as right"
-        if images["unlabelled"]
-        else f"{images['wrong']} classified wrongly",
-        f"{images['below_confidence']} below the confidence",
-    ]
+def image_line(images: "ImageCounts", *, kind: str = "") -> str:
+    """How many images were read, bad, wrong, below the threshold, measured; which ones are bad. kind: of the scores."""
+    parts = [f"{images['read']} of {images['found']} images read", f"{images['bad']} unreadable"]
+    if kind == EMBEDDING:
+        nearer = f"{images['wrong']} nearer to the mean of another class"
+        parts.append("no labels, so no classes" if images["unlabelled"] else nearer)
+    else:
+        right = "no labels, so the clean prediction counts as right"
+        parts.append(right if images["unlabelled"] else f"{images['wrong']} classified wrongly")
+        parts.append(f"{images['below_confidence']} below the confidence")
     if images["non_finite"]:
         parts.append(f"{images['non_finite']} with outputs that are not finite")
     bad = "".join(f"\nUnreadable: {b['id']}: {b['reason']}" for b in images["bad_images"][:SHOWN])

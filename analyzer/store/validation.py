@@ -53,7 +53,9 @@ def check_calibration(calibration: Mapping[str, Any], coordinates: Coordinates) 
     entries = calibration["selected"]
     for entry in entries:
         if not schema.is_text(entry["id"]) or not -1 <= entry["label"] < 2**31:
-            raise ValueError("each of selected must have an id and a sha256 (text) and a label (an integer, -1 for none)")
+            raise ValueError(
+                "each of selected must have an id and a sha256 (text) and a label (an integer, -1 for none)"
+            )
         if entry["key"] != schema.unit_key(entry["id"], entry["sha256"]):
             raise ValueError(f"the key of {entry['id'][:80]!a} is not that of its id and sha256")
     if len({entry["id"] for entry in entries}) < len(entries):

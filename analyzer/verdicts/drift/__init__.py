@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from analyzer.card import EMBEDDING
 from analyzer.errors import UsageError
 from analyzer.measures.ranges import within_rounding
 from analyzer.store import Run
@@ -70,8 +71,9 @@ def drift(
             the trials), drift_log_odds_largest: |difference| in nat. drift_reference_floor_median and
             drift_candidate_floor_median: the noise floors beside them. drift_reference_response_median@r and
             drift_candidate_response_median@r: |log-odds(x + nu) - log-odds(x)| of either.
-        drift_equivalent_noise_median, drift_resolved_radius_median, drift_resolved_feature_radius_median[/layer]: grey
-            levels; the value is NaN and "censored" is "below" or "above" where it lies outside the radii.
+        drift_equivalent_noise_median, drift_resolved_radius_median, and of features
+            drift_equivalent_feature_noise_median[/layer], drift_resolved_feature_radius_median[/layer]: grey levels;
+            the value is NaN and "censored" is "below" or "above" where it lies outside the radii.
         drift_clean_feature_relative_median[/layer], drift_feature_relative_median@r[/layer],
             drift_feature_to_signal_median@r[/layer]: of the sketches of the features.
 
@@ -179,8 +181,11 @@ def _candidate(reference: OpenRun, candidate: OpenRun, match: Sequence[str]) -> 
     kept = [each for each in pairs if _has_sketches(reference, candidate, each)]
     suffixes = [layer_suffix(each.name, len(reference.run.layers)) for each in kept]
     numbers = decisions.of_clean(seen) | decisions.of_rows(predicted, judged, radii) | scores.numbers
-    for each, suffix in zip(kept, suffixes, strict=True):
-        numbers |= dict(layers.numbers(_layer(pair, each, radii), radii, suffix))
+    drifts = [_layer(pair, each, radii) for each in kept]
+    for each, suffix in zip(drifts, suffixes, strict=True):
+        numbers |= dict(layers.numbers(each, radii, suffix))
+    embedded = reference.run.context.get("kind") == EMBEDDING
+    equal = bool(drifts) and all(bool(each.rounding.all()) for each in drifts) if embedded else scores.equal
     found = words.Found(
         numbers=numbers,
         reference=reference.name,
@@ -190,7 +195,7 @@ def _candidate(reference: OpenRun, candidate: OpenRun, match: Sequence[str]) -> 
         clean=len(seen.label),
         rows=sum(int(there.sum()) for there in known),
         changed=changed,
-        equal=scores.equal and not changed and not (seen.reference != seen.candidate).any(),
+        equal=equal and not changed and not (seen.reference != seen.candidate).any(),
         layers=[(each.name, suffix) for each, suffix in zip(kept, suffixes, strict=True)],
         churn=decisions.churn(seen),
         steps=scores.steps,

@@ -11,13 +11,17 @@ from analyzer.sketch import coarser
 from analyzer.store import Run
 from analyzer.summary import name_of
 from analyzer.verdicts.drift.numbers import Array, Number, censored_median, median, within_image
-from analyzer.verdicts.drift.responses import resolved_radius
+from analyzer.verdicts.drift.responses import equivalent_noise, resolved_radius
 
 _SUFFIXES = re.compile(
     r"_(Quantize|Dequantize|QuantizeLinear|DequantizeLinear|QuantizeInput|quantized|dequantized|Cast|cast_to_[a-z0-9]+)"
     r"(_Input|_Output)?(_\d+)?$"
 )
 """What ONNX Runtime's and onnxconverter-common's tools append to the names of tensors."""
+
+
+_FLOORS = 4.0
+"""Times the noise floor: the lengths of sketches err by a quarter, and two builds have a floor each."""
 
 
 class Match(NamedTuple):
@@ -127,12 +131,14 @@ def read(a: Any, b: Any, pair: Match) -> Features:
 
 class Drift(NamedTuple):
     """Of each image: relative (image,) on the clean image and (image, radius) under noise; to_signal (image, radius);
-    resolved (image,), grey levels."""
+    resolved and equivalent (image,), grey levels; rounding (image,), 1 where all rows differ by no more than that."""
 
     clean: Array
     relative: Array
     to_signal: Array
     resolved: Array
+    equivalent: Array
+    rounding: Array
 
 
 def drift(features: Features, radii: Sequence[float]) -> Drift:
@@ -150,9 +156,12 @@ def drift(features: Features, radii: Sequence[float]) -> Drift:
         noisy = features.norm[:, None, None] * _ratio(whole, _length(coarse_clean)[:, None, None])
         relative = within_image(_ratio(distance, noisy), 0.5)
         to_signal = within_image(_ratio(distance, features.signal), 0.5)
-    heard = within_image(features.signal, 0.5) > 2 * features.floor[:, None]
+    response = within_image(features.signal, 0.5)
+    heard = response > 2 * features.floor[:, None]
     resolved = resolved_radius(_correlation(features), radii, defined=heard)
-    return Drift(clean, relative, to_signal, resolved)
+    equivalent = equivalent_noise(response, _length(apart), radii)
+    largest = np.maximum(_length(apart), distance.max(axis=(1, 2)))
+    return Drift(clean, relative, to_signal, resolved, equivalent, (largest <= _FLOORS * features.floor).astype(float))
 
 
 def numbers(found: Drift, radii: Sequence[float], suffix: str) -> Iterator[tuple[str, Number]]:
@@ -166,6 +175,7 @@ def numbers(found: Drift, radii: Sequence[float], suffix: str) -> Iterator[tuple
         name_of("drift_resolved_feature_radius_median", suffix=suffix),
         censored_median(found.resolved),
     )
+    yield name_of("drift_equivalent_feature_noise_median", suffix=suffix), censored_median(found.equivalent)
 
 
 def _length(rows: Array) -> Array:

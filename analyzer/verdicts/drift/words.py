@@ -45,9 +45,17 @@ def verdict(found: Found) -> str:
 
 
 def _size(found: Found) -> str:
-    equivalent = found.numbers.get("drift_equivalent_noise_median")
+    equivalent, what = found.numbers.get("drift_equivalent_noise_median"), ""
+    if (equivalent is None or not equivalent["n"]) and found.layers:
+        name, suffix = found.layers[-1]
+        equivalent = found.numbers.get(f"drift_equivalent_feature_noise_median{suffix}")
+        what = f", by the features of {name}"
     if equivalent is None or not equivalent["n"]:
         return "differs by an unknown amount: no log-odds are defined in both runs"
+    return f"{_noise(found, equivalent)}{what}"
+
+
+def _noise(found: Found, equivalent: Number) -> str:
     if equivalent.get("censored") == BELOW:
         return f"differs by less than noise of {_grey(min(found.radii))}"
     if equivalent.get("censored") == ABOVE:
@@ -74,7 +82,7 @@ def _decisions(found: Found) -> str:
         share, radius = _worst_radius(found)
         none = f"no decision on {clean['n']} clean images, but " if clean is not None else ""
         return f"changes {none}{_percent(share)} of those under noise of radius {radius_text(radius)}"
-    return f"no decision changes ({_images(found)})"
+    return f"no decision changes ({_images(found)})" if found.rows or clean is not None else ""
 
 
 def _images(found: Found) -> str:
@@ -89,7 +97,7 @@ def _images(found: Found) -> str:
         if flip is not None:
             below = f", below {_percent(flip['high'])} with 95 %" if math.isfinite(flip["high"]) else ""
             said.append(f"{what}{below}")
-    return "; ".join(said)
+    return "; ".join(said) or f"the features of {found.images} images"
 
 
 def _worst_radius(found: Found) -> tuple[float, float]:
