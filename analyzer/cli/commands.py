@@ -193,6 +193,7 @@ _OTHERS = (
     "bounding",
     "carding",
     "claiming",
+    "comparing",
     "deciding",
     "drawing",
     "drifting",

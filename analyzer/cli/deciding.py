@@ -1,105 +1,20 @@
-"""The commands that decide and hand on: compare, gate, export."""
+"""The commands that decide and hand on: gate, export."""
 
-import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analyzer.cli.app import Json, Run, app
 from analyzer.errors import GateError, UsageError
-from analyzer.text import short
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from analyzer.verdicts.compare import Property
-    from analyzer.verdicts.compare.paired import Pair
     from analyzer.verdicts.gate import Judgement
 
 _CONDITION = 31  # letters of a condition's name that a table of 80 columns has room for
-
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories of one protocol.")]
-
-
-@app.command()
-def compare(runs: Runs, json: Json = False) -> None:
-    """Compare runs of several networks on the images they share: paired differences, and which is more robust."""
-    from analyzer.cli import terminal
-    from analyzer.verdicts import compare as comparison
-
-    document = comparison.compare(runs)
-    if json:
-        terminal.print_json(document)
-        return
-    terminal.say(
-        f"{' and '.join(run['name'] for run in document['runs'])} on {document['images']} images", style="bold"
-    )
-    terminal.say(
-        "Every run saw the same perturbations of each image."
-        if document["pairing"] == "perturbation"
-        else "Paired by image: the input sizes differ, and so do the perturbations."
-    )
-    for name, of_name in document["properties"].items():
-        for table in _property_tables(name, of_name):
-            terminal.console().print(table)
-    for of_name in document["properties"].values():
-        terminal.say(f"• {of_name['sentence']}")
-    for note in document["notes"]:
-        terminal.say(f"! {note}", style="yellow")
-
-
-def _property_tables(name: str, of_name: "Property") -> Iterator["Table"]:
-    """Values by radius, with the difference and its p where there is one pair; the pairs by themselves where more."""
-    names, pairs = list(of_name["overall"]["values"]), of_name["overall"]["pairs"]
-    _, slash, layer = name.partition("/")
-    direction = f"; {of_name['more_robust']} is more robust" if of_name["more_robust"] else "; no ranking"
-    one = len(pairs) == 1
-    headings = ["radius", *names, *(["second minus first", "p"] if one else [])]
-    unit = "" if of_name["unit"] == "1" else f", {of_name['unit']}"
-    table = _table(f"{of_name['title']}{f' — {layer}' if slash else ''}{unit}{direction}", headings)
-    for radius, entry in [*of_name["radii"].items(), ("all", of_name["overall"])]:
-        if radius == "all":
-            table.add_section()
-        (pair, *_) = entry["pairs"]
-        shown = [_difference(pair), _short(pair["p"])] if one else []
-        table.add_row(radius, *(_short(entry["values"][run]) for run in names), *shown)
-    yield table
-    if not one:
-        table = _table("Pairs, over all radii; p after Holm", ["first", "second", "second minus first", "p", "verdict"])
-        for pair in pairs:
-            words = {True: "differ", False: "not distinguishable", None: "cannot tell"}[pair["distinguishable"]]
-            row = (pair["first"], pair["second"], _difference(pair), _short(pair["p_holm"]), words)
-            table.add_row(*map(_cell, row))
-        yield table
-
-
-def _table(title: str, headings: list[str]) -> "Table":
-    from analyzer.cli import tables
-
-    table = tables.titled(title)
-    for heading in headings:
-        right = heading in ("p", "second minus first") or headings[0] == "radius"
-        table.add_column(_cell(heading), justify="right" if right else "left", overflow="fold")
-    return table
-
-
-def _cell(text: str) -> Any:
-    from analyzer.cli import tables
-
-    return tables.cell(text)
-
-
-def _difference(pair: "Pair") -> str:
-    ends = [short(pair[end], "+.2g") for end in ("low", "high")]
-    interval = f"\n{ends[0]} – {ends[1]}" if math.isfinite(pair["low"]) else ""
-    return _short(pair["difference"], "+.2g") + interval
-
-
-def _short(value: float, form: str = ".3g") -> str:
-    return short(value, form) if math.isfinite(value) else "undefined"
 
 
 @app.command()
@@ -171,14 +86,14 @@ def _verdict_table(document: "Judgement") -> "Table":
     changes = any(verdict["kind"] == "max-regression" for verdict in document["verdicts"])
     table.add_column("")
     widest = max(len(word) for verdict in document["verdicts"] for word in verdict["condition"].split())
-    table.add_column(_cell("condition"), overflow="fold", min_width=min(widest, _CONDITION - 13 * changes))
+    table.add_column(tables.cell("condition"), overflow="fold", min_width=min(widest, _CONDITION - 13 * changes))
     for heading in ("value", *(["for the worse"] if changes else []), "95 % interval", "verdict"):
-        table.add_column(_cell(heading), overflow="fold", max_width=17 if heading == "95 % interval" else 9)
+        table.add_column(tables.cell(heading), overflow="fold", max_width=17 if heading == "95 % interval" else 9)
     for verdict in document["verdicts"]:
         value, judged, interval = cells(verdict)
         change = [judged if verdict["kind"] == "max-regression" else ""] if changes else []
         row = [sign(verdict), verdict["condition"], value, *change, interval, verdict["status"]]
-        table.add_row(*map(_cell, row))
+        table.add_row(*map(tables.cell, row))
     return table
 
 

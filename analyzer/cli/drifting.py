@@ -1,6 +1,5 @@
 """The command that holds builds of one network together: drift."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -146,7 +145,9 @@ def _overview(document: "Document") -> "Table":
 
     table = tables.titled("All candidates")
     headings = ("candidate", "clean images flipped", "for the worse", "as much as noise of", "resolved from radius")
-    names = _without_common_start(document)
+    names = tables.without_common_start(
+        document["reference"]["name"], [candidate["name"] for candidate in document["candidates"]]
+    )
     for heading in headings:
         first = heading == "candidate"
         width = min(_NAME, max(map(len, names.values()))) if first else None
@@ -164,18 +165,6 @@ def _overview(document: "Document") -> "Table":
         cells += [_radius(candidate.get(name), radii) for name in _RADII]
         table.add_row(*map(tables.cell, (names[candidate["name"]], *cells)))
     return table
-
-
-def _without_common_start(document: "Document") -> dict[str, str]:
-    """What to call each candidate where room is scarce: its name after the part that all names begin with."""
-    names = [candidate["name"] for candidate in document["candidates"]]
-    columns = zip(document["reference"]["name"], *names, strict=False)
-    same = sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
-    start = document["reference"]["name"][:same]
-    ends = [place + 1 for place, letter in enumerate(start) if letter in "_-. "]
-    if same == len(document["reference"]["name"]):  # what follows begins with the separator
-        ends.append(same)
-    return {name: name[max(ends, default=0) :].lstrip("_-. ") or name for name in names}
 
 
 def _by_radius(candidate: dict[str, Any]) -> "Table":

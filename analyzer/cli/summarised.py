@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.card import EMBEDDING
+from analyzer.cli import tables
 from analyzer.cli.terminal import console, say
 from analyzer.estimate import estimate_of
 from analyzer.measures import Number, tables_of
@@ -91,7 +92,7 @@ def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) ->
     lines = list(_deciding(measures, rows, suffix))
     radii = sorted({radius for _, at in lines for radius in at})
     shown = radii if len(radii) <= _RADII else [radii[0], radii[len(radii) // 2], radii[-1]]
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = tables.plain()
     table.add_column("at radius")
     for radius in shown:
         table.add_column(radius_text(radius), justify="right")
