@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.app import Json, Layers, ProviderOption, Threads, app
+from analyzer.cli.app import Json, Layers, ProviderOption, Tables, Threads, app
 from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 _NAME = 26  # letters of a candidate's name that a table of 80 columns has room for
-_RADII = "drift_equivalent_noise_median", "drift_resolved_radius_median"
+_RADII = (
+    ("drift_equivalent_noise_median", "drift_equivalent_feature_noise_median"),
+    ("drift_resolved_radius_median", "drift_resolved_feature_radius_median"),
+)
+"""Of the log-odds, and of the last layer, which is all that there is of an embedding."""
 
 
 @app.command()
@@ -46,6 +50,7 @@ def drift(
     provider_option: ProviderOption = None,
     optimizations: Annotated[str | None, typer.Option("--optimizations", help="With --run: likewise.")] = None,
     provider_share: Annotated[float | None, typer.Option("--provider-share", help="With --run: likewise.")] = None,
+    tables: Tables = False,
     json: Json = False,
 ) -> None:
     """Is a build or backend still the same function around the images? Row by row, against a reference."""
@@ -98,13 +103,15 @@ def drift(
         terminal.say(f"{candidate['name']}: {candidate['verdict']}.")
     terminal.console().print(_overview(document))
     for candidate in document["candidates"]:
-        for table in (_by_radius(candidate), _layers(candidate)):
+        for table in (_by_radius(candidate), _layers(candidate)) if tables else (_brief(document, candidate),):
             if table.row_count:
                 terminal.console().print(table)
         for sentence in candidate["sentences"]:
             terminal.say(f"• {candidate['name']}: {sentence}" if len(document["candidates"]) > 1 else f"• {sentence}")
     for note in document["notes"]:
         terminal.say(f"! {note}", style="yellow")
+    if not tables:
+        terminal.say("Next: the same with --tables: every radius and layer")
 
 
 def _made(
@@ -162,8 +169,44 @@ def _overview(document: "Document") -> "Table":
         radii = sorted({at for name in candidate if (at := parts(name).radius) is not None})
         clean = "drift_clean_flip_share", "drift_clean_negative_flip_share"
         cells = [_share(candidate.get(name)) for name in clean]
-        cells += [_radius(candidate.get(name), radii) for name in _RADII]
+        cells += [_radius(_either(candidate, *pair), radii) for pair in _RADII]
         table.add_row(*map(tables.cell, (names[candidate["name"]], *cells)))
+    return table
+
+
+def _either(candidate: dict[str, Any], name: str, of_layer: str) -> dict[str, Any] | None:
+    """The number of the log-odds, or where these are unknown that of the last layer."""
+    entry: dict[str, Any] | None = candidate.get(name)
+    if entry is not None and entry["n"]:
+        return entry
+    suffixes = [suffix for _, suffix in _suffixes(candidate)]
+    return candidate.get(f"{of_layer}{suffixes[-1]}", entry) if suffixes else entry
+
+
+def _brief(document: "Document", candidate: dict[str, Any]) -> "Table":
+    """What differs at the smallest, a middle and the largest radius, beside the reference's own answer to the noise."""
+    from analyzer.cli import tables
+    from analyzer.summary import by_radius, radius_text
+
+    numbers = {name: entry for name, entry in candidate.items() if isinstance(entry, dict)}
+    (layer, suffix), *_ = [*reversed(list(_suffixes(candidate))), ("", "")]
+    rows: list[tuple[str, dict[float, Any], Callable[[Any], str]]] = [
+        ("rows flipped", by_radius(numbers, "drift_flip_share"), _share),
+        ("log-odds apart, nat", by_radius(numbers, "drift_log_odds_median"), _value),
+        ("moved by the noise, nat", by_radius(numbers, "drift_reference_response_median"), _value),
+        (f"features off, {layer}", by_radius(numbers, "drift_feature_relative_median", suffix), _percent),
+    ]
+    rows = [row for row in rows if any(math.isfinite(entry["value"]) for entry in row[1].values())]
+    radii = sorted({radius for _, at, _ in rows for radius in at})
+    table = tables.plain()
+    several = len(document["candidates"]) > 1
+    table.add_column(tables.cell(f"{candidate['name']}, at radius" if several else "at radius"), overflow="fold")
+    shown = tables.ends_and_middle(radii)
+    for radius in shown:
+        table.add_column(radius_text(radius), justify="right")
+    for name, at, form in rows:
+        cells = (form(at.get(radius)).replace("\n", " (") for radius in shown)
+        table.add_row(*map(tables.cell, (name, *(f"{cell})" if " (" in cell else cell for cell in cells))))
     return table
 
 
@@ -219,6 +262,11 @@ def _share(entry: dict[str, Any] | None) -> str:
         return "undefined"
     interval = f"\n{100 * entry['low']:.2g} – {100 * entry['high']:.2g}" if math.isfinite(entry["low"]) else ""
     return f"{100 * entry['value']:.2g} %{interval}"
+
+
+def _percent(entry: dict[str, Any] | None) -> str:
+    known = entry is not None and math.isfinite(entry["value"])
+    return f"{100 * entry['value']:.2g} %" if entry is not None and known else "undefined"
 
 
 def _value(entry: dict[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.card import EMBEDDING
-from analyzer.cli import tables
+from analyzer.cli.tables import ends_and_middle, plain
 from analyzer.cli.terminal import console, say
 from analyzer.estimate import estimate_of
 from analyzer.measures import Number, tables_of
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from analyzer.store.documents import ImageCounts
 
 SHOWN = 5  # unreadable images named on the screen
-_RADII = 3
 _BRIEF = {"+.3f": "+.2f", ".3g": ".2g"}  # forms of numbers where three stand side by side with their intervals
 _WHOLE = 100  # from here on without decimals there
 
@@ -91,8 +90,8 @@ def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) ->
     """One line a property: its deciding number at the smallest, a middle and the largest radius, with intervals."""
     lines = list(_deciding(measures, rows, suffix))
     radii = sorted({radius for _, at in lines for radius in at})
-    shown = radii if len(radii) <= _RADII else [radii[0], radii[len(radii) // 2], radii[-1]]
-    table = tables.plain()
+    shown = ends_and_middle(radii)
+    table = plain()
     table.add_column("at radius")
     for radius in shown:
         table.add_column(radius_text(radius), justify="right")
