@@ -63,40 +63,42 @@ def check_card(
 
 
 def _cards(document: "CardCheck") -> "Table":
+    """One line a card, the best first: with labels what speaks for it, without them what can be seen."""
     from analyzer.cli import tables
 
-    table = tables.titled("Cards, the best first" if document["labelled"] else "Cards, the most telling first")
-    table.add_column("card", overflow="fold")
-    headings = ["right", "log p, nat"] if document["labelled"] else ["information, nat"]
-    for heading in (*headings, "confidence", "most frequent class", "as the card"):
-        table.add_column(tables.cell(heading), justify="right", overflow="fold")
+    labelled = document["labelled"]
+    table = tables.plain()
+    table.add_column("card, the best first" if labelled else "card, the most telling first", overflow="fold")
+    judged = ("right", "nat more than the card", "p") if labelled else ("information, nat", "confidence", "one class")
+    for heading in (*judged, "as the card"):
+        table.add_column(heading, justify="right", max_width=14)
     for row in document["rows"]:
+        if labelled:
+            cells = [_share(row["accuracy"])]
+            cells += [tables.number(row["gain"], "+.2f"), short(row["p"], ".1g")] if row["field"] else ["", ""]
+        else:
+            cells = [tables.number(row["information"], ".2f")]
+            cells += [tables.number(value, ".0%") for value in (row["confidence"]["value"], row["most_frequent"])]
+        cells.append(tables.number(row["agreement"], ".0%"))
         name = row["name"] or "the card itself"
-        judged = (
-            [_with_interval(row["accuracy"], ".0%"), tables.number(row["log_probability"], ".2f")]
-            if document["labelled"]
-            else [tables.number(row["information"], ".2f")]
-        )
-        others = (row["confidence"]["value"], row["most_frequent"], row["agreement"])
-        cells = [name, *judged, *(tables.number(value, ".0%") for value in others)]
-        table.add_row(*map(tables.cell, cells), style="" if row["field"] else "bold")
+        table.add_row(*map(tables.cell, (name, *cells)), style="" if row["field"] else "bold")
     return table
 
 
-def _with_interval(entry: "Entry", form: str) -> str:
+def _share(entry: "Entry") -> str:
     value, low, high = entry["value"], entry["low"], entry["high"]
     if value is None or not math.isfinite(value):
         return "undefined"
-    interval = f" ({low:{form}}–{high:{form}})" if low is not None and high is not None else ""
-    return f"{value:{form}}{interval}"
+    return f"{value:.0%}" + (f" ({100 * low:.0f}–{100 * high:.0f})" if low is not None and high is not None else "")
 
 
 def _differences(document: "CardCheck") -> "Table":
     from analyzer.cli import tables
 
-    table = tables.titled("Preprocessed otherwise than the card says: how far that moves the network")
-    for heading in ("what", "decisions that change", "as noise of, grey levels"):
-        table.add_column(tables.cell(heading), justify="left" if heading == "what" else "right")
+    table = tables.plain()
+    table.add_column("preprocessed otherwise", overflow="fold")
+    for heading in ("decisions that change", "as noise of, grey levels"):
+        table.add_column(heading, justify="right", max_width=24)
     for each in document["differences"]:
         changed = f"{each['changed']} of {each['images']}"
         table.add_row(*map(tables.cell, (each["name"], changed, _radius(each["equivalent"]))))
@@ -109,5 +111,8 @@ def _radius(equivalent: "Entry") -> str:
     outside = {"below": f"below {RADII[0]:g}", "above": f"above {RADII[-1]:g}"}
     if censored := equivalent.get("censored"):
         return outside[str(censored)]
-    value = equivalent["value"]
-    return "undefined" if value is None or not math.isfinite(value) else short(value, ".2g")
+    value, low, high = equivalent["value"], equivalent["low"], equivalent["high"]
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    ends = [short(end, ".2g") if end is not None and math.isfinite(end) else "…" for end in (low, high)]
+    return short(value, ".2g") + (f" ({' – '.join(ends)})" if ends != ["…", "…"] else "")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analyzer.study import Progress
 
 LINE_EVERY = 30.0
+_SIZE = 16  # letters of a dimension
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -53,9 +54,10 @@ def print_description(name: str, description: dict[str, Any]) -> None:
     """What `graph.describe` found, for `analyzer inspect`."""
     say(name, style="bold")
     say(f"opset {description['opset']}, {description['parameters']:,} parameters, by {description['producer'] or '?'}")
-    for title in ("inputs", "outputs"):
-        for tensor, kind, shape in description[title]:
-            say(f"{title[:-1]} {tensor}: {kind} {_shape(shape)}")
+    for tensor, kind, shape in description["inputs"]:
+        say(f"input {tensor}: {kind} {_shape(shape)}")
+    for (tensor, kind, shape), look in zip(description["outputs"], description["seems"], strict=True):
+        say(f"output {tensor}: {kind} {_shape(shape)}; {look}")
     table = Table(title=Text("Candidate feature layers, likeliest first"), title_justify="left")
     for heading in ("tensor", "made by", "shape"):
         table.add_column(heading)
@@ -90,7 +92,8 @@ def _after(note: str) -> str:
 def _shape(shape: Any) -> str:
     if shape is None:
         return "?"
-    return " x ".join("?" if n is None else str(n) for n in shape) or "scalar"
+    # A size that is computed from others is named by a whole formula.
+    return " x ".join("?" if n is None or len(str(n)) > _SIZE else str(n) for n in shape) or "scalar"
 
 
 @contextmanager

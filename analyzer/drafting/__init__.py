@@ -18,7 +18,7 @@ from analyzer import graph
 from analyzer.document import CardDocument
 from analyzer.drafting.found import Found
 from analyzer.drafting.inside import preprocessing_inside
-from analyzer.drafting.sources import FILES, KERAS, of_document, of_keras, of_metadata, of_openvino
+from analyzer.drafting.sources import FILES, KERAS, classifies, of_document, of_keras, of_metadata, of_openvino
 from analyzer.errors import InputError, UsageError
 
 __all__ = ["Draft", "draft"]
@@ -51,7 +51,7 @@ def draft(model: Path, *, source: str | None = None) -> Draft:
         InputError: The model is none, has no image input, or is no classifier by its own metadata.
         UsageError: `source` is not there, or nothing that is known.
     """
-    document: dict[str, Any] = {**graph.draft_card(model)}
+    document: dict[str, Any] = {**graph.draft_card(model, classes=classifies(graph.metadata(model)))}
     todo = list(document["source"]["fill_in"])
     origins: dict[str, str] = {}
     for found in _found(model, source, channels=len(document["input"]["mean"])):

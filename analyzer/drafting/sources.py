@@ -105,8 +105,8 @@ def of_keras(mode: str) -> Found:
 
 
 def of_metadata(properties: Mapping[str, str]) -> Iterator[Found]:
-    """What an ONNX file's metadata_props say. Raises InputError where they say that it is no classifier."""
-    if "task" in properties and ("imgsz" in properties or "names" in properties):
+    """What an ONNX file's metadata_props say."""
+    if _of_ultralytics(properties):
         yield _ultralytics(properties)
     if any(key.startswith("Image.") for key in properties):
         yield _image_metadata(properties)
@@ -114,19 +114,27 @@ def of_metadata(properties: Mapping[str, str]) -> Iterator[Found]:
         yield _model_info({key.split()[-1]: value for key, value in properties.items()}, "metadata of the ONNX file")
 
 
+def classifies(properties: Mapping[str, str]) -> bool:
+    """Whether a file's metadata leave it open that it is a classifier."""
+    return not _of_ultralytics(properties) or properties["task"] == "classify"
+
+
+def _of_ultralytics(properties: Mapping[str, str]) -> bool:
+    return "task" in properties and ("imgsz" in properties or "names" in properties)
+
+
 def _ultralytics(properties: Mapping[str, str]) -> Found:
     task = properties["task"]
-    if task != "classify":
-        raise InputError(
-            f"the model's metadata say that its task is {task!r:.40}; only classifiers have class scores of an image"
-        )
     found = Found("Ultralytics metadata of the ONNX file")
+    if task != "classify":
+        found.notes.append(f"its task is {task!r:.40}: it has no class scores of an image")
     found.input |= {"channels": "RGB", "mean": [0.0] * 3, "std": [255.0] * 3}
     size = _sides(_literal(properties.get("imgsz", "")))
     if size is not None:
         resize = {"shorter_side": size[0], "crop": "centre"} if size[0] == size[1] else {"stretch": True}
         found.input |= {"size": size, "resize": {**resize, "interpolation": "bilinear"}}
-    if labels := huggingface.labels(_literal(properties.get("names", ""))):
+    labels = huggingface.labels(_literal(properties.get("names", "")))
+    if labels and task == "classify":
         found.output["labels"] = labels
     return found
 

@@ -3,18 +3,20 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 from onnx import TensorProto, ValueInfoProto
 
+from analyzer.card import EMBEDDING
 from analyzer.document import CardDocument, OutputDocument, ResizeDocument
 from analyzer.errors import InputError
 from analyzer.graph import files, safety, training, walk
 from analyzer.graph.dtypes import FLOATS, type_name
-from analyzer.graph.index import build, image_inputs
+from analyzer.graph.index import Index, build, image_inputs
 from analyzer.graph.layers import weight_layers
 from analyzer.graph.prepare import inline
 from analyzer.graph.quantised import holds_values
-from analyzer.graph.scores import find_scores
+from analyzer.graph.scores import Scores, find_scores, seems
 
 _CANDIDATES = 8
 _UNKNOWN_SIZE = 224
@@ -27,15 +29,18 @@ class Description:
     """A model at a glance.
 
     inputs, outputs: (name, type, shape). In a shape, a free dimension is its symbol or None; the shape is None where
-    even the rank is unknown. parameters: number of weights. features: candidates for the feature layer as (name, shape,
-    operator that makes it), the last layer's input first. logits: the tensor before a final Softmax, else the output
-    itself; None where there are several outputs. softmax: whether a Softmax ends the graph. kind: what the card's
-    output.kind should be, as far as the graph tells. external_files: locations of weights outside the file. notes:
-    sentences for the user.
+    even the rank is unknown. seems: of each output what it looks like, in words. output: the only one that may hold
+    class scores, None where there is none, or more than one. parameters: number of weights. features: candidates for
+    the feature layer as (name, shape, operator that makes it), the last layer's input first. logits: the tensor before
+    a final Softmax, else the output itself; None where `output` is. softmax: whether a Softmax ends the graph. kind:
+    what the card's output.kind should be, as far as the graph tells. external_files: locations of weights outside the
+    file. notes: sentences for the user.
     """
 
     inputs: tuple[Named, ...]
     outputs: tuple[Named, ...]
+    seems: tuple[str, ...]
+    output: str | None
     opset: int
     producer: str
     parameters: int
@@ -58,14 +63,16 @@ def describe(model: Path) -> Description:
     notes = [*located.notes, *training.to_inference(proto, model)]
     index = build(proto, model)
     outputs = [value.name for value in proto.graph.output]
+    looks = [_look(index, name, walk.opset(proto), model) for name in outputs]
     logits, kind = None, "logits"
     features: list[tuple[str, tuple[int | None, ...] | None, str]] = []
-    if len(outputs) == 1:
-        try:
-            scores = find_scores(index, outputs[0], walk.opset(proto), model)
-            logits, kind = scores.tensor, _KINDS.get(scores.final, "logits")
-        except InputError as e:
-            notes.append(str(e))
+    fitting = [name for name, look in zip(outputs, looks, strict=True) if look.scores is not None]
+    if len(fitting) == 1:
+        scores = looks[outputs.index(fitting[0])].scores
+        assert scores is not None
+        logits, kind = scores.tensor, _KINDS.get(scores.final, "logits")
+    elif not fitting:
+        kind = EMBEDDING
     for name, _ in weight_layers(index, logits or outputs[0]):
         node = index.producer.get(name)
         if holds_values(index, name) and all(name != f[0] for f in features):
@@ -73,6 +80,8 @@ def describe(model: Path) -> Description:
     return Description(
         inputs=tuple(_named(value) for value in image_inputs(proto)),
         outputs=tuple(_named(value) for value in proto.graph.output),
+        seems=tuple(look.words for look in looks),
+        output=fitting[0] if len(fitting) == 1 else None,
         opset=walk.opset(proto),
         producer=" ".join(t for t in (proto.producer_name, proto.producer_version) if t and t != "None") or "unknown",
         parameters=parameters,
@@ -90,12 +99,43 @@ _KINDS = {"Softmax": "probabilities", "Sigmoid": "sigmoid"}
 _QUANTISED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 
 
-def draft_card(model: Path) -> CardDocument:
+class _Look(NamedTuple):
+    """What an output looks like; scores: where it may hold those of classes."""
+
+    words: str
+    scores: Scores | None
+
+
+def _look(index: Index, name: str, opset: int, model: Path) -> _Look:
+    shape = index.shape(name)
+    if shape is not None and (what := seems(shape)):
+        return _Look(what, None)
+    if not holds_values(index, name):
+        return _Look("whole numbers, such as the index of a class", None)
+    try:
+        scores = find_scores(index, name, opset, model)
+    except InputError as e:
+        return _Look(f"no class scores: {str(e).removeprefix(f'{model}: ')}", None)
+    count = None if shape is None or None in shape[1:] else math.prod(size for size in shape[1:] if size)
+    if count is None and shape is not None and len(shape) > 2:
+        return _Look("scores of classes only where no more than one of its sizes is above 1", scores)
+    of = f"of {count} classes" if count is not None else "of classes"
+    if scores.final:
+        return _Look(f"scores {of}, after a {scores.final}", scores)
+    if count == 1:
+        return _Look("one number: the score of the second of two classes, or no class at all", scores)
+    return _Look(f"scores {of}, or an embedding", scores)
+
+
+def draft_card(model: Path, *, classes: bool = True) -> CardDocument:
     """A card for `model` with what the graph tells; `source.fill_in` lists what is guessed or left open.
 
-    Raises InputError where the model has several inputs or an input that is no image.
+    classes: whether an output may hold class scores; else an inner layer is drafted as an embedding. Raises
+    InputError where the model has several inputs or an input that is no image.
     """
     description = describe(model)
+    if not classes:
+        description = dataclasses.replace(description, output=None, kind=EMBEDDING)
     if len(description.inputs) != 1:
         listed = ", ".join(name for name, _, _ in description.inputs) or "none"
         raise InputError(f"{model}: inputs: {listed}; a card can be drafted for a model with one image input only")
@@ -112,10 +152,21 @@ def draft_card(model: Path) -> CardDocument:
     resize: ResizeDocument = {"shorter_side": size[0], "crop": "centre"} if square else {"stretch": True}
     resize["interpolation"] = "bilinear"
     output: OutputDocument = {"kind": description.kind}
-    if len(description.outputs) == 1:
-        output = {"name": description.outputs[0][0], **output}
+    names = [entry[0] for entry in description.outputs]
+    inner = next((name for name, _, operator in description.features if operator != "Softmax"), None)
+    if description.output is not None:
+        output = {"name": description.output, **output}
+        if len(names) > 1:
+            todo.append(f"output.name is a guess: the only one of {', '.join(names)} that looks like class scores")
+    elif description.kind == EMBEDDING and inner is not None:
+        output = {"name": inner, **output}
+        listed = "; ".join(f"{name}: {look}" for name, look in zip(names, description.seems, strict=True))
+        todo.append(
+            f"no output is taken for class scores ({listed:.200}): the layer {inner} is measured as an embedding; "
+            "name another in output.name"
+        )
     else:
-        todo.append(f"add output.name, one of: {', '.join(entry[0] for entry in description.outputs)}")
+        todo.append(f"add output.name, one of: {', '.join(names)}")
     if description.kind == "logits":
         todo.append("output.kind is a guess: no Softmax ends the graph")
     document: CardDocument = {
@@ -131,7 +182,7 @@ def draft_card(model: Path) -> CardDocument:
         },
         "output": output,
     }
-    if description.features:
+    if description.features and description.kind != EMBEDDING:
         document["feature"] = {"name": description.features[0][0]}
     document["source"] = {"sha256": files.sha256(model), "fill_in": todo}
     return document

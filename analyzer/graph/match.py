@@ -15,7 +15,7 @@ from analyzer.graph.dtypes import FLOATS, type_name
 from analyzer.graph.index import Index, image_inputs, shape_of
 from analyzer.graph.layers import find_feature, resolve_layer
 from analyzer.graph.patterns import expand
-from analyzer.graph.quantised import scale_of
+from analyzer.graph.quantised import as_read, scale_of
 from analyzer.graph.scores import Scores, find_scores
 
 INPUT_TYPES: dict[int, str] = {
@@ -167,6 +167,7 @@ def layers(
     taps = []
     for name in names:
         tensor, remarks = resolve_layer(index, name, path)
-        taps.append(tensor)
-        notes += remarks
+        read = as_read(index, tensor)
+        taps.append(read)
+        notes += remarks if read == tensor else (f"Layer {name} is taken as its quantisation leaves it.",)
     return tuple(names), tuple(taps)

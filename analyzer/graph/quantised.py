@@ -71,6 +71,19 @@ def scale_of(index: Index, name: str) -> Scale | None:
     return None
 
 
+def as_read(index: Index, name: str) -> str:
+    """The codes of a float tensor that everything reads through one quantisation; the tensor itself where some do not.
+
+    Quantising tools leave out an activation whose cut the codes' range makes, and give what comes before its name. What
+    the layers after it read is what the codes hold.
+    """
+    readers = index.consumers.get(name, ())
+    same = {tuple(node.input[1:]) for node in readers if node.op_type == "QuantizeLinear" and node.input[0] == name}
+    return (
+        readers[0].output[0] if len(same) == 1 and all(node.op_type == "QuantizeLinear" for node in readers) else name
+    )
+
+
 def holds_values(index: Index, name: str) -> bool:
     """Whether a tensor holds floats, or codes of known scale, or what only the runtime knows."""
     return index.elem_type(name) in (None, *FLOATS) or scale_of(index, name) is not None

@@ -182,8 +182,9 @@ def _check_class_shape(index: Index, output: str, path: Path) -> None:
 def not_scores(path: str, output: str, given: str, what: str) -> InputError:
     """The error for an output that holds no class scores."""
     return InputError(
-        f"{path}: output {output!r:.80} {given}, where a classifier's (N, classes) is expected: {what}; "
-        "name the output with the class scores in the card's output.name"
+        f"{path}: output {output!r:.80} {given}, where a classifier's (N, classes) is expected: {what}; name "
+        "the output with the class scores in the card's output.name, or measure it, or an inner layer, with "
+        "output.kind embedding"
     )
 
 

@@ -15,7 +15,7 @@ from analyzer.session import Backend
 from analyzer.store.documents import Calibration, Checks
 from analyzer.study import provenance, selection, shards
 from analyzer.study.answers import LabelledImage
-from analyzer.study.asked import asked
+from analyzer.study.asked import asked, refuse_labels_beyond
 from analyzer.study.cluster import Cluster, check_address
 from analyzer.study.embedded import as_array
 from analyzer.study.engine import Engine, Here
@@ -145,8 +145,7 @@ def run(
             )
         )
         opened, protocol, checks = engine.opened
-        if opened.has_classes:
-            _refuse_labels_beyond(candidates, opened.session.classes)
+        refuse_labels_beyond(candidates, opened)
         if target is not None:
             watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
         context = functools.partial(
@@ -224,12 +223,6 @@ def _as_it_stopped(out: Path, protocol: Protocol, target: Target) -> Protocol:
     if (until["name"], until["bound"], until["relative"]) != target:
         return protocol
     return dataclasses.replace(protocol, limit=min(protocol.limit, limit))
-
-
-def _refuse_labels_beyond(candidates: list[ImageFile], classes: int) -> None:
-    for image in candidates:
-        if image.label is not None and image.label >= classes:
-            raise InputError(f"{image.path}: label {image.label}, but the model has classes 0..{classes - 1}")
 
 
 def _refuse_other_images(writer: store.Store, candidates: list[ImageFile], folder: Path, out: Path) -> None:

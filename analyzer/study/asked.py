@@ -1,7 +1,7 @@
 """What a run is asked for: card, images in their order, and the network that is to be opened."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from analyzer import card as cards
 from analyzer import graph
+from analyzer.errors import InputError
 from analyzer.images import ImageError, ImageFile, ImageSet, find_set, read, seeded_order
 from analyzer.session import Backend
 from analyzer.study.consistency import EXAMPLES
 from analyzer.study.engine import Job
+from analyzer.study.model import Model
 from analyzer.study.protocol import Protocol
 
 _TRIED = 50  # files among which the examples are looked for
@@ -46,6 +48,15 @@ def asked(
     candidates = seeded_order(image_set.images, seed=protocol.seed)
     examples = list(_examples(candidates, the_card))
     return Asked(path, image_set, candidates, Job(model, the_card, protocol, backend, batch_size, examples))
+
+
+def refuse_labels_beyond(images: Iterable[ImageFile], model: Model) -> None:
+    """Raise InputError for a label that is no class of the network; an embedding has none to hold labels against."""
+    for image in images:
+        if model.has_classes and image.label is not None and image.label >= model.session.classes:
+            raise InputError(
+                f"{image.path}: label {image.label}, but the model has classes 0..{model.session.classes - 1}"
+            )
 
 
 def _examples(candidates: list[ImageFile], card: cards.Card) -> Iterator[NDArray[np.float32]]:

@@ -149,7 +149,9 @@ def check_card(
         "unusable": unusable,
         "field": field,
         "sentence": _sentence(rows, field, labelled),
-        "differences": differences(asker, own, tried, seed=seed) if asker.normalised else [],
+        "differences": differences(asker, own, tried, seed=seed)
+        if asker.normalised and asker.model.has_classes
+        else [],
         "fixed": fixed,
     }
 

@@ -12,9 +12,10 @@ from scipy.special import entr, log_softmax, softmax
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.images import ImageError, ImageFile, read
-from analyzer.measures.scores import true_class
+from analyzer.measures.scores import class_means, true_class, unit
 from analyzer.session import Backend
 from analyzer.study import Model, Protocol, open_model
+from analyzer.study.asked import refuse_labels_beyond
 from analyzer.study.preprocessing import Preprocessing
 
 Array = NDArray[np.float64]
@@ -62,6 +63,12 @@ class Asker:
         self.pixels = np.stack(pixels)
         self.labels = np.array([-1 if image.label is None else image.label for image in self.images])
         self.model = self._opened(card)
+        refuse_labels_beyond(self.images, self.model)
+        if not self.model.has_classes and not _makes_means(self.labels):
+            raise InputError(
+                f"{model}: an embedding is judged by the means of its classes: it takes a label for each image, and two "
+                "images of a class"
+            )
         self._others: dict[str, Model | None] = {card.layout: self.model}
 
     def _opened(self, card: Card) -> Model:
@@ -107,6 +114,8 @@ class Asker:
         """What the network says of pixels, (n, C, H, W) grey levels, one for each image."""
         model = model or self.model
         scores = np.concatenate([scores for _, scores in self._scores(pixels, card, model)])
+        if not model.has_classes:
+            return self._answers(_to_other_means(scores, self.labels), "logits", reference)
         return self._answers(scores, model.prepared.kind, reference)
 
     def log_odds(self, pixels: NDArray[np.float32], label: int) -> Array:
@@ -159,6 +168,24 @@ class Asker:
             _judged(scores, self.labels, kind),
             _information(scores, kind),
         )
+
+
+def _makes_means(labels: NDArray[np.intp]) -> bool:
+    """Whether every image has a label, and some class two images."""
+    return bool((labels >= 0).all() and np.bincount(labels).max(initial=0) > 1)
+
+
+def _to_other_means(embeddings: NDArray[np.floating], labels: NDArray[np.intp]) -> Array:
+    """(n, C) cosines of embeddings (n, K) to the mean of each class, of its own without itself; -1 where there is none.
+
+    At a temperature of their own they are to classes what logits are.
+    """
+    rows = unit(embeddings)
+    means = class_means(rows, labels)
+    cosines = rows @ unit(means).T
+    own = np.array([unit(means[label] - row) @ row for row, label in zip(rows, labels, strict=True)])
+    cosines[np.arange(len(rows)), labels] = own
+    return np.where(np.isfinite(rows).all(axis=1, keepdims=True), np.nan_to_num(cosines, nan=-1.0), np.nan)
 
 
 def _judged(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str) -> Array:
