@@ -4,7 +4,9 @@ Cards have mean 128 and std 64, so that an input scale of 1/64 quantises in step
 """
 
 import graphs
+import literal
 import numpy as np
+import onnxruntime
 from graphs import node, tensor, value
 from onnx import TensorProto
 
@@ -161,3 +163,13 @@ def coarse_input(folder, *, mean=128.3, scale=0.5):
     stored = [tensor("W", weights(3, 4)), tensor("s", scale), tensor("z", 128, np.uint8)]
     inputs, outputs = [value("x", ["N", 3, 8, 8])], [value("y", ["N", 4])]
     return graphs.save(folder, "coarse", nodes, inputs, outputs, stored, card(mean=mean))
+
+
+def own_output(model, card, images):
+    """What the model itself says of each image, by name."""
+    session = onnxruntime.InferenceSession(str(model))
+    named = {}
+    for path in sorted(images.glob("*.png")):
+        row = graphs.normalise(literal.pixels_of(path), card)[None].astype(np.float32)
+        named[path.name] = session.run(["y"], {"x": row})[0][0]
+    return named

@@ -175,9 +175,10 @@ def test_ultralytics(model, tmp_path):
     assert drafted.origins["input.mean"] == "Ultralytics metadata of the ONNX file"
 
 
-def test_ultralytics_detectors_are_refused(model):
-    with pytest.raises(InputError, match="its task is 'detect'"):
-        with_metadata(model, imgsz="[640, 640]", names="{0: 'cat'}", task="detect")
+def test_ultralytics_detectors_are_drafted_as_embeddings(model):
+    drafted = with_metadata(model, imgsz="[640, 640]", names="{0: 'cat'}", task="detect").document
+    assert drafted["output"]["kind"] == "embedding" and "labels" not in drafted["output"]
+    assert any("its task is 'detect'" in item for item in drafted["source"]["fill_in"])
 
 
 def test_image_metadata(model):

@@ -4,9 +4,7 @@ import dataclasses
 import json
 
 import graphs
-import literal
 import numpy as np
-import onnxruntime
 import pytest
 import quantised
 import runs
@@ -39,16 +37,6 @@ def images(tmp_path, rng):
     return folder
 
 
-def own_output(model, card, images):
-    """What the model itself says of each image, by name."""
-    session = onnxruntime.InferenceSession(str(model))
-    named = {}
-    for path in sorted(images.glob("*.png")):
-        row = graphs.normalise(literal.pixels_of(path), card)[None].astype(np.float32)
-        named[path.name] = session.run(["y"], {"x": row})[0][0]
-    return named
-
-
 def summary_of(out):
     return store.Run(out).read_summary()
 
@@ -68,7 +56,7 @@ def test_logits_are_found_behind_quantisation(tmp_path, images, contrib):
     prepared = graph.prepare(model, card=card)
     assert prepared.kind == "logits" and prepared.step == pytest.approx(1 / 256)
     seen = runs.measure(model, images, tmp_path / "run", **SMALL)
-    for name, own in own_output(model, card, images).items():
+    for name, own in quantised.own_output(model, card, images).items():
         one = seen.sel(image=name)
         assert one.clean_score == pytest.approx(own[int(one.label)], abs=0.01)
         assert own[int(one.clean_predicted)] == own.max()
@@ -99,7 +87,7 @@ def test_quantised_probabilities_are_taken_within_their_steps(tmp_path, images):
         gain=1,
     )
     assert graph.prepare(model, card=card).kind == "probabilities"
-    sums = [own.sum() for own in own_output(model, card, images).values()]
+    sums = [own.sum() for own in quantised.own_output(model, card, images).values()]
     assert max(abs(total - 1) for total in sums) > 1e-2
     runs.measure(model, images, tmp_path / "b", **SMALL)
 
@@ -140,7 +128,7 @@ def test_a_sigmoids_own_logit_is_its_log_odds(tmp_path, images, spelt_out):
     model, card = quantised.multi_label(tmp_path, kind="sigmoid", spelt_out=spelt_out)
     assert graph.prepare(model, card=card).kind == ("sigmoid" if spelt_out else "sigmoid_logits")
     seen = runs.measure(model, images, tmp_path / "run", **SMALL)
-    for name, own in own_output(model, card, images).items():
+    for name, own in quantised.own_output(model, card, images).items():
         one = seen.sel(image=name)
         label = int(one.label)
         assert label == own.argmax() and one.clean_predicted == label
@@ -169,7 +157,7 @@ def test_the_models_own_class_order_is_kept(tmp_path, images):
     model, card = quantised.permuted_classes(tmp_path)
     assert graph.prepare(model, card=card).outputs[0] == "y"
     seen = runs.measure(model, images, tmp_path / "run", **SMALL)
-    for name, own in own_output(model, card, images).items():
+    for name, own in quantised.own_output(model, card, images).items():
         one = seen.sel(image=name)
         assert one.clean_predicted == own.argmax() and one.clean_score == pytest.approx(own.max(), abs=1e-6)
 
@@ -190,7 +178,7 @@ def test_logits_that_do_not_give_the_models_output_are_not_used(tmp_path, images
     monkeypatch.setattr(finding, "_keeps_order", lambda index, node: True)  # a walk that goes too far
     assert graph.prepare(model, card=card).outputs[0] != "y"
     seen = runs.measure(model, images, tmp_path / "run", **SMALL)
-    for name, own in own_output(model, card, images).items():
+    for name, own in quantised.own_output(model, card, images).items():
         assert seen.sel(image=name).clean_predicted == own.argmax()
     (said,) = (w for w in summary_of(tmp_path / "run")["warnings"] if "is not used" in w)
     assert "final Softmax" in said and "softmax differs from the model's own output" in said

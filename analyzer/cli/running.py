@@ -203,12 +203,12 @@ def _say_foreseen(foreseen: "Foreseen") -> None:
     terminal.say(f"{foreseen['model']} on {foreseen['device']}, batches of {foreseen['batch_size']}", style="bold")
     terminal.say(f"Layers: {', '.join(foreseen['layers'])}")
     terminal.say(
-        f"{foreseen['images']} images found; at most {foreseen['measured']} are measured, those that the network is "
-        f"right and sure about, with {foreseen['passes_an_image']:,} forward passes each."
+        f"{foreseen['images']} images found; at most {foreseen['measured']} of those that count are measured, with "
+        f"{foreseen['passes_an_image']:,} forward passes each."
     )
     terminal.say(
         f"At most {foreseen['selecting'] + foreseen['measuring']:,} forward passes: about {time} at the pace of a few, "
-        "and 5 to 15 % more for the rest."
+        f"with {foreseen['opening']:.0f} s to open and check the network, and 5 to 15 % more for the rest."
     )
     for note in foreseen["notes"]:
         terminal.say(f"! {note}", style="yellow")

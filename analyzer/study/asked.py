@@ -56,6 +56,7 @@ def refuse_labels_beyond(images: Iterable[ImageFile], model: Model) -> None:
         if model.has_classes and image.label is not None and image.label >= model.session.classes:
             raise InputError(
                 f"{image.path}: label {image.label}, but the model has classes 0..{model.session.classes - 1}"
+                + ("" if model.card.labels else "; where that is a class's name, list the names in output.labels")
             )
 
 

@@ -18,8 +18,9 @@ _TIMED = 3  # passes
 
 
 class Foreseen(TypedDict):
-    """images: found. measured: at most so many of them. selecting, measuring: forward passes at most. seconds: of all
-    these at the pace of a few; the analyzer's own work comes to it. notes: sentences for the user."""
+    """images: found. measured: at most so many of them. selecting, measuring: forward passes at most. opening: seconds
+    that it took to open and check the network here. seconds: of that and of all these passes at the pace of a few; the
+    analyzer's own work comes to it. notes: sentences for the user."""
 
     model: str
     images: int
@@ -27,6 +28,7 @@ class Foreseen(TypedDict):
     passes_an_image: int
     selecting: int
     measuring: int
+    opening: float
     seconds: float
     provider: str
     device: str
@@ -55,7 +57,9 @@ def foresee(
         backend=backend or Backend(),
         batch_size=batch_size,
     )
+    began = time.perf_counter()
     opened, protocol, _ = Here(job).opened
+    opening = time.perf_counter() - began
     session, size = opened.session, opened.session.batch_size
     rows = np.zeros((size, *opened.shape), np.float32)
     for row, pixels in zip(rows, job.examples, strict=False):
@@ -71,7 +75,8 @@ def foresee(
         "passes_an_image": each,
         "selecting": selecting,
         "measuring": measured * each,
-        "seconds": pace * (selecting + measured * each),
+        "opening": opening,
+        "seconds": opening + pace * (selecting + measured * each),
         "provider": session.provider,
         "device": session.device,
         "batch_size": size,

@@ -22,6 +22,7 @@ from analyzer.study.protocol import Protocol
 from analyzer.summary.warnings import CARD_FIELDS
 
 CALIBRATION_IMAGES = 2000
+_FIELDS = f"{CARD_FIELDS}; `analyzer check-card` tries them"
 _SUM = 1e-3  # relative: what rounding leaves of a sum that is always the same
 _FEWEST = 3  # images, before something is said of their sums
 
@@ -221,17 +222,17 @@ class _Pass:
             best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
             return (
                 f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
-                f"best: {best}. Lower `min_confidence`, or check in the card, in this order: {CARD_FIELDS}"
+                f"best: {best}. Lower `min_confidence`, or check in the card, in this order: {_FIELDS}"
             )
         if not self.model.has_classes:
             return (
                 f"no image counts: {counts[Outcome.WRONG]} are nearer to the mean of another class, where a class "
                 "takes two images or more to have one. Leave the labels out, or check them and in the card, in this "
-                f"order: {CARD_FIELDS}"
+                f"order: {_FIELDS}"
             )
         return (
             f"no image counts: {counts[Outcome.WRONG]} classified wrongly, {counts[Outcome.NON_FINITE]} with outputs "
-            f"that are not finite. Check the labels and in the card, in this order: {CARD_FIELDS}"
+            f"that are not finite. Check the labels and in the card, in this order: {_FIELDS}"
         )
 
 

@@ -27,7 +27,7 @@ def warnings(
     if n == 1:
         yield "One image: no intervals but those of shares."
     yield from _left_out(calibration)
-    if identity["trials"] < 10:
+    if identity["trials"] < 10 and "topology" in identity["measures"]:
         yield f"{identity['trials']} trials: participation ratio, alpha and the p-values mean little below 10."
     beyond = [radius_text(radius) for radius in identity["radii"] if radius > 255 and identity["norm"] == "linf"]
     if beyond:
@@ -64,9 +64,11 @@ def suspected_card(counts: Mapping[str, int]) -> str:
     judged = left_out + counts[Outcome.GOOD]
     if not judged or counts[Outcome.GOOD] > FEW * judged:
         return ""
+    unsure = counts[Outcome.BELOW_CONFIDENCE]
+    sure = f" ({unsure} are right but unsure: a lower minimum confidence lets them in)" if unsure else ""
     return (
-        f"{left_out} of {judged} images are classified wrongly or fall below the confidence; where the network is "
-        f"better than that, check in the card, in this order: {CARD_FIELDS}."
+        f"{left_out} of {judged} images are classified wrongly or fall below the confidence{sure}; where the network "
+        f"is better than that, `analyzer check-card` tries the card's usual mistakes: {CARD_FIELDS}."
     )
 
 

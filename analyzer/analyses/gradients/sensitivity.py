@@ -77,6 +77,8 @@ def sensitivity(
     reader.check_model(model_path)
     graph.check(model_path)
     the_card = reader.read_card(card or _card_of(reader, model_path))
+    if the_card.kind == cards.EMBEDDING:
+        raise InputError(f"{model_path}: its output is an embedding, and gradients are taken of the scores of classes")
     folder = images or Path(reader.context["images"])
     chosen = _chosen(reader, images_limit)
     layer = reader.identity["layers"][-1]

@@ -140,6 +140,8 @@ def landscape(
         raise InputError(f"{image}: {e}") from e
     examples = [pixels.values]
     network = open_model(model, card=model_card, protocol=protocol, backend=Backend(provider), examples=examples)
+    if not network.has_classes:
+        raise InputError(f"{model}: its output is an embedding, and a landscape is that of the scores of classes")
     if label is not None and not 0 <= label < network.session.classes:
         raise UsageError(f"`label` {label}: {model.name} has classes 0..{network.session.classes - 1}")
     shape, sha256 = model_card.pixel_shape, pixels.sha256

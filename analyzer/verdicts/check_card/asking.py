@@ -66,8 +66,8 @@ class Asker:
         refuse_labels_beyond(self.images, self.model)
         if not self.model.has_classes and not _makes_means(self.labels):
             raise InputError(
-                f"{model}: an embedding is judged by the means of its classes: it takes a label for each image, and two "
-                "images of a class"
+                f"{model}: an embedding is judged by the means of its classes: it takes a label for each image, and "
+                "two images of a class"
             )
         self._others: dict[str, Model | None] = {card.layout: self.model}
 

@@ -1,0 +1,269 @@
+"""Networks without classes: the score is the cosine to the clean embedding, classes are those of class means."""
+
+import dataclasses
+import json
+
+import graphs
+import numpy as np
+import pytest
+import runs
+from clusters import Dask
+from graphs import node, tensor, value
+
+from analyzer import card as cards
+from analyzer import open_run, study
+from analyzer.errors import InputError, UsageError
+from analyzer.measures.scores import class_means, similarity, unit
+from analyzer.store import LogOddsStatus
+from analyzer.verdicts.check_card import check_card
+from analyzer.verdicts.drift import drift
+
+D = 3 * 8 * 8
+
+
+def embedder(folder, matrix, *, name="embedder", shape=None, kind="embedding", mean=128.0, **card):
+    """x -> matrix @ flatten(x), (N, F), reshaped to `shape` where it is given."""
+    matrix = np.asarray(matrix, np.float32)
+    nodes = [node("Flatten", "x", "flat"), node("MatMul", "flat M", "e")]
+    constants = [tensor("M", matrix.T)]
+    if shape:
+        nodes.append(node("Reshape", "e s", "map"))
+        constants.append(tensor("s", np.array([-1, *shape]), np.int64))
+    output = value("map" if shape else "e", ["N", *(shape or [len(matrix)])])
+    made = graphs.make_card(mean=mean, std=64.0, kind=kind, **card)
+    return graphs.save(folder, name, nodes, [value("x", ["N", 3, 8, 8])], [output], constants, made)
+
+
+@pytest.fixture
+def matrix():
+    return np.random.default_rng(3).standard_normal((6, D)) / 10
+
+
+@pytest.fixture
+def images(tmp_path):
+    runs.write_images(tmp_path / "images", 6, size=8)
+    return tmp_path / "images"
+
+
+# arithmetic -----------------------------------------------------------------------------------------------------------
+
+
+def test_cosines_do_not_depend_on_length_and_keep_their_digits():
+    clean = np.array([3.0, 4.0])
+    for factor in (1e-200, 1.0, 1e200):
+        seen = similarity(np.array([[4.0, -3.0], [6.0, 8.0], [3.0, 4.0 + 1e-9]]) * factor, clean)
+        assert seen.score == pytest.approx([0.0, 1.0, 1.0], abs=1e-15)
+        assert (seen.predicted == -1).all() and np.isnan(seen.log_odds).all() and np.isnan(seen.runner_up).all()
+
+
+def test_rows_without_a_direction_are_undefined():
+    seen = similarity(np.array([[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0], [1.0, 0.0]]), np.ones(2), means=np.eye(2))
+    assert np.isnan(seen.score[:3]).all() and seen.predicted.tolist() == [-1, -1, -1, 0]
+
+
+def test_the_nearest_mean_is_that_of_unit_vectors():
+    rows = np.array([[10.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    means = class_means(rows, np.array([0, 0, 2]))
+    assert unit(means[0]) == pytest.approx([np.sqrt(0.5)] * 2)  # a long vector counts no more than a short one
+    assert np.isnan(means[1]).all()
+    assert similarity(np.array([[1.0, 3.0], [1.0, 0.4]]), rows[0], means=means).predicted.tolist() == [2, 0]
+
+
+# runs -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_embedding_is_measured_like_a_feature(tmp_path, images, matrix):
+    model, _ = embedder(tmp_path, matrix)
+    dataset = runs.measure(model, images, tmp_path / "run", min_confidence=0.99)
+    assert dataset.sizes["image"] == 6 and dataset.layer.values.tolist() == ["e"]  # all count, whatever the confidence
+    assert (dataset.label == -1).all() and (dataset.clean_predicted == -1).all()
+    assert (dataset.log_odds_status == LogOddsStatus.EMBEDDING).all()
+    assert dataset.clean_score.values == pytest.approx(1, abs=1e-15) and np.isnan(dataset.isotropy_log_odds).all()
+    # Cosines from the stored distances: |e + d|, by the law of cosines, needs e . d; so by the network itself.
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["isotropy_range_median@4"]["n"] == 6 and summary["isotropy_log_odds_range_median@4"]["n"] == 0
+    assert summary["linearity_median@4"]["value"] < 1e-3  # the map is affine
+    assert summary["misclassified_share@4"]["value"] is None
+    text = " ".join(summary["sentences"])
+    assert "cosine to the clean embedding spreads" in text
+    assert "class" not in text and "probability" not in text and "Flips" not in text
+    assert "in a number of the embedding" in text or "gives exactly" in text
+
+
+def test_the_score_is_the_cosine_that_the_network_gives(tmp_path, images, matrix):
+    from analyzer.images import find_set, read
+    from analyzer.perturbations import Perturbations
+
+    model, card = embedder(tmp_path, matrix)
+    dataset = runs.measure(model, images, tmp_path / "run", radii=(20.0,), trials=5)
+    for image in find_set(images, card=card, labels=None).images:
+        pixels = read(image, card=card)
+        drawn = Perturbations(seed=0, sha256=pixels.sha256, shape=(3, 8, 8), family="noise", radius=20.0, trials=5)
+        words = drawn.words(range(5))
+        rows = pixels.values.reshape(1, -1) + words * drawn.scales(words)[:, None]
+        embedded = ((np.vstack([pixels.values.reshape(1, -1), rows]) - 128) / 64) @ matrix.T
+        expected = [e @ embedded[0] / np.linalg.norm(e) / np.linalg.norm(embedded[0]) for e in embedded[1:]]
+        assert dataset.isotropy_score.sel(image=image.id).values[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_output_of_any_shape_is_an_embedding(tmp_path, images, matrix):
+    model, card = embedder(tmp_path, matrix, shape=[2, 1, 3])
+    flat, _ = embedder(tmp_path, matrix, name="flat")
+    a, b = (runs.measure(path, images, tmp_path / path.stem) for path in (model, flat))
+    assert np.array_equal(a.isotropy_score, b.isotropy_score) and a.layer.values.tolist() == ["map"]
+    cards.write(dataclasses.replace(card, output_name="e"), cards.beside(model))  # an inner tensor serves too
+    inner = runs.measure(model, images, tmp_path / "inner")
+    assert np.array_equal(inner.isotropy_score, b.isotropy_score)
+
+
+def test_an_embedding_without_a_direction_is_left_out(tmp_path, images):
+    model, _ = embedder(tmp_path, np.zeros((3, D)))
+    with pytest.raises(InputError, match="no image counts: the scores of 6 images are not finite"):
+        runs.measure(model, images, tmp_path / "run")
+
+
+def test_reduced_graphs_give_the_same_cosines(tmp_path, images, matrix, monkeypatch):
+    from analyzer.study import model as models
+
+    path, _ = embedder(tmp_path, matrix)
+    whole = runs.measure(path, images, tmp_path / "whole", batch_size=None)
+    monkeypatch.setattr(models, "_HELD_FEATURES", 0)
+    monkeypatch.setattr(models, "_is_reduced", lambda *_: True)
+    reduced = runs.measure(path, images, tmp_path / "reduced", batch_size=None)
+    np.testing.assert_allclose(reduced.isotropy_score, whole.isotropy_score, atol=1e-6)
+
+
+# labels ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Three classes of colours: two red images, two green ones, one blue one, and one blue one that is labelled red."""
+    from PIL import Image
+
+    folder = tmp_path / "labelled"
+    colours = {"0/a": (220, 40, 30), "0/b": (200, 60, 50), "1/c": (40, 220, 30), "1/d": (60, 200, 50)}
+    colours |= {"2/e": (40, 30, 220), "2/f": (50, 45, 200), "0/g": (30, 40, 210)}
+    rng = np.random.default_rng(0)
+    for name, colour in colours.items():
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = rng.integers(-15, 16, (8, 8, 3))
+        Image.fromarray((np.array(colour) + noise).astype(np.uint8)).save(path)
+    return folder
+
+
+def channel_means():
+    return np.kron(np.eye(3), np.ones((1, 64))) / 64
+
+
+def test_with_labels_the_class_is_that_of_the_nearest_mean(tmp_path, labelled):
+    model, _ = embedder(tmp_path, channel_means())
+    dataset = runs.measure(model, labelled, tmp_path / "run", radii=(1.0, 400.0))
+    assert sorted(dataset.image.values) == ["0/a.png", "0/b.png", "1/c.png", "1/d.png", "2/e.png", "2/f.png"]
+    assert np.array_equal(dataset.clean_predicted, dataset.label)
+    assert (dataset.isotropy_predicted[:, 0] == dataset.label).all() and dataset.isotropy_predicted.min() >= 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["run"]["images"]["wrong"] == 1  # the blue one that is labelled red
+    assert summary["misclassified_share@1"]["value"] == 0
+    means = study.embedded.as_array(json.loads((tmp_path / "run" / "calibration.json").read_text())["class_means"])
+    assert means.shape == (3, 3) and means[1].argmax() == 1
+
+
+def test_an_image_alone_in_its_class_is_no_evidence_for_it(tmp_path, labelled):
+    (labelled / "2" / "f.png").unlink()
+    model, _ = embedder(tmp_path, channel_means())
+    dataset = runs.measure(model, labelled, tmp_path / "run")
+    assert "2/e.png" not in dataset.image.values
+
+
+def test_a_larger_limit_keeps_the_means(tmp_path, labelled):
+    model, _ = embedder(tmp_path, channel_means())
+    runs.measure(model, labelled, tmp_path / "run", limit=2)
+    first = json.loads((tmp_path / "run" / "calibration.json").read_text())["class_means"]
+    dataset = runs.measure(model, labelled, tmp_path / "run", limit=100)
+    assert dataset.sizes["image"] == 6
+    assert json.loads((tmp_path / "run" / "calibration.json").read_text())["class_means"] == first
+
+
+def test_a_wrong_set_of_labels_says_what_a_class_takes(tmp_path, labelled):
+    for name in ("0/b.png", "0/g.png", "1/d.png", "2/f.png"):
+        (labelled / name).unlink()
+    model, _ = embedder(tmp_path, channel_means())
+    with pytest.raises(InputError, match="takes two images or more"):
+        runs.measure(model, labelled, tmp_path / "run")
+
+
+def test_too_many_class_means_are_refused(tmp_path, labelled, monkeypatch):
+    from analyzer.study import embedded
+
+    monkeypatch.setattr(embedded, "_MOST", 8)
+    model, _ = embedder(tmp_path, channel_means())
+    with pytest.raises(InputError, match="leave the labels out"):
+        runs.measure(model, labelled, tmp_path / "run")
+
+
+def test_workers_know_the_class_means(tmp_path, labelled):
+    model, _ = embedder(tmp_path, channel_means())
+    alone = runs.measure(model, labelled, tmp_path / "alone", radii=(1.0, 400.0))
+    protocol = runs.protocol(radii=(1.0, 400.0))
+    options = {"protocol": protocol, "provider": "cpu", "batch_size": 8, "cluster_timeout": 60.0}
+    with Dask(tmp_path) as dask:
+        dask.worker()
+        dask.worker()
+        study.run(model, labelled, tmp_path / "shared", cluster=dask.address, **options)
+    with open_run(tmp_path / "shared") as shared:
+        for name in ("isotropy_predicted", "isotropy_score", "clean_predicted", "feature_distance"):
+            assert np.array_equal(alone[name], shared[name]), name
+
+
+# what else is asked of it ---------------------------------------------------------------------------------------------
+
+
+def test_what_needs_classes_is_refused(tmp_path, images, matrix):
+    from analyzer.analyses import landscape
+
+    model, _ = embedder(tmp_path, matrix)
+    with pytest.raises(UsageError, match="no classes to be certified"):
+        runs.measure(model, images, tmp_path / "run", measures=("certified",))
+    with pytest.raises(InputError, match="embedding"):
+        landscape.landscape(model, next(images.iterdir()), provider="cpu", size=3)
+
+
+def test_drift_of_embeddings_is_told_by_their_features(tmp_path, images, matrix):
+    moved = matrix.copy()
+    moved[0] += 0.05 * matrix[1]
+    for name, values in (("a", matrix), ("same", matrix), ("b", moved)):
+        model, _ = embedder(tmp_path, values, name=name)
+        runs.measure(model, images, tmp_path / "runs" / name, radii=(0.5, 2.0, 8.0, 32.0), trials=12)
+    found = drift(tmp_path / "runs" / "a", [tmp_path / "runs" / "same", tmp_path / "runs" / "b"])
+    same, other = found["candidates"]
+    assert same["verdict"].startswith("equal up to rounding")
+    noise = other["drift_equivalent_feature_noise_median"]["value"]
+    assert 0.5 < noise < 32 and f"as much as noise of {noise:.3g} grey levels" in other["verdict"]
+    assert "by the features of e" in other["verdict"] and "decision" not in other["verdict"]
+
+
+def test_check_card_judges_an_embedding_by_its_class_means(tmp_path, labelled):
+    (labelled / "0" / "g.png").unlink()
+    model, card = embedder(tmp_path, channel_means())
+    cards.write(dataclasses.replace(card, mean=(0.0,) * 3, std=(1e4,) * 3), tmp_path / "other.json")
+    found = check_card(model, labelled)
+    assert found["rows"][0]["accuracy"]["value"] == 1 and found["labelled"] == 6 and not found["field"]
+    assert not found["differences"]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in labelled.rglob("*.png"):
+        (flat / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="takes a label for each image"):
+        check_card(model, flat)
+
+
+def test_the_screen_says_what_it_is(tmp_path, images, matrix, capsys):
+    model, _ = embedder(tmp_path, matrix)
+    code, out, _ = runs.call(capsys, "run", model, "--images", images, "--out", tmp_path / "run", *runs.SMALL)
+    assert code == 0 and "no labels, so no classes" in out and "isotropy, score" in out and "symmetry, score" in out
+    code, out, _ = runs.call(capsys, "summary", tmp_path / "run", "--tables")
+    assert code == 0
+    code, _, err = runs.call(capsys, "report", tmp_path / "run")
+    assert code == 0, err
