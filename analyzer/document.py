@@ -216,7 +216,7 @@ def write_new(path: Path, document: Mapping[str, Any]) -> None:
                 raise
             temporary.rename(path)  # a file system without links
     except FileExistsError:
-        raise UsageError(f"{path}: exists already; it is not overwritten") from None
+        raise UsageError(f"{path}: exists already; it is not overwritten: move it away first") from None
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise IncompleteError(f"{path}: cannot be written: {e.strerror}; free some space, then try again") from e

@@ -16,7 +16,7 @@ import torch
 from _common import forget_origin
 from torch import nn
 
-from analyzer.errors import InputError
+from analyzer.errors import InputError, UsageError
 
 OPSET = 20
 
@@ -58,6 +58,8 @@ def exported(tapped: Tapped, shape: tuple[int, int, int], *, feature: str, **opt
                 verbose=False,
                 **options,
             )
+        except ModuleNotFoundError as e:
+            raise UsageError(f"{e.name} is not installed; install the extra of this exporter, see its README") from e
         except Exception as e:  # what the exporter does not know, it says in many ways
             said, name = " ".join(str(e).split()), type(tapped.network).__name__
             raise InputError(f"{name}: PyTorch cannot export this network ({type(e).__name__}: {said:.120})") from e

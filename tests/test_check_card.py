@@ -83,7 +83,9 @@ def test_it_says_what_to_check_and_mends_it_when_asked(tmp_path, capsys):
     assert mended.channels == "BGR"
     assert check_card(asked[1], DEMO, card=wrong, labels=LABELS, provider="cpu")["field"] == ""
     assert mended.labels == right.labels
-    assert dict(mended.source) == dict(right.source)
+    (said,) = mended.source["fill_in"]  # of mean and std both orders do, which hardly differ
+    assert "input.channels was chosen by check-card on 43 images, where 1 others did as well" in said
+    assert {**mended.source, "fill_in": []} == {**right.source, "fill_in": []}
 
 
 def test_without_labels_nothing_is_called_right(tmp_path):

@@ -359,16 +359,36 @@ def test_every_quantity_reads_known_variables(folder):
 
 
 def test_command_prints_tables_and_verdicts(capsys, folder):
-    code, out, err = call(capsys, "compare", folder / "once", folder / "twice")
+    code, out, err = call(capsys, "compare", folder / "once", folder / "twice", "--tables")
     assert (code, err) == (0, "")
     assert "once and twice on 12 images" in out
     assert "Every run saw the same perturbations" in out
     assert "lower is more robust" in out
     assert "once is more robust" in out
-    code, out, _ = call(capsys, "compare", folder / "once", folder / "twice", folder / "large")
+    code, out, _ = call(capsys, "compare", folder / "once", folder / "twice", folder / "large", "--tables")
     assert code == 0
     assert "Paired by image" in out
     assert "p after Holm" in out
+
+
+def test_command_fits_a_screen(capsys, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = call(capsys, "compare", folder / "once", folder / "twice")
+    assert (code, err) == (0, "")
+    document = compare([folder / "once", folder / "twice"])
+    assert sum(-(-max(len(line), 1) // 80) for line in out.splitlines()) <= 40
+    (line,) = (line for line in out.splitlines() if line.startswith("• once is more robust on more images: "))
+    more_robust = {
+        name
+        for name, each in document["properties"].items()
+        if each["overall"]["pairs"][0]["distinguishable"] and each["ranking"][0]["name"] == "once"
+    }
+    assert more_robust and line.count(";") == len(more_robust) - 1
+    (row,) = (line for line in out.splitlines() if line.startswith("Isotropy, nat"))
+    pair = document["properties"]["isotropy_log_odds_range"]["overall"]["pairs"][0]
+    assert f"{pair['p']:.2g}"[:3] in row
+    code, out, _ = call(capsys, "compare", folder / "once", folder / "twice", folder / "large")
+    assert code == 0 and "first: once" in out
 
 
 def test_command_json_is_the_document(capsys, folder):

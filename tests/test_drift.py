@@ -450,6 +450,10 @@ def test_the_command(folder, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = call(capsys, "drift", folder / "a", folder / "b")
     assert (code, err) == (0, "")
+    assert sum(-(-max(len(line), 1) // 80) for line in out.splitlines()) <= 40
+    assert "at radius" in out and "features off, fc2" in out and "by radius of the noise" not in out
+    code, out, err = call(capsys, "drift", folder / "a", folder / "b", "--tables")
+    assert (code, err) == (0, "")
     assert "Drift from a" in out and "b, by radius of the noise" in out and "layers from first to last" in out
     code, out, err = call(capsys, "drift", folder / "a", folder / "b", "--json")
     document = json.loads(out, parse_constant=pytest.fail)

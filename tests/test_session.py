@@ -125,10 +125,10 @@ def test_links_of_a_model_cache_load(tmp_path):
     np.testing.assert_array_equal(scores, expected)
 
 
-def test_a_single_score_is_refused(tmp_path):
+def test_a_single_probability_of_a_softmax_is_refused(tmp_path):
     path, card = graphs.constant(tmp_path, logits=(1.0,))
     with pytest.raises(InputError, match="one score for an image"):
-        open_session((path, card))
+        open_session((path, dataclasses.replace(card, kind="probabilities")))
 
 
 # --- the batch dimension ----------------------------------------------------------------------------------------------

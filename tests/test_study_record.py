@@ -335,7 +335,7 @@ def test_intervals_that_take_values_as_nearly_normal_are_marked(tmp_path, count,
     runs.write_images(tmp_path / "images", count)
     runs.measure(model, tmp_path / "images", tmp_path / "run", measures=("isotropy", "topology"))
     summary = store.Run(tmp_path / "run").read_summary()
-    marked = [warning for warning in summary["warnings"] if "optimistic where" in warning]
+    marked = [warning for warning in summary["warnings"] if "too narrow where" in warning]
     shown = [name for name, e in summary.items() if name.startswith("mantel_r_mean") and e["low"] is not None]
     assert bool(marked) == bool(shown) == said
     assert not said or f"rest on {count} images" in marked[0]

@@ -34,19 +34,22 @@ def check_card(
     """Hold a card against its usual mistakes: channels, mean and std, layout, resize, interpolation."""
     from analyzer.cli import terminal
     from analyzer.cli.flags import flags
+    from analyzer.study import Progress
     from analyzer.verdicts.check_card import check_card as check
 
-    document = check(
-        model,
-        images,
-        card=card,
-        labels=labels,
-        limit=limit,
-        seed=seed,
-        provider=provider,
-        threads=threads,
-        fix=fix,
-    )
+    with terminal.progress_shown() as shown:
+        document = check(
+            model,
+            images,
+            card=card,
+            labels=labels,
+            limit=limit,
+            seed=seed,
+            provider=provider,
+            threads=threads,
+            fix=fix,
+            progress=lambda done, total: shown(Progress("asking", done, total, done, total)),
+        )
     if json:
         terminal.print_json(document)
         return

@@ -56,6 +56,7 @@ def drift(
     """Is a build or backend still the same function around the images? Row by row, against a reference."""
     from analyzer import session
     from analyzer.cli import terminal
+    from analyzer.cli.flags import flags
     from analyzer.verdicts import drift as drifting
 
     given: dict[str, object] = {
@@ -109,7 +110,7 @@ def drift(
         for sentence in candidate["sentences"]:
             terminal.say(f"• {candidate['name']}: {sentence}" if len(document["candidates"]) > 1 else f"• {sentence}")
     for note in document["notes"]:
-        terminal.say(f"! {note}", style="yellow")
+        terminal.say(f"! {flags(note)}", style="yellow")
     if not tables:
         terminal.say("Next: the same with --tables: every radius and layer")
 

@@ -1,5 +1,6 @@
 """The summary of a run on the screen: one line a property, sentences, warnings, what to do next; tables if asked."""
 
+import importlib.util
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,8 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
         say(f"Of {len(suffixes)} layers, this is {_last(document, suffixes)[1:]}; --tables shows all.")
     say(f"Run: {run}")
     if about["images"]["measured"]:
-        more = "" if tables else f"; `analyzer summary {run} --tables`: every number"
-        say(f"Next: `analyzer report {run}`: figures{more}")
+        needs = "" if importlib.util.find_spec("matplotlib") else " (takes the extra [report])"
+        say(f"Next: `analyzer report {run}`{needs}" + ("" if tables else "; --tables: every number"))
 
 
 def _print_tables(measures: Sequence[str], rows: dict[str, Estimate], suffixes: Sequence[str]) -> None:
@@ -183,13 +184,15 @@ def _cell(number: Number, estimate: Estimate | None) -> Text:
 
 def print_names(entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Every number under its name, those that differ in radius and layer only below one line that says what it is."""
-    stem = ""
-    for name, estimate in ((name, estimate_of(entry)) for name, entry in entries.items()):
-        if (own := parts(name).stem) != stem:
-            stem = own
-            say(f"{stem}: {meaning_of(stem)}", style="bold")
-        low, high = (f"{value:.4g}" if math.isfinite(value) else "" for value in (estimate.low, estimate.high))
-        interval = f" ({low} – {high})" if low or high else ""
-        value = f"{estimate.value:.4g}" if math.isfinite(estimate.value) else "undefined"
-        outside = {math.inf: "above the radii", -math.inf: "below the radii"}.get(estimate.value, value)
-        say(f"  {name}  {outside}{interval}, n {estimate.n}")
+    together: dict[str, list[str]] = {}
+    for name in entries:
+        together.setdefault(parts(name).stem, []).append(name)
+    for stem, names in together.items():
+        say(f"{stem}: {meaning_of(stem)}", style="bold")
+        for name in names:
+            estimate = estimate_of(entries[name])
+            low, high = (f"{value:.4g}" if math.isfinite(value) else "" for value in (estimate.low, estimate.high))
+            interval = f" ({low} – {high})" if low or high else ""
+            value = f"{estimate.value:.4g}" if math.isfinite(estimate.value) else "undefined"
+            outside = {math.inf: "above the radii", -math.inf: "below the radii"}.get(estimate.value, value)
+            say(f"  {name}  {outside}{interval}, n {estimate.n}")

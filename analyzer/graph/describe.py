@@ -83,7 +83,8 @@ def describe(model: Path) -> Description:
         seems=tuple(look.words for look in looks),
         output=fitting[0] if len(fitting) == 1 else None,
         opset=walk.opset(proto),
-        producer=" ".join(t for t in (proto.producer_name, proto.producer_version) if t and t != "None") or "unknown",
+        producer=" ".join(w for w in f"{proto.producer_name} {proto.producer_version}".split() if w != "None")
+        or "unknown",
         parameters=parameters,
         features=tuple(features[:_CANDIDATES]),
         logits=logits,

@@ -216,8 +216,8 @@ class Run:
         """The error for a run in which no image is finished."""
         if self.calibration is None:
             return IncompleteError(
-                f"{self.path}: no image is selected yet: `run` was stopped before, or ended with an error\n"
-                "run the same command again: it continues, or says why it cannot"
+                f"{self.path}: no image is selected: `run` was stopped before, or found none that counts\n"
+                "run the same command again: it continues, or says what to change"
             )
         return IncompleteError(f"{self.path}: no image is finished yet; run the same command again to continue")
 

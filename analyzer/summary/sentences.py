@@ -7,6 +7,7 @@ import numpy as np
 
 from analyzer.card import EMBEDDING
 from analyzer.measures import REGISTRY, Measure
+from analyzer.measures.quantities import REACH
 from analyzer.measures.topology import clear_of_linear
 from analyzer.statistics import FEW_IMAGES, Estimate
 from analyzer.summary.names import by_radius, name_of
@@ -211,8 +212,10 @@ def _flips(rows: Rows) -> str:
     units = f"the margin to the runner-up is {short(margin.value, '.3g')} deviations, and " if known else ""
     rare = short(tail.value, ".1g") if tail.value > _RARE else f"less than {short(_RARE, '.1g')}"
     normal = f"the normal tail says {rare}" if math.isfinite(tail.value) else "the normal tail is not known"
+    share = rows[name_of("misclassified_share", radius=largest)] if counted.value else counted
+    hit = f", on {round(share.value * share.n)} of {share.n} images" if math.isfinite(share.value) else ""
     seen = (
-        f"{short(counted.value, '.2g')} of the trials flipped"
+        f"{short(counted.value, '.2g')} of all trials flipped{hit}"
         if counted.value
         else f"none flipped, so that at most {_up(most.value)} of such noise does (95 %, of these images; {normal})"
     )
@@ -231,17 +234,19 @@ def _grey(radius: float) -> str:
 
 def _outside(flip: Estimate, radii: Iterable[float]) -> str:
     above = flip.value > 0
-    place = f"above {max(radii):g}" if above else f"below {min(radii):g}"
+    place = f"above {REACH * max(radii):g}" if above else f"below {min(radii) / REACH:g}"
+    why = "twice the largest radius" if above else "half the smallest radius"
     end, way = (flip.low, "more") if above else (flip.high, "less")
-    known = f" (95 %: {_grey(end)} or {way})" if math.isfinite(end) else ""
-    return f"Flips: the radius at which noise would flip one trial lies {place} by more than a factor of 2{known}"
+    known = f"; 95 %: {_grey(end)} or {way}" if math.isfinite(end) else ""
+    when = "only" if above else "already"
+    return f"Flips: of the median image, noise would flip one trial {when} {place}, {why}{known}"
 
 
 def _flip_radius(flip: Estimate, largest: float, rows: Rows) -> str:
     ends = [_grey(end) if math.isfinite(end) else ("beyond" if end > 0 else "below") for end in flip[1:3]]
     interval = f"{ends[0]} to {ends[1]}; " if not any(map(math.isnan, flip[1:3])) else ""
-    start = f"Flips: by the normal tail, noise would flip one trial at radius {_grey(flip.value)}"
-    start += f" ({interval}median of {flip.n} images)"
+    start = f"Flips: by the normal tail, noise would flip one trial of the median image at radius {_grey(flip.value)}"
+    start += f" ({interval}{flip.n} images)"
     if flip.value <= largest:
         return start
     departs = by_radius(rows, "log_odds_linearity_median").get(largest)

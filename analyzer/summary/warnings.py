@@ -161,11 +161,9 @@ def _optimistic(rows: Mapping[str, Estimate]) -> Iterator[str]:
         if number.statistic == "mean" and number.quantity.near_normal and few:
             stems[number.name] = estimate.n
     if stems:
-        first, *others = stems
-        also = f" and {len(others)} others" if len(others) > 1 else "".join(f" and {other}" for other in others)
         yield (
-            f"Intervals of {first}{also} rest on {min(stems.values())} images whose values are nearly normal: "
-            "optimistic where a few images differ from all others."
+            f"Intervals of {len(stems)} mean{'s' * (len(stems) > 1)} rest on {min(stems.values())} images: too narrow "
+            "where a few of these differ much from all others."
         )
 
 

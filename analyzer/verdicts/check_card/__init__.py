@@ -4,8 +4,9 @@ With labels every card is judged by the log-probability of the right class, pair
 be seen is shown. The same answers say how far the small print of preprocessing moves the network.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -84,6 +85,7 @@ def check_card(
     provider: str = "auto",
     threads: int | None = None,
     fix: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CardCheck:
     """Ask a network about clean images under its card and under its usual mistakes. Prints nothing.
 
@@ -97,6 +99,7 @@ def check_card(
         provider: "auto", "cpu", "cuda", ...
         threads: Of the CPU provider; the runtime's choice by default.
         fix: Write the best card in place of the card, where labels show that it is better.
+        progress: Called with the number of images that were asked under some card, and that of all.
 
     Returns:
         A `CardCheck`; numbers that are undefined are NaN.
@@ -124,7 +127,9 @@ def check_card(
     assert own is not None  # it was opened with it
     tried: list[tuple[Variant, Answers]] = [(Variant("", "", own_card), own)]
     unusable = []
-    for variant in variants(own_card, resized=asker.resized, normalised=asker.normalised):
+    others = list(variants(own_card, resized=asker.resized, normalised=asker.normalised))
+    for done, variant in enumerate(others, start=1):
+        progress(done * len(own.classes), (1 + len(others)) * len(own.classes))
         if (answers := asker.under(variant.card, own)) is None:
             unusable.append(variant.name)
         else:
@@ -138,7 +143,7 @@ def check_card(
         field = best.field
     fixed = bool(fix and field and labelled)
     if fixed:
-        cards.write(best.card, path)
+        cards.write(_marked(best.card, field, _as_good(rows), len(own.classes)), path)
     return {
         "model": model.name,
         "card": str(path),
@@ -161,6 +166,20 @@ def _merit(answers: Answers, labelled: int) -> float:
     if labelled:
         return float(np.nanmean(answers.right))
     return -math.inf if math.isnan(answers.information) else answers.information
+
+
+def _as_good(rows: Sequence[Row]) -> list[str]:
+    """The names of other cards that labels cannot tell from the best one."""
+    least = rows[0]["log_probability"] - _AS_GOOD
+    return [row["name"] for row in rows[1:] if row["field"] and row["log_probability"] >= least]
+
+
+def _marked(card: cards.Card, field: str, others: Sequence[str], images: int) -> cards.Card:
+    """The card with a word on what of it is still a guess: a choice among cards that did as well."""
+    if not others:
+        return card
+    todo = f"{field} was chosen by check-card on {images} images, where {len(others)} others did as well"
+    return dataclasses.replace(card, source={**card.source, "fill_in": [*card.source.get("fill_in", []), todo]})
 
 
 def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.intp], cards: int) -> Row:
@@ -203,13 +222,22 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
         if not alike:
             return f"The card is the best of {len(rows)}: {right}."
         fields = " and of ".join(dict.fromkeys(row["field"] for row in alike))
+        near = min(alike, key=lambda row: row["p"])
+        little = (
+            f" But {near['name']} gives a little more for the right class on most of them ({near['gain']:.2g} nat, "
+            f"p = {near['p']:.1g}): look at {near['field']}."
+            if near["p"] <= _LEVEL
+            else ""
+        )
         return (
             f"None of {len(rows) - 1} others is better than the card: {right}. These images cannot tell it from "
-            f"{len(alike)} of them, of {fields}."
+            f"{len(alike)} of them, of {fields}.{little}"
         )
+    others = _as_good(rows)
+    as_well = f" {len(others)} others do as well, such as {others[0]}: these images cannot tell." if others else ""
     return (
         f"{first['name'][0].upper()}{first['name'][1:]} gives {_percent(first)} where the card gives {_percent(own)}, "
-        f"and {first['gain']:.2g} nat more for the right class: check {field}."
+        f"and {first['gain']:.2g} nat more for the right class: check {field}.{as_well}"
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from analyzer import card as cards
 from analyzer import study
 from analyzer.errors import InputError, UsageError
 from analyzer.verdicts.drift import Document, drift
@@ -74,6 +75,7 @@ def run_and_drift(
         InputError: The reference or every candidate cannot be used; whatever else `analyzer.run` and `drift` raise.
     """
     runs, failed = [], []
+    _refuse_without_cards(models, how.get("card"))  # before minutes are spent on the reference
     for model in models:
 
         def tick(step: study.Progress, model: Path = model) -> None:
@@ -96,3 +98,16 @@ def run_and_drift(
     document = drift(runs[0], runs[1:], match=match)
     document["notes"] += failed
     return document
+
+
+def _refuse_without_cards(models: Sequence[Path], card: Path | None) -> None:
+    """Raise InputError where the reference, or every candidate, has no card."""
+    cards.locate(models[0], card)
+    refused: list[InputError] = []
+    for model in models[1:]:
+        try:
+            cards.locate(model, card)
+        except InputError as e:
+            refused.append(e)
+    if refused and len(refused) == len(models) - 1:
+        raise refused[0]

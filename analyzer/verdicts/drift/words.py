@@ -178,4 +178,4 @@ def sentences(found: Found) -> Iterator[str]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.2g} %"
+    return f"{100 * value:.{2 if value < 0.995 else 3}g} %"
