@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from runs import call, flip, measure, write_images
 
-from analyzer import open_run, perturbations, plots, report, store
+from analyzer import compare, open_run, perturbations, plots, report, store, summary
+from analyzer.analyses.bound import bound
 from analyzer.cli import reporting, summarised
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.report import caveats, load, tables, worst
@@ -200,6 +201,39 @@ def test_several_runs_stand_side_by_side(folder, quick, tmp_path):
     same = written(folder / "run", folder / "run", out=tmp_path / "same")
     assert "(differs)" not in same.words and "different protocols" not in same.words and "all runs" in same.words
     assert f"{model} (run) 1, {model} (run) 2" in same.words
+
+
+def test_several_runs_are_compared_and_builds_are_not(folder, copied, quick, tmp_path):
+    pair = [folder / "run", copied / "run"]
+    page = Page(report.write(pair, tmp_path / "out").read_text())
+    said = next(iter(compare(pair)["properties"].values()))["title"]
+    assert (2, "Comparison") in page.headings and f"{said}: 4 image(s) cannot tell" in page.words
+    page = Page(report.write(pair, tmp_path / "drift", drift=True).read_text())
+    assert (2, "Comparison") not in page.headings and (2, "Drift from the first run") in page.headings
+
+
+def test_what_other_commands_left_in_a_run_has_a_section(copied, quick, tmp_path):
+    run = copied / "run"
+    page = Page(report.write([run], tmp_path / "before").read_text())
+    assert not {(2, "Global bound"), (2, "Gradients")} & set(page.headings)
+    document = bound(next((copied / "model").glob("*.onnx")), run=run, iterations=0)
+    first = document["bounds"][0]["bound"]
+    assert json.loads((run / "bound.json").read_text())["bounds"][0]["bound"] == first
+    (run / "sensitivity.json").write_text("{")
+    page = Page(report.write([run], tmp_path / "after").read_text())
+    assert {(2, "Global bound"), (2, "Gradients")} <= set(page.headings)
+    assert f"at most {first:.4g} per unit of the normalised input" in page.words
+    assert "sensitivity.json cannot be read" in page.words
+
+
+def test_a_notebook_shows_a_summary_in_short(folder):
+    document = summary.of_run(store.Run(folder / "run"))
+    assert isinstance(document, dict) and json.loads(json.dumps(document)) == document
+    document["run"]["model"] = "<script>.onnx"
+    page = Page(document._repr_html_())
+    assert "script" not in [name for name, _ in page.elements] and "<script>.onnx" in page.words
+    assert len(page.all("tr")) > 4 and document["sentences"][0] in page.words
+    assert "isotropy, nat" in page.words
 
 
 def test_other_images_are_said(folder, quick, tmp_path):

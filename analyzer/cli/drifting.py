@@ -187,7 +187,7 @@ def _either(candidate: dict[str, Any], name: str, of_layer: str) -> dict[str, An
 def _brief(document: "Document", candidate: dict[str, Any]) -> "Table":
     """What differs at the smallest, a middle and the largest radius, beside the reference's own answer to the noise."""
     from analyzer.cli import tables
-    from analyzer.summary import by_radius, radius_text
+    from analyzer.summary import by_radius, ends_and_middle, radius_text
 
     numbers = {name: entry for name, entry in candidate.items() if isinstance(entry, dict)}
     (layer, suffix), *_ = [*reversed(list(_suffixes(candidate))), ("", "")]
@@ -202,7 +202,7 @@ def _brief(document: "Document", candidate: dict[str, Any]) -> "Table":
     table = tables.plain()
     several = len(document["candidates"]) > 1
     table.add_column(tables.cell(f"{candidate['name']}, at radius" if several else "at radius"), overflow="fold")
-    shown = tables.ends_and_middle(radii)
+    shown = ends_and_middle(radii)
     for radius in shown:
         table.add_column(radius_text(radius), justify="right")
     for name, at, form in rows:

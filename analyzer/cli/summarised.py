@@ -2,15 +2,16 @@
 
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from analyzer import summary as summaries
 from analyzer.card import EMBEDDING
-from analyzer.cli.tables import ends_and_middle, plain
+from analyzer.cli.tables import plain
 from analyzer.cli.terminal import console, say
 from analyzer.estimate import estimate_of
 from analyzer.measures import Number, tables_of
@@ -24,7 +25,6 @@ from analyzer.summary import (
     meaning_of,
     parts,
     radius_labels,
-    radius_text,
 )
 from analyzer.text import safe
 from analyzer.text import short as _short
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from analyzer.store.documents import ImageCounts
 
 SHOWN = 5  # unreadable images named on the screen
-_BRIEF = {"+.3f": "+.2f", ".3g": ".2g"}  # forms of numbers where three stand side by side with their intervals
-_WHOLE = 100  # from here on without decimals there
 
 
 def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -> None:
@@ -89,45 +87,22 @@ def _last(document: dict[str, Any], suffixes: Sequence[str]) -> str:
 
 def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) -> Table:
     """One line a property: its deciding number at the smallest, a middle and the largest radius, with intervals."""
-    lines = list(_deciding(measures, rows, suffix))
-    radii = sorted({radius for _, at in lines for radius in at})
-    shown = ends_and_middle(radii)
+    radii, lines = summaries.overview(measures, rows, suffix)
     table = plain()
     table.add_column("at radius")
-    for radius in shown:
-        table.add_column(radius_text(radius), justify="right")
-    for number, at in lines:
-        name = number.deciding or number.heading
-        table.add_row(Text(name), *(_brief(number, at.get(radius)) for radius in shown))
+    for radius in radii:
+        table.add_column(radius, justify="right")
+    for name, cells in lines:
+        table.add_row(Text(name), *map(_brief, cells))
     return table
 
 
-def _brief(number: Number, estimate: Estimate | None) -> Text:
+def _brief(cell: summaries.Cell) -> Text:
     """A value with its interval behind it."""
-    if estimate is None or not math.isfinite(estimate.value):
-        return _cell(number, estimate)
-
-    def shown(value: float) -> str:
-        return f"{value:,.0f}" if abs(value) >= _WHOLE else _short(value, _BRIEF.get(number.form, number.form))
-
-    text = Text(shown(estimate.value))
-    if number.interval and math.isfinite(estimate.low) and math.isfinite(estimate.high):
-        text.append(f" ({shown(estimate.low)}–{shown(estimate.high)})", style="dim")
+    text = Text(cell.value, style="" if cell.defined else "dim")
+    if cell.interval:
+        text.append(f" ({cell.interval})", style="dim")
     return text
-
-
-def _deciding(
-    measures: Sequence[str], rows: dict[str, Estimate], suffix: str
-) -> Iterator[tuple[Number, dict[float, Estimate]]]:
-    """Of each table the number that decides, by radius: of several the last that is defined, else its first column."""
-    for declared in tables_of(measures):
-        measure = getattr(declared, "family", None) is not None
-        numbers = [number for number in reversed(declared.numbers) if number.deciding]
-        for number in [*numbers, *(declared.columns[:1] if measure else ())]:
-            at = by_radius(rows, number.name, end_of(number, suffix))
-            if any(math.isfinite(estimate.value) for estimate in at.values()):
-                yield number, at
-                break
 
 
 def image_line(images: "ImageCounts", *, kind: str = "") -> str:

@@ -10,8 +10,6 @@ from rich.text import Text
 
 from analyzer.text import safe
 
-_RADII = 3
-
 
 def titled(title: str) -> Table:
     """A table without columns, its bold title at the left."""
@@ -31,11 +29,6 @@ def cell(value: object) -> Text:
 def number(value: float | None, form: str, *, absent: str = "undefined") -> str:
     """`value` in the format `form`; `absent` where it is None, NaN or infinite."""
     return absent if value is None or not math.isfinite(value) else format(value, form)
-
-
-def ends_and_middle(radii: Sequence[float]) -> list[float]:
-    """The smallest, a middle and the largest of ascending radii; all of them where there are no more."""
-    return list(radii) if len(radii) <= _RADII else [radii[0], radii[len(radii) // 2], radii[-1]]
 
 
 def without_common_start(first: str, names: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from analyzer import plots
 from analyzer.card import Card
 from analyzer.errors import UsageError
 from analyzer.measures import isotropy
-from analyzer.report import page, worst
+from analyzer.report import beside, page, worst
 from analyzer.report.load import Loaded, opened
 from analyzer.store import files
 from analyzer.summary import radius_text
@@ -55,7 +55,9 @@ def write(runs: Sequence[Path], out: Path, *, drift: bool = False) -> Path:
         cases = [(run, list(_worst(run, number, figures))) for number, run in enumerate(loaded, 1)]
         judged = [judge(run.dataset, no_bound="is shown by `analyzer claims` with the model") for run in loaded]
         drawn = [] if found is None else list(_drift_pictures(found, [run.label for run in loaded], figures))
-        text = page.document(loaded, pictures, cases, judged, drift=found, drift_pictures=drawn)
+        text = page.document(
+            loaded, pictures, cases, judged, drift=found, drift_pictures=drawn, beside=beside.found(loaded, drift=drift)
+        )
     files.write_asked_for(target, text.encode(), parameter="out")
     return target
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from analyzer import __version__
 from analyzer.report import html, tables
+from analyzer.report.beside import Beside
 from analyzer.report.caveats import caveats
 from analyzer.report.html import Html, items, joined, tag
 from analyzer.report.load import Loaded
@@ -48,10 +49,12 @@ def document(
     *,
     drift: Document | None = None,
     drift_pictures: Sequence[Shown] = (),
+    beside: Sequence[Beside] = (),
 ) -> str:
     """The report as one HTML file without scripts, whose policy lets nothing be fetched.
 
-    claims: those of each run. drift: how far the others are from the first run, where that is asked for.
+    claims: those of each run. drift: how far the others are from the first run, where that is asked for. beside: what
+    other commands have left in the runs.
     """
     style_hash = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
@@ -60,6 +63,7 @@ def document(
         ("runs", "What ran, and what it says", _overview(runs)),
         ("drift", "Drift from the first run", _drift(_labels(runs), drift, drift_pictures)),
         ("claims", "The paper's claims", _claims(runs, claims)),
+        *((key, title, _said(said)) for key, title, said in beside),
         ("figures", "Figures", joined(*(_figure(picture) for picture in pictures))),
         ("worst", "Worst cases", _worst(worst)),
         ("caveats", "What the numbers do not say", _caveats(runs)),
@@ -178,6 +182,20 @@ def _drift(labels: Sequence[str], found: Document | None, pictures: Sequence[Sho
     notes = tag("div", items(found["notes"]), class_="alert") if found["notes"] else ""
     intro = tag("p", f"{labels[0]} is the reference; the others are held against it row by row.", class_="soft")
     return joined(intro, verdicts, tables.drift(candidates), sentences, notes, *map(_figure, pictures))
+
+
+def _said(said: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> Html:
+    """Of each run that has it: sentences, and warnings."""
+    return joined(
+        *(
+            joined(
+                tag("h3", label),
+                items(sentences),
+                tag("div", items(warnings), class_="alert") if warnings else "",
+            )
+            for label, sentences, warnings in said
+        )
+    )
 
 
 def _figure(picture: Shown) -> Html:

@@ -25,7 +25,7 @@ from analyzer.study.model import Model, open_model
 from analyzer.study.observing import observe
 from analyzer.study.protocol import Protocol, parse_names, parse_radii, parse_sigma
 from analyzer.study.shards import Shard, merge
-from analyzer.summary import summarise, verify
+from analyzer.summary import Summary, summarise, verify
 from analyzer.summary.target import Target, watch
 from analyzer.summary.target import parse as parse_target
 
@@ -96,8 +96,9 @@ def run(
         progress: called now and then, see `Progress`.
 
     Returns:
-        The summary, as summary.json holds it: {"<quantity>_<statistic>[@radius][/layer]": {"value", "low", "high",
-        "n"}}, and "run", "sentences", "warnings". Undefined numbers are None.
+        The summary, as summary.json holds it, and as a notebook shows it in short:
+        {"<quantity>_<statistic>[@radius][/layer]": {"value", "low", "high", "n"}}, and "run", "sentences", "warnings".
+        Undefined numbers are None.
 
     Raises:
         UsageError: a provider that cannot be had, a refused resume, an output that cannot be written, no scheduler, or
@@ -162,7 +163,7 @@ def run(
         )
         _refuse_other_images(writer, candidates, images, out)
         if _was_asked(out, target) and (finished := _finished(out)) is not None:
-            return finished
+            return Summary(finished)
         calibration = _selection(writer, candidates, engine, images, image_set.notes, progress, part)
         if (means := calibration.get("class_means")) is not None:
             engine.judge_by(as_array(means))
@@ -173,7 +174,7 @@ def run(
         if watching or len(opened.session.notes) > noted:  # of a batch that had to become smaller, of workers
             reached = {} if watching is None else {"until": watching.document}
             writer.record({**context(), **reached})
-        return writer.finish(summarise)
+        return Summary(writer.finish(summarise))
 
 
 def _finished(out: Path) -> dict[str, Any] | None:

@@ -32,14 +32,19 @@ from analyzer.summary.names import (
     radius_labels,
     radius_text,
 )
+from analyzer.summary.overview import Cell, Overview, Summary, ends_and_middle, overview
 from analyzer.summary.rows import numbers
 from analyzer.summary.sentences import sentences
 from analyzer.summary.warnings import warnings
 
 __all__ = [
     "SCHEMA",
+    "Cell",
+    "Overview",
+    "Summary",
     "by_radius",
     "end_of",
+    "ends_and_middle",
     "estimates",
     "layer_suffix",
     "layer_suffixes",
@@ -47,6 +52,7 @@ __all__ = [
     "measured_images",
     "name_of",
     "of_run",
+    "overview",
     "parts",
     "radius_labels",
     "radius_text",
@@ -103,7 +109,7 @@ def measured_images(dataset: Any) -> Any:
     return dataset.isel(image=np.flatnonzero(dataset["image_status"].values == ImageStatus.MEASURED))
 
 
-def of_run(run: Run) -> dict[str, Any]:
+def of_run(run: Run) -> Summary:
     """The summary of a run: that of summary.json, or of the images that are finished, NaN or None for undefined.
 
     Of a run with results whose units were damaged since, the warnings say so. Raises IncompleteError where no image is
@@ -115,11 +121,11 @@ def of_run(run: Run) -> dict[str, Any]:
         run.check_results()
         if state.lost:
             document["warnings"].append(f"{state.lost}.")
-        return document
+        return Summary(document)
     if not state.finished:
         raise run.nothing_finished()
     with run.open() as dataset:
-        return summarise(dataset)
+        return Summary(summarise(dataset))
 
 
 def verify(run: Path, *, mend: bool = False) -> list[Problem]:

@@ -21,7 +21,12 @@ from analyzer import graph
 from analyzer.analyses.bound import local, power
 from analyzer.analyses.bound.documents import BoundDocument, document
 from analyzer.analyses.bound.propagate import propagate
+from analyzer.errors import UsageError
 from analyzer.graph.operators import operators
+from analyzer.store.files import plain, to_json, write_asked_for
+
+FILE = "bound.json"
+"""In the run's directory."""
 
 
 def bound(
@@ -38,7 +43,8 @@ def bound(
     Args:
         model: the ONNX file.
         card: its card; beside the model if None.
-        run: a run of this model. Its layers, ranges and local ratios are shown beside the bound.
+        run: a run of this model. Its layers, ranges and local ratios are shown beside the bound, which is kept there as
+            bound.json, for its report.
         layers: tensors to bound, besides the scores. Without any, those of `run`, or the card's feature layer.
         iterations: of the power iteration that is shown beside the certified norm of each convolution; 0 for none.
         tick: called with the operators done and all.
@@ -69,4 +75,10 @@ def bound(
         estimate=lambda op, network: power.of_convolution(op, network, iterations=iterations),
         tick=tick,
     )
-    return document(bounds, network, model=model.name, smallest_std=min(model_card.std), sampled=sampled)
+    found = document(bounds, network, model=model.name, smallest_std=min(model_card.std), sampled=sampled)
+    if run is not None:
+        try:
+            write_asked_for(run / FILE, (to_json(plain(found), indent=1) + "\n").encode(), parameter="run")
+        except UsageError as e:  # a run that may be read only
+            found["notes"].append(f"Not kept for the report: {e}.")
+    return found

@@ -80,11 +80,12 @@ class Comparison(TypedDict):
     properties: dict[str, Property]
 
 
-def compare(runs: Sequence[Path]) -> Comparison:
+def compare(runs: Sequence[Path], *, names: Sequence[str] | None = None) -> Comparison:
     """Compare two or more runs of one protocol on the images they share. Prints nothing.
 
     Args:
         runs: run directories, finished or not.
+        names: what they are called; their folders by default.
 
     Returns:
         "images": how many are common to all; "pairing": "perturbation" (every run saw the same ones), or "image" where
