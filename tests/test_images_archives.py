@@ -68,10 +68,13 @@ def test_a_run_is_that_of_the_folder(tmp_path, images, kind):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_class_folders_and_tables_label_an_archive(tmp_path, kind):
     card = graphs.make_card(size=(16, 16), labels=("cat", "dog"))
-    source = PACK[kind](tmp_path / f"set.{kind}", {"dog/a.png": png(1), "cat/b.png": png(2), "cat/notes.txt": b"x"})
+    source = PACK[kind](
+        tmp_path / f"set.{kind}", {"dog/a.png": png(1), "cat/b.png": png(2), "n.txt": b"x", "l.csv": b"file,label"}
+    )
     found = find_set(source, card=card)
     assert [(image.id, image.label) for image in found.images] == [("cat/b.png", 0), ("dog/a.png", 1)]
     assert any("1 file left out" in note for note in found.notes)
+    assert "1 table inside not read: labels come from one outside the archive" in found.notes
     table = tmp_path / "labels.csv"
     table.write_text("file,label\ncat/b.png,dog\n")
     assert [(image.id, image.label) for image in find(source, card=card, labels=table)] == [("cat/b.png", 1)]

@@ -16,6 +16,7 @@ ARCHIVES = (".tar", ".zip")
 LISTS = (".txt", ".lst")
 _MOST = 5 * 10**6  # members
 _CLASS = ".cls"  # WebDataset: the class index of the sample of that name
+_TABLE = ".csv"
 _LONGEST_CLASS = 20  # bytes
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
 
@@ -64,7 +65,7 @@ def _sort(entry: _Entry, path: Path, seen: Walk, classes: dict[str, str]) -> Non
     elif suffix == _CLASS and entry.regular:
         classes[_stem(name)] = entry.name
     elif suffix not in SUFFIXES:
-        seen.left_out.others.append(name)
+        (seen.left_out.tables if suffix == _TABLE else seen.left_out.others).append(name)
     elif not entry.regular:
         seen.left_out.irregular.append(name)
     else:

@@ -25,8 +25,8 @@ class LeftOut:
     """What a walk passed by, as ids; CSV tables are not counted, they stand beside images of right.
 
     runs, hidden_folders, linked_folders: run directories and such, none was looked into. hidden_images: hidden files
-    with an image's suffix. irregular: devices, FIFOs, links that lead nowhere, with an image's suffix. others: files of
-    another suffix.
+    with an image's suffix. irregular: devices, FIFOs, links that lead nowhere, with an image's suffix. tables:
+    CSV files inside an archive. others: files of another suffix.
     """
 
     runs: list[str] = field(default_factory=list)
@@ -34,6 +34,7 @@ class LeftOut:
     hidden_images: list[str] = field(default_factory=list)
     linked_folders: list[str] = field(default_factory=list)
     irregular: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
     def notes(self) -> Iterator[str]:
@@ -53,6 +54,8 @@ class LeftOut:
         ):
             if names:
                 yield f"{counted(len(names), what)} left out: {listed(names)}"
+        if self.tables:
+            yield f"{counted(len(self.tables), 'table')} inside not read: labels come from one outside the archive"
         if self.irregular:
             yield f"{counted(len(self.irregular), 'image')} left out: not a regular file ({listed(self.irregular)})"
 
