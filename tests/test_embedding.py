@@ -267,3 +267,17 @@ def test_the_screen_says_what_it_is(tmp_path, images, matrix, capsys):
     assert code == 0
     code, _, err = runs.call(capsys, "report", tmp_path / "run")
     assert code == 0, err
+
+
+def test_images_without_a_label_among_others_are_not_misclassified():
+    from analyzer.measures.ranges import misclassified
+
+    assert np.isnan(misclassified(np.array([[1, 1], [2, 2]]), np.array([-1, 2]))).tolist() == [True, False]
+
+
+def test_an_embedding_is_no_build_of_a_classifier(tmp_path, images, matrix):
+    for name, kind in (("a", "embedding"), ("b", "logits")):
+        model, _ = embedder(tmp_path, matrix, name=name, kind=kind, feature="flat")
+        runs.measure(model, images, tmp_path / "runs" / name)
+    with pytest.raises(UsageError, match="a and b differ in embedding: True and False"):
+        drift(tmp_path / "runs" / "a", [tmp_path / "runs" / "b"])

@@ -153,9 +153,7 @@ def _overview(document: "Document") -> "Table":
 
     table = tables.titled("All candidates")
     headings = ("candidate", "clean images flipped", "for the worse", "as much as noise of", "resolved from radius")
-    names = tables.without_common_start(
-        document["reference"]["name"], [candidate["name"] for candidate in document["candidates"]]
-    )
+    names = _names(document)
     for heading in headings:
         first = heading == "candidate"
         width = min(_NAME, max(map(len, names.values()))) if first else None
@@ -173,6 +171,14 @@ def _overview(document: "Document") -> "Table":
         cells += [_radius(_either(candidate, *pair), radii) for pair in _RADII]
         table.add_row(*map(tables.cell, (names[candidate["name"]], *cells)))
     return table
+
+
+def _names(document: "Document") -> dict[str, str]:
+    """What to call the candidates where room is scarce."""
+    from analyzer.cli import tables
+
+    candidates = [candidate["name"] for candidate in document["candidates"]]
+    return tables.without_common_start(document["reference"]["name"], candidates)
 
 
 def _either(candidate: dict[str, Any], name: str, of_layer: str) -> dict[str, Any] | None:
@@ -200,8 +206,9 @@ def _brief(document: "Document", candidate: dict[str, Any]) -> "Table":
     rows = [row for row in rows if any(math.isfinite(entry["value"]) for entry in row[1].values())]
     radii = sorted({radius for _, at, _ in rows for radius in at})
     table = tables.plain()
-    several = len(document["candidates"]) > 1
-    table.add_column(tables.cell(f"{candidate['name']}, at radius" if several else "at radius"), overflow="fold")
+    names = _names(document)
+    several = f"{names[candidate['name']]}, " if len(names) > 1 else ""
+    table.add_column(tables.cell(f"{several}at radius"), overflow="fold")
     shown = ends_and_middle(radii)
     for radius in shown:
         table.add_column(radius_text(radius), justify="right")

@@ -38,16 +38,16 @@ def misclassified(predicted: NDArray[np.integer], label: NDArray[np.integer]) ->
 
     Args:
         predicted: (..., trial), class indices, -1 where undefined.
-        label: (...), or one for all, the true class.
+        label: (...), or one for all, the true class; -1 where there is none.
 
     Returns:
-        Shape (...), 0..1. NaN where any prediction is undefined.
+        Shape (...), 0..1. NaN where any prediction is undefined, or the label.
 
     >>> misclassified(np.array([[1, 2, 1, 1], [1, 1, 1, -1]]), np.array([1, 1])).tolist()
     [0.25, nan]
     """
     wrong = np.mean(predicted != np.asarray(label)[..., None], axis=-1)
-    return np.where((predicted == -1).any(axis=-1), np.nan, wrong)
+    return np.where((predicted == -1).any(axis=-1) | (np.asarray(label) == -1), np.nan, wrong)
 
 
 def _wrong_trials(predicted: Any, label: Any) -> NDArray[np.float64]:

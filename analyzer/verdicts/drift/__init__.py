@@ -104,8 +104,9 @@ def drift(
 def check_shapes(runs: Sequence[Run], names: Sequence[str]) -> None:
     """Raise UsageError where pixel shapes or class counts differ from those of the first run."""
     for name, run in zip(names[1:], runs[1:], strict=True):
-        for key in ("pixel_shape", "classes"):
-            a, b = ({**each.context}[key] for each in (runs[0], run))
+        for key in ("pixel_shape", "classes", "embedding"):
+            contexts = ({**each.context, "embedding": each.context.get("kind") == EMBEDDING} for each in (runs[0], run))
+            a, b = (context[key] for context in contexts)
             if a != b:
                 raise UsageError(
                     f"{names[0]} and {name} differ in {key}: {a} and {b}\n"
