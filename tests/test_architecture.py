@@ -26,6 +26,7 @@ ABSENT = {"torch", "tensorflow", "keras", "jax"}
 ORDER = ["errors", "text", "system", "document", "resize", "estimate"]
 ORDER += [
     "card",
+    "bundled",
     "graph",
     "drafting",
     "session",
@@ -38,7 +39,7 @@ ORDER += [
     "store",
     "summary",
 ]
-ORDER += ["study", "analyses", "bundled", "demo", "doctor"]
+ORDER += ["study", "analyses", "demo", "doctor"]
 ORDER += ["verdicts", "export", "plots", "report", "cli"]
 MODULES = sorted(ROOT.rglob("*.py"))
 

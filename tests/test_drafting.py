@@ -9,6 +9,7 @@ import pytest
 import runs
 from onnx import helper, numpy_helper
 
+from analyzer import bundled
 from analyzer import card as cards
 from analyzer.drafting import draft
 from analyzer.errors import InputError, UsageError
@@ -279,3 +280,14 @@ def test_from_the_command_line(model, capsys):
     code, _, err = runs.call(capsys, "inspect", model, "--from", "keras:tf")
     assert code == 2
     assert "--write-card" in err
+
+
+def test_a_card_of_this_very_file_is_known_by_its_hash(tmp_path):
+    model = tmp_path / "renamed.onnx"
+    model.write_bytes((bundled.folder() / "gtsrb_aghdam2015.onnx").read_bytes())
+    drafted = draft(model)
+    own = cards.read(bundled.folder() / "gtsrb_aghdam2015.json")
+    assert drafted.origins["input.mean"] == "the card gtsrb_aghdam2015.json of this very file"
+    assert tuple(drafted.document["input"]["mean"]) == own.mean
+    assert tuple(drafted.document["output"]["labels"]) == own.labels
+    assert not drafted.document["source"]["fill_in"]

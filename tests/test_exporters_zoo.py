@@ -9,9 +9,9 @@ from exporting import RADII, loaded, write_pictures
 from onnx import numpy_helper
 
 from analyzer import card as cards
-from analyzer import graph
+from analyzer import drafting, graph
 
-CARDS = Path(__file__).parents[1] / "exporters" / "cards"
+CARDS = Path(__file__).parents[1] / "models" / "zoo"
 GRAPHS = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 # card -> graph of the package, units of the layer before the classification
 FILES = {
@@ -93,3 +93,16 @@ def test_a_file_of_the_zoo_runs_with_its_card(name, tmp_path):
     assert (distance > 2 * found["feature_noise_floor"].values).all()
     (shape,) = {tuple(s) for n, s, _ in graph.describe(model).features if n == found["layer"].item()}
     assert np.prod([n for n in shape[1:] if n]) == FILES[name][1]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_card_is_drafted_from_that_of_the_zoo(name, tmp_path):
+    drafted = drafting.draft(refilled(name, 1.0, tmp_path))
+    card = cards.read(CARDS / f"{name}.json")
+    assert (
+        drafted.origins["input.mean"].startswith("the card ")
+        and "of the ONNX Model Zoo" in drafted.origins["input.mean"]
+    )
+    pixels = drafted.document["input"]
+    assert (pixels["mean"], pixels["std"], pixels["channels"]) == (list(card.mean), list(card.std), card.channels)
+    assert any("trained otherwise" in item for item in drafted.document["source"]["fill_in"])

@@ -45,12 +45,14 @@ def demo(installed, tmp_path_factory):
     return folder, done.stdout
 
 
-def test_it_holds_the_two_networks_and_the_labelled_images_and_nothing_else(wheel):
+def test_it_holds_the_two_networks_the_labelled_images_the_cards_and_nothing_else(wheel):
     """The folder of images is packed whole: an image, or anything else, that strayed into it is found here."""
     rows = list(csv.DictReader((ROOT / "models/demo/labels.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 43
     models = ["gtsrb_ciresan2012.onnx", "gtsrb_ciresan2012.json", "gtsrb_aghdam2015.onnx", "gtsrb_aghdam2015.json"]
-    expected = [*models, "demo/labels.csv", *(f"demo/{row['file']}" for row in rows)]
+    zoo = [f"zoo/{name}.json" for name in ("bvlcalexnet", "googlenet", "inception_v1", "resnet50", "vgg19")]
+    found = ["open_nsfw.json", "text_direction.json", *zoo]  # cards of networks that are found elsewhere
+    expected = [*models, *found, "demo/labels.csv", *(f"demo/{row['file']}" for row in rows)]
     with zipfile.ZipFile(wheel) as archive:
         packed = [name for name in archive.namelist() if name.startswith("analyzer/models/")]
     assert sorted(packed) == sorted(f"analyzer/models/{name}" for name in expected)

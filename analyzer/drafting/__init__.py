@@ -3,6 +3,7 @@
     sources     one function for each kind of document: timm, torchvision, Keras, Ultralytics, OpenVINO, ...
     huggingface Hugging Face's two
     found       what they have in common
+    known       the cards in models/
     inside      preprocessing that the graph does itself
 
 Sources are asked in one order; of two that say something about a field the first is believed, and the other named where
@@ -18,6 +19,7 @@ from analyzer import graph
 from analyzer.document import CardDocument
 from analyzer.drafting.found import Found
 from analyzer.drafting.inside import preprocessing_inside
+from analyzer.drafting.known import by_hash, by_names
 from analyzer.drafting.sources import FILES, KERAS, classifies, of_document, of_keras, of_metadata, of_openvino
 from analyzer.errors import InputError, UsageError
 
@@ -30,6 +32,8 @@ _GUESSES = {  # what `graph.draft_card` calls a guess, by the field that settles
     "RGB is a guess": ("channels",),
     "resize and its interpolation": ("resize",),
     "output.kind is a guess": ("kind",),
+    "add output.name": ("name",),
+    "output.name is a guess": ("name",),
 }
 
 
@@ -84,6 +88,7 @@ def _found(model: Path, source: str | None, *, channels: int) -> Iterator[Found]
     """What each source says, the one that was named first."""
     if source is not None:
         yield _named(source)
+    yield from by_hash(model)
     yield from of_metadata(graph.metadata(model))
     for name in FILES:
         path = model.parent / name
@@ -92,6 +97,7 @@ def _found(model: Path, source: str | None, *, channels: int) -> Iterator[Found]
     twin = model.with_suffix(".xml")
     if twin.is_file():
         yield from of_openvino(_text(twin), twin.name)
+    yield from by_names(model)
     yield from preprocessing_inside(model, channels=channels)
 
 

@@ -2,7 +2,7 @@
 
 from analyzer.graph.check import check
 from analyzer.graph.compose import composed, tapped
-from analyzer.graph.describe import Description, describe, draft_card, first_operators, metadata
+from analyzer.graph.describe import Description, describe, draft_card, first_operators, metadata, tensor_names
 from analyzer.graph.files import files_of, sha256
 from analyzer.graph.prepare import Prepared, prepare
 from analyzer.graph.reduce import reduced
@@ -21,4 +21,5 @@ __all__ = [
     "reduced",
     "sha256",
     "tapped",
+    "tensor_names",
 ]

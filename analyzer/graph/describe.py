@@ -197,6 +197,12 @@ def metadata(model: Path) -> dict[str, str]:
     return found
 
 
+def tensor_names(model: Path) -> set[str]:
+    """The names of all tensors that a graph computes or is given. Raises InputError like `describe`."""
+    proto = inline(files.read(model), model)
+    return {value.name for value in proto.graph.input} | {name for node in proto.graph.node for name in node.output}
+
+
 def first_operators(model: Path, *, most: int) -> list[str]:
     """The operators that an image passes one after the other from the input on, up to `most` or the first branch."""
     proto = inline(files.read(model), model)
