@@ -20,7 +20,7 @@ alexnet2012   Krizhevsky, Sutskever, Hinton, NIPS 2012: two groups in conv2, con
 googlenet2014 Szegedy et al., CVPR 2015, table 1, without the two side classifiers: 6,998,552 parameters
 
 Nobody publishes weights of these in a format that can be read without running code, so the default is random ones.
-Trained ones are in the ONNX Model Zoo's bvlcalexnet and googlenet, whose cards are in exporters/cards.
+Trained ones are in the ONNX Model Zoo's bvlcalexnet and googlenet, whose cards are in models/zoo.
 The export is checked against PyTorch and is not written when they differ.
 """
 
