@@ -16,6 +16,7 @@ import analyzer.cli.deciding  # noqa: F401
 from analyzer import card as cards
 from analyzer import store, study
 from analyzer.card import Resize
+from analyzer.cli import tables
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures import NUMBERS, TABLES
 from analyzer.statistics import Estimate
@@ -353,6 +354,24 @@ def test_every_quantity_reads_known_variables(folder):
     with opened(store.Run(folder / "once")) as run:
         for quantity in {number.quantity for number in NUMBERS.values()}:
             assert quantity.measured_in(run.dataset) is not quantity.name.startswith("certified")
+
+
+def test_runs_are_called_as_they_are_asked_to_be(folder):
+    found = compare([folder / "once", folder / "twice"], names=["first", "second"])
+    assert [run["name"] for run in found["runs"]] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["run", "runs"], ["run", "runs"]),
+        (["net_v1", "net_v10"], ["v1", "v10"]),
+        (["net", "net_int8"], ["net", "int8"]),
+        (["gtsrb_a", "gtsrb_b"], ["a", "b"]),
+    ],
+)
+def test_names_lose_only_whole_words_that_all_begin_with(names, short):
+    assert list(tables.without_common_start(names[0], names).values()) == short
 
 
 # command line ---------------------------------------------------------------------------------------------------------

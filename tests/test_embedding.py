@@ -13,7 +13,9 @@ from graphs import node, tensor, value
 from analyzer import card as cards
 from analyzer import open_run, study
 from analyzer.errors import InputError, UsageError
+from analyzer.images import find_set, read
 from analyzer.measures.scores import class_means, similarity, unit
+from analyzer.perturbations import Perturbations
 from analyzer.store import LogOddsStatus
 from analyzer.verdicts.check_card import check_card
 from analyzer.verdicts.drift import drift
@@ -66,7 +68,7 @@ def test_the_nearest_mean_is_that_of_unit_vectors():
     means = class_means(rows, np.array([0, 0, 2]))
     assert unit(means[0]) == pytest.approx([np.sqrt(0.5)] * 2)  # a long vector counts no more than a short one
     assert np.isnan(means[1]).all()
-    assert similarity(np.array([[1.0, 3.0], [1.0, 0.4]]), rows[0], means=means).predicted.tolist() == [2, 0]
+    assert similarity(np.array([[1.0, 3.0], [1.0, 0.4]]), rows[0], means=unit(means)).predicted.tolist() == [2, 0]
 
 
 # runs -----------------------------------------------------------------------------------------------------------------
@@ -91,9 +93,6 @@ def test_an_embedding_is_measured_like_a_feature(tmp_path, images, matrix):
 
 
 def test_the_score_is_the_cosine_that_the_network_gives(tmp_path, images, matrix):
-    from analyzer.images import find_set, read
-    from analyzer.perturbations import Perturbations
-
     model, card = embedder(tmp_path, matrix)
     dataset = runs.measure(model, images, tmp_path / "run", radii=(20.0,), trials=5)
     for image in find_set(images, card=card, labels=None).images:
@@ -166,8 +165,8 @@ def test_with_labels_the_class_is_that_of_the_nearest_mean(tmp_path, labelled):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["run"]["images"]["wrong"] == 1  # the blue one that is labelled red
     assert summary["misclassified_share@1"]["value"] == 0
-    means = study.embedded.as_array(json.loads((tmp_path / "run" / "calibration.json").read_text())["class_means"])
-    assert means.shape == (3, 3) and means[1].argmax() == 1
+    means = study.embedded.means_of(json.loads((tmp_path / "run" / "calibration.json").read_text()))
+    assert means.sums.shape == (3, 3) and means.sums[1].argmax() == 1 and len(means.members) == 7
 
 
 def test_an_image_alone_in_its_class_is_no_evidence_for_it(tmp_path, labelled):
@@ -281,3 +280,36 @@ def test_an_embedding_is_no_build_of_a_classifier(tmp_path, images, matrix):
         runs.measure(model, images, tmp_path / "runs" / name)
     with pytest.raises(UsageError, match="a and b differ in embedding: True and False"):
         drift(tmp_path / "runs" / "a", [tmp_path / "runs" / "b"])
+
+
+def test_noise_is_judged_by_means_without_the_image_itself(tmp_path):
+    """In many dimensions an image is the nearest to a mean that it is half of; without it, it is not."""
+    from PIL import Image
+
+    rng, images = np.random.default_rng(1), tmp_path / "images"
+    for label in range(3):
+        (images / str(label)).mkdir(parents=True)
+        base = rng.integers(60, 196, (8, 8, 3))
+        for k in range(3):
+            pixels = np.clip(base + rng.normal(0, 60, base.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(images / str(label) / f"{k}.png")
+    model, card = embedder(tmp_path, np.eye(D))
+    seen = runs.measure(model, images, tmp_path / "run", radii=(200.0,), trials=6, measures=("isotropy",))
+    found = {image.id: (image, read(image, card=card)) for image in find_set(images, card=card).images}
+
+    def embedded(pixels):
+        return unit((pixels.reshape(-1, D) - 128) / 64)
+
+    units = {name: embedded(pixels.values)[0] for name, (_, pixels) in found.items()}
+    for name in seen.image.values:
+        own, pixels = found[name]
+        others = [
+            unit(sum(units[other] for other, (image, _) in found.items() if image.label == label and other != name))
+            for label in range(3)
+        ]
+        drawn = Perturbations(seed=0, sha256=pixels.sha256, shape=(3, 8, 8), family="noise", radius=200.0, trials=6)
+        words = drawn.words(range(6))
+        rows = embedded(pixels.values.reshape(1, -1) + words * drawn.scales(words)[:, None])
+        expected = (rows @ np.array(others).T).argmax(axis=1)
+        assert seen.isotropy_predicted.sel(image=name).values[0].tolist() == expected.tolist(), own.id
+    assert seen.sizes["image"] > 3

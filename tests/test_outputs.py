@@ -15,6 +15,8 @@ from scipy.special import expit, logit
 from analyzer import card as cards
 from analyzer import drafting, graph
 from analyzer.errors import InputError
+from analyzer.session import Backend
+from analyzer.session.function import all_outputs
 
 SMALL = {"radii": (1.0, 4.0), "trials": 5}
 
@@ -168,3 +170,34 @@ def test_a_layer_is_what_its_readers_read(tmp_path, images):
     assert a.layer.values.tolist() == b.layer.values.tolist() == ["r"]
     np.testing.assert_allclose(b.clean_feature_norm, a.clean_feature_norm, atol=0.03)
     np.testing.assert_allclose(b.feature_distance, a.feature_distance, rtol=0.1, atol=0.05)
+
+
+def test_a_layer_that_is_an_output_too_is_what_the_world_reads(tmp_path):
+    made = [node("Flatten", "x", "flat"), node("MatMul", "flat M", "r")]
+    pair = [node("QuantizeLinear", "r s z", "q"), node("DequantizeLinear", "q s z", "d"), node("MatMul", "d W", "y")]
+    stored = [tensor("M", np.eye(192, 6)), tensor("W", np.eye(6, 3)), tensor("s", 0.02), tensor("z", 0, np.uint8)]
+    inputs = [value("x", ["N", 3, 8, 8])]
+    for outputs, codes in ((["y"], True), (["y", "r"], False)):
+        card = graphs.make_card(feature="r", output_name="y")
+        shapes = [value(name, ["N", 3 if name == "y" else 6]) for name in outputs]
+        model, _ = graphs.save(tmp_path, "net", made + pair, inputs, shapes, stored, card)
+        assert bool(graph.prepare(model, card=card).quantised) == codes
+        inner = dataclasses.replace(card, kind="embedding", output_name="r", feature_name=None)
+        prepared = graph.prepare(model, card=inner)
+        assert prepared.layers == ("r",) and bool(prepared.quantised) == codes
+        rows = np.random.default_rng(2).standard_normal((2, 3, 8, 8)).astype(np.float32)
+        scores, layer = all_outputs(prepared, Backend("CPUExecutionProvider"))(rows)  # one tensor under both names
+        np.testing.assert_array_equal(scores, layer)
+        assert (scores.min() >= 0) == codes
+
+
+def test_a_softmax_over_one_score_is_refused(tmp_path):
+    model, card = one_score(tmp_path, [node("Softmax", "z", "y", axis=1)], kind="probabilities")
+    with pytest.raises(InputError, match=r"a Softmax over one score.*name 'z' in output\.name"):
+        graph.prepare(model, card=card)
+
+
+def test_one_probability_is_no_logit(tmp_path, images):
+    model, _ = one_score(tmp_path, SPELT_OUT, kind="logits", constants=[tensor("o", [1.0])])
+    with pytest.raises(InputError, match=r"the one score of every image lies in 0\.\.1.*sigmoid"):
+        runs.measure(model, images, tmp_path / "run", **SMALL)

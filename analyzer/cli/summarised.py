@@ -110,7 +110,7 @@ def image_line(images: "ImageCounts", *, kind: str = "") -> str:
     parts = [f"{images['read']} of {images['found']} images read", f"{images['bad']} unreadable"]
     if kind == EMBEDDING:
         nearer = f"{images['wrong']} nearer to the mean of another class"
-        parts.append("no labels, so no classes" if images["unlabelled"] else nearer)
+        parts.append("no labels, so no classes" if images["unlabelled"] >= images["read"] else nearer)
     else:
         right = "no labels, so the clean prediction counts as right"
         parts.append(right if images["unlabelled"] else f"{images['wrong']} classified wrongly")

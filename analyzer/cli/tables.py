@@ -37,6 +37,6 @@ def without_common_start(first: str, names: Sequence[str]) -> dict[str, str]:
     same = sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
     start = first[:same]
     ends = [place + 1 for place, letter in enumerate(start) if letter in "_-. "]
-    if same == len(first):  # what follows begins with the separator
+    if same == len(first) and all(name[same : same + 1] in ("", *"_-. ") for name in names):
         ends.append(same)
     return {name: name[max(ends, default=0) :].lstrip("_-. ") or name for name in names}

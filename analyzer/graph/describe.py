@@ -121,6 +121,8 @@ def _look(index: Index, name: str, opset: int, model: Path) -> _Look:
     if count is None and shape is not None and len(shape) > 2:
         return _Look("scores of classes only where no more than one of its sizes is above 1", scores)
     of = f"of {count} classes" if count is not None else "of classes"
+    if count == 1 and scores.final:
+        return _Look(f"one number after a {scores.final}: the score of the second of two classes", scores)
     if scores.final:
         return _Look(f"scores {of}, after a {scores.final}", scores)
     if count == 1:

@@ -1,9 +1,9 @@
 """What a card means in a graph: which input takes the image, which tensor holds the scores, which tensors to tap."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -107,8 +107,13 @@ def scores(
             "name the class scores in the card's output.name"
         )
     if card.kind == EMBEDDING:
-        return Scores(output, EMBEDDING, output=output)
+        return Scores(as_read(index, output, outputs_of(model)), EMBEDDING, output=output)
     scores = find_scores(index, output, walk.opset(model), path, constant)
+    if scores.final in ("Softmax", "LogSoftmax") and is_single(index.shape(scores.tensor)):
+        raise InputError(
+            f"{path}: output {output!r:.80} is a {scores.final} over one score for an image, the same for all; "
+            f"name {scores.tensor!r:.80} in output.name, with output.kind logits"
+        )
     if scores.final == "Softmax" and card.kind != "probabilities":
         raise InputError(
             f"{path}: output {output!r:.80} ends in a Softmax but the card says {card.kind}; set output.kind to "
@@ -135,39 +140,60 @@ def is_single(shape: tuple[int | None, ...] | None) -> bool:
     return shape is not None and len(shape) > 1 and all(size == 1 for size in shape[1:])
 
 
-def feature(index: Index, card: Card, scores: str, path: Path) -> str | None:
+def feature(index: Index, card: Card, scores: Scores, path: Path) -> str | None:
     """The layer just before the classification: the card's, else `find_feature`'s, None where there is none.
 
     Of an embedding it is the embedding itself.
     """
     if card.feature_name is not None or card.kind == EMBEDDING:
-        return card.feature_name or scores
+        return card.feature_name or scores.output
     try:
-        return find_feature(index, scores, path)
+        return find_feature(index, scores.tensor, path)
     except InputError:
         return None
 
 
+def outputs_of(model: ModelProto) -> set[str]:
+    """The names of a graph's outputs."""
+    return {output.name for output in model.graph.output}
+
+
+class Layers(NamedTuple):
+    """names: as the user knows them. taps: their tensors. quantised: those taken as their quantisation leaves them."""
+
+    names: tuple[str, ...]
+    taps: tuple[str, ...]
+    quantised: tuple[str, ...]
+
+
 def layers(
-    index: Index, card: Card, asked: Sequence[str], scores: str, path: Path, notes: list[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(names as the user knows them, their tensors) of the layers to measure.
+    index: Index,
+    card: Card,
+    asked: Sequence[str],
+    scores: Scores,
+    path: Path,
+    notes: list[str],
+    outputs: Collection[str],
+) -> Layers:
+    """The layers to measure. outputs: of the graph.
 
     These are the layers `asked` for, else the card's feature, an embedding, or what `find_feature` finds. "all" and
     patterns stand for many layers, see `patterns.expand`. Remarks are added to `notes`. Raises InputError for layers
     that do not exist or hold no floats.
     """
-    named = feature(index, card, scores, path) if card.feature_name is not None or card.kind == EMBEDDING else None
-    names = expand(index, asked, scores, path) or ([] if named is None else [named])
+    fixed = card.feature_name is not None or card.kind == EMBEDDING
+    named = feature(index, card, scores, path) if fixed else None
+    names = expand(index, asked, scores.tensor, path) or ([] if named is None else [named])
     if len(set(names)) != len(names):
         raise InputError(f"{path}: a layer is named twice: {', '.join(names)}; name each once")
     if not names:
-        names = [find_feature(index, scores, path)]
+        names = [find_feature(index, scores.tensor, path)]
         notes.append(f"Feature layer found: {names[0]}.")
-    taps = []
+    taps, quantised = [], []
     for name in names:
         tensor, remarks = resolve_layer(index, name, path)
-        read = as_read(index, tensor)
+        read = as_read(index, tensor, outputs)
         taps.append(read)
         notes += remarks if read == tensor else (f"Layer {name} is taken as its quantisation leaves it.",)
-    return tuple(names), tuple(taps)
+        quantised += [name] if read != tensor else []
+    return Layers(tuple(names), tuple(taps), tuple(quantised))

@@ -75,7 +75,8 @@ def operators(model: Path, *, card: Card, layers: Sequence[str] = ()) -> Operato
     safety.refuse_huge_results(graph_index, model)
     scores = match.scores(proto, graph_index, card, model)
     notes += scores.notes
-    names, taps = match.layers(graph_index, card, layers, scores.tensor, model, notes)
+    outputs = match.outputs_of(proto)
+    names, taps, _ = match.layers(graph_index, card, layers, scores, model, notes, outputs)
     needed, kept = {scores.tensor, *taps}, []
     for node in reversed(graph_index.nodes):
         if not needed.isdisjoint(node.output) and not graph_index.live.isdisjoint(node.output):

@@ -59,6 +59,7 @@ class Prepared:
     time or memory is not known.
     integers: whether it has quantised arithmetic, whose results hang on the instructions that a CPU has.
     binary: whether the file's own output is one number, of the second of two classes.
+    quantised: the layers that are taken as their quantisation leaves them (see `quantised.as_read`).
     """
 
     model: bytes
@@ -85,6 +86,7 @@ class Prepared:
     integers: bool = False
     own: str = ""
     binary: bool = False
+    quantised: tuple[str, ...] = ()
 
 
 def prepare(
@@ -113,11 +115,11 @@ def prepare(
     safety.refuse_huge_results(index, model)
     constant = constants.reader(proto, located, model)
     scores = match.scores(proto, index, card, model, constant, own=own)
-    given = {output.name for output in proto.graph.output}
+    given = match.outputs_of(proto)
     whole = [node.op_type for node in proto.graph.node if node.op_type in walk.GROWING | walk.CONTROL_FLOW]
     grid = quantised.input_grid(index, image.name, constant)
     notes += scores.notes
-    names, taps = match.layers(index, card, layers, scores.tensor, model, notes)
+    names, taps, coded = match.layers(index, card, layers, scores, model, notes, given)
 
     prefix = "analyzer_"
     while any(name.startswith(prefix) for name in (*index.types, *index.producer)):
@@ -150,7 +152,7 @@ def prepare(
         precision=FLOATS.get(elem_type or TensorProto.FLOAT, "float32"),
         row_bytes=_row_bytes(index, declared or 1, taps),
         unbounded=_unbounded(proto, index),
-        feature=match.feature(index, card, scores.tensor, model),
+        feature=match.feature(index, card, scores, model),
         final=scores.final,
         step=scores.step,
         input_grid=grid,
@@ -159,6 +161,7 @@ def prepare(
         own=scores.output if scores.output in given and not _lacks_bounds(proto, index, whole) else "",
         integers=quantised.computes_with_codes(proto),
         binary=bool(binary),
+        quantised=coded,
         source=str(model),
     )
 

@@ -1,6 +1,6 @@
 """Quantised tensors: the scale and the zero point that turn their codes into values, and the steps they come in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,17 +71,18 @@ def scale_of(index: Index, name: str) -> Scale | None:
     return None
 
 
-def as_read(index: Index, name: str) -> str:
+def as_read(index: Index, name: str, outputs: Collection[str]) -> str:
     """The codes of a float tensor that everything reads through one quantisation; the tensor itself where some do not.
+
+    outputs: of the graph, which the world reads.
 
     Quantising tools leave out an activation whose cut the codes' range makes, and give what comes before its name. What
     the layers after it read is what the codes hold.
     """
     readers = index.consumers.get(name, ())
     same = {tuple(node.input[1:]) for node in readers if node.op_type == "QuantizeLinear" and node.input[0] == name}
-    return (
-        readers[0].output[0] if len(same) == 1 and all(node.op_type == "QuantizeLinear" for node in readers) else name
-    )
+    alone = len(same) == 1 and all(node.op_type == "QuantizeLinear" for node in readers)
+    return readers[0].output[0] if alone and name not in outputs else name
 
 
 def holds_values(index: Index, name: str) -> bool:

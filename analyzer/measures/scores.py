@@ -99,7 +99,7 @@ def similarity(
     Args:
         embeddings: (..., K).
         clean: (K,), of the clean image.
-        means: (C, K), see `class_means`.
+        means: (C, K) unit vectors, see `class_means`; NaN for a class that there is not.
 
     Returns:
         Arrays of shape (...): cosine, in -1..1; the class with the largest cosine of its mean, -1 without means; there
@@ -115,7 +115,7 @@ def similarity(
     unknown = np.full(score.shape, np.nan)
     predicted = np.full(score.shape, -1, np.int32)
     if means is not None:
-        cosines = rows @ unit(means).T
+        cosines = rows @ means.T
         predicted = np.where(np.isfinite(score), np.where(np.isnan(cosines), -np.inf, cosines).argmax(axis=-1), -1)
     return TrueClass(score, unknown, predicted.astype(np.int32), unknown.copy())
 

@@ -167,7 +167,9 @@ def _score(probability: Any, log_odds: Any) -> str:
 
 
 def _class(index: int, card: Card | None) -> str:
-    """A class by its label where the card has one."""
+    """A class by its label where the card has one; of an embedding there may be none."""
+    if index < 0:
+        return "none"
     if card is not None and card.labels is not None and 0 <= index < len(card.labels):
         return f"{card.labels[index]} ({index})"
     return f"class {index}"

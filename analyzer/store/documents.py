@@ -23,7 +23,8 @@ class Settings(TypedDict):
 class Identity(TypedDict):
     """What decides a number. `model`, `card` and `labels` are SHA-256; the rest is the protocol.
 
-    backend: earlier versions kept none. shard: I/N, of a run that is a part of another.
+    backend: earlier versions kept none. quantised_layers: those that are taken as their quantisation leaves them, where
+    there are any. shard: I/N, of a run that is a part of another.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Identity(TypedDict):
     layers: list[str]
     permutations: int
     backend: NotRequired[Settings]
+    quantised_layers: NotRequired[list[str]]
     shard: NotRequired[str]
 
 
@@ -195,12 +197,19 @@ class InputGrid(TypedDict):
     reach: float | None
 
 
+class ClassMeans(TypedDict):
+    """sums: of the unit embeddings of each class, null for one without any. images: the first so many are in them."""
+
+    images: int
+    sums: list[list[float] | None]
+
+
 class Calibration(TypedDict):
     """calibration.json. Ranges are null where nothing finite was seen, 0 where nothing varied.
 
     notes: what lies in the folder of images and is not among them. input_grid: of a network that quantises its input,
     over the images that count. scores_in_unit_range: whether all scores that the card calls logits lie in 0..1.
-    class_means: of a labelled embedding, by class; null for a class without images. Each is there only where it says
+    class_means: of a labelled embedding. Each is there only where it says
     something.
     """
 
@@ -218,7 +227,7 @@ class Calibration(TypedDict):
     notes: NotRequired[list[str]]
     input_grid: NotRequired[InputGrid]
     scores_in_unit_range: NotRequired[bool]
-    class_means: NotRequired[list[list[float] | None]]
+    class_means: NotRequired[ClassMeans]
 
 
 class BadImage(TypedDict):

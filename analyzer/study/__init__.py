@@ -17,7 +17,7 @@ from analyzer.study import provenance, selection, shards
 from analyzer.study.answers import LabelledImage
 from analyzer.study.asked import asked, refuse_labels_beyond
 from analyzer.study.cluster import Cluster, check_address
-from analyzer.study.embedded import as_array
+from analyzer.study.embedded import means_of
 from analyzer.study.engine import Engine, Here
 from analyzer.study.foreseeing import foresee
 from analyzer.study.measuring import Progress, Watch, measure_all
@@ -165,8 +165,8 @@ def run(
         if _was_asked(out, target) and (finished := _finished(out)) is not None:
             return Summary(finished)
         calibration = _selection(writer, candidates, engine, images, image_set.notes, progress, part)
-        if (means := calibration.get("class_means")) is not None:
-            engine.judge_by(as_array(means))
+        if (means := means_of(calibration)) is not None:
+            engine.judge_by(means)
         watching = None if target is None else Watch(target, writer, calibration)
         pace = measure_all(writer, engine, calibration, candidates, progress, watching)
         if pace["passes"]:

@@ -37,6 +37,7 @@ class Answers:
         self.layers = len(model.session.feature_sizes) if protocol.needs_features else 0
         self.clean: NDArray[Any] | None = None
         """Scores of the clean image, the first that come: an embedding's rows are held against them."""
+        self.means: NDArray[np.float64] | None = None
         self.clean_scores: list[TrueClass] = []
         self.resolution = 0.0
         self.clean_features: list[NDArray[np.float32]] = []
@@ -56,8 +57,11 @@ class Answers:
 
     def take(self, pieces: list[Piece], scores: NDArray[Any], features: list[NDArray[np.float32]]) -> None:
         """Take the scores (rows, K) and the layers of one batch, whose rows are those of `pieces`."""
-        self.clean = scores[0].copy() if self.clean is None else self.clean
-        seen = self.model.true_class(scores, label=self.image.label, clean=self.clean)
+        if self.clean is None:
+            self.clean = scores[0].copy()
+            if self.model.means is not None:
+                self.means = self.model.means.without(self.image.sha256, self.image.label, self.clean)
+        seen = self.model.true_class(scores, label=self.image.label, clean=self.clean, means=self.means)
         start = 0
         for source, trials in pieces:
             rows = slice(start, start + len(trials))

@@ -1,6 +1,7 @@
 """Candidates of an embedding: they have no classes but those whose mean they are nearest to, once means are known."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,44 @@ from analyzer.errors import InputError
 from analyzer.images import ImageFile
 from analyzer.measures.scores import class_means, similarity, unit
 from analyzer.store import Outcome
-from analyzer.store.documents import Candidate
-from analyzer.study.looking import Seen
+from analyzer.store.documents import Calibration, Candidate, ClassMeans
+
+if TYPE_CHECKING:
+    from analyzer.study.looking import Seen
 
 _MOST = 2 * 10**7  # numbers of all class means together
+_HELD = 2 * 10**8  # numbers of the images that wait
+_NOTHING = 1e-3  # length of a sum of unit vectors of which none is left, but for rounding
+
+
+class Means(NamedTuple):
+    """Class means of an embedding. sums: (C, K) of unit embeddings, NaN for a class without any. members: the SHA-256
+    of the images in them."""
+
+    sums: NDArray[np.float64]
+    members: frozenset[str]
+
+    def without(self, sha256: str, label: int, clean: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(C, K) unit vectors: the means, that of the image's class without itself; `clean` is its embedding."""
+        sums = self.sums.copy()
+        if sha256 in self.members and label >= 0:
+            left = sums[label] - unit(clean)
+            sums[label] = left if np.sqrt(np.square(left).sum()) > _NOTHING else np.nan
+        return unit(sums)
+
+
+def means_of(calibration: Calibration) -> Means | None:
+    """The class means of a selection pass; None where there are none."""
+    document = calibration.get("class_means")
+    if document is None:
+        return None
+    looked = [c for c in calibration["candidates"] if c["outcome"] not in (Outcome.BAD, Outcome.DUPLICATE)]
+    members = [
+        c["sha256"]
+        for c in looked[: document["images"]]
+        if (c["label"] or 0) >= 0 and c["outcome"] != Outcome.NON_FINITE
+    ]
+    return Means(_as_array(document["sums"]), frozenset(members))
 
 
 class Embedded:
@@ -21,11 +56,12 @@ class Embedded:
     means: (C, K) of an earlier pass, None where there was none.
     """
 
-    def __init__(self, means: Sequence[Sequence[float] | None] | None) -> None:
-        self.means = None if means is None else as_array(means)
+    def __init__(self, means: ClassMeans | None) -> None:
+        self.means: NDArray[np.float64] | None = None if means is None else _as_array(means["sums"])
+        self._images = 0 if means is None else means["images"]
         self._waiting: list[tuple[Candidate, NDArray[np.floating]]] = []
 
-    def candidate(self, image: ImageFile, what: Seen) -> Candidate:
+    def candidate(self, image: ImageFile, what: "Seen") -> Candidate:
         """An image that was looked at: it counts where its embedding has a direction, for now whatever its label."""
         label = -1 if image.label is None else image.label
         finite = bool(np.isfinite(unit(what.scores)).all())
@@ -40,15 +76,21 @@ class Embedded:
         }
         if finite and label >= 0:
             if self.means is None:
+                if (len(self._waiting) + 1) * what.scores.size > _HELD:
+                    raise InputError(
+                        f"class means of {what.scores.size} numbers take too many of them at once; leave the labels "
+                        "out, or name a smaller layer in output.name"
+                    )
                 self._waiting.append((found, what.scores))
             else:
                 _judge(found, what.scores, self.means)
         return found
 
-    def settle(self) -> None:
+    def settle(self, images: int) -> None:
         """Take the means of all that wait, and judge each by the means without itself.
 
-        Raises InputError where the means would be too large to be kept.
+        images: how many were looked at so far and can be read. Raises InputError where the means would be too large to
+        be kept.
         """
         if not self._waiting:
             return
@@ -66,24 +108,25 @@ class Embedded:
             means[label] = np.nan if (labels == label).sum() == 1 else own - row
             _judge(candidate, scores, means)
             means[label] = own
-        self.means, self._waiting = means, []
+        self.means, self._images, self._waiting = means, images, []
 
     @property
-    def document(self) -> list[list[float] | None] | None:
+    def document(self) -> ClassMeans | None:
         """The means as JSON, float32; None where there are none."""
         if self.means is None:
             return None
-        return [None if np.isnan(row).any() else row.astype(np.float32).tolist() for row in self.means]
+        sums = [None if np.isnan(row).any() else row.astype(np.float32).tolist() for row in self.means]
+        return {"images": self._images, "sums": sums}
 
 
-def as_array(means: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
+def _as_array(means: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
     """Class means of a calibration document: (C, K), NaN for a class without images."""
     width = max(len(row) for row in means if row is not None)
     return np.array([[np.nan] * width if row is None else row for row in means], np.float64)
 
 
 def _judge(candidate: Candidate, scores: NDArray[np.floating], means: NDArray[np.float64]) -> None:
-    predicted = int(similarity(scores, scores, means=means).predicted)
+    predicted = int(similarity(scores, scores, means=unit(means)).predicted)
     candidate["predicted"] = predicted
     if predicted != candidate["label"]:
         candidate["outcome"] = Outcome.WRONG

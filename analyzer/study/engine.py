@@ -21,6 +21,7 @@ from analyzer.store import ImageStatus
 from analyzer.store.documents import Checks, SelectedImage
 from analyzer.study import deployed, looking, provenance
 from analyzer.study.answers import LabelledImage
+from analyzer.study.embedded import Means
 from analyzer.study.looking import Seen
 from analyzer.study.model import Model, open_model, reduced_batch, rows_of, without_halves_of_whole_numbers
 from analyzer.study.observing import observe
@@ -73,8 +74,8 @@ class Engine(Protocol):
     def opened(self) -> Opened:
         """What answers."""
 
-    def judge_by(self, means: NDArray[np.float64]) -> None:
-        """From now on an embedding's classes are those of these means, (C, K)."""
+    def judge_by(self, means: Means) -> None:
+        """From now on an embedding's classes are those of these means."""
 
     def looked_at(self, images: Iterable[ImageFile]) -> Iterator[tuple[ImageFile, Seen]]:
         """Every image with what is seen of it, in order; see `looking`."""
@@ -121,7 +122,7 @@ class Here:
     def __init__(self, job: Job) -> None:
         self.opened = opened(job)
 
-    def judge_by(self, means: NDArray[np.float64]) -> None:
+    def judge_by(self, means: Means) -> None:
         """See `Engine`."""
         model, protocol, checks = self.opened
         self.opened = Opened(dataclasses.replace(model, means=means), protocol, checks)

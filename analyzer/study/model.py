@@ -16,6 +16,7 @@ from analyzer.measures.scores import TrueClass, similarity, true_class
 from analyzer.session import Backend, Runner, Session
 from analyzer.statistics import FLOOR_COPIES
 from analyzer.study.consistency import open_proved
+from analyzer.study.embedded import Means
 from analyzer.study.preprocessing import Preprocessing
 from analyzer.study.protocol import Protocol
 
@@ -26,15 +27,15 @@ _HELD_FEATURES = 2**28  # bytes of one radius's features that are held on the ho
 class Model:
     """One network. reduces: whether images are measured with its layers reduced to Gram matrices inside the graph.
 
-    That takes the session of `reduced`; until then `session` gives whole layers. means: (C, K) of an embedding, by
-    which it has classes (see `scores.class_means`).
+    That takes the session of `reduced`; until then `session` gives whole layers. means: of an embedding, which give it
+    classes.
     """
 
     prepared: graph.Prepared
     session: Runner
     card: Card
     reduces: bool = False
-    means: NDArray[np.float64] | None = None
+    means: Means | None = None
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -57,15 +58,20 @@ class Model:
         return self.prepared.kind != EMBEDDING
 
     def true_class(
-        self, scores: NDArray[np.floating], *, label: int, clean: NDArray[np.floating] | None = None
+        self,
+        scores: NDArray[np.floating],
+        *,
+        label: int,
+        clean: NDArray[np.floating] | None = None,
+        means: NDArray[np.floating] | None = None,
     ) -> TrueClass:
         """Score, log-odds and predicted class of the session's scores, (..., K).
 
-        clean: (K,) of an embedding, that of the clean image; without it the first row.
+        Of an embedding, clean: (K,), that of the clean image; means: (C, K) unit vectors, where it has classes.
         """
         if not self.has_classes:
-            clean = scores.reshape(-1, scores.shape[-1])[0] if clean is None else clean
-            return similarity(scores, clean, means=self.means)
+            assert clean is not None  # whatever asks of an embedding has a clean image
+            return similarity(scores, clean, means=means)
         return true_class(scores, label=label, kind=self.prepared.kind)
 
     def reduced(self, protocol: Protocol) -> "Model":

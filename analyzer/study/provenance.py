@@ -50,6 +50,7 @@ def identity(model: Model, file: Path, labels: Path | None, protocol: Protocol, 
         **protocol.identity(),
         "layers": list(model.layers),
         "backend": model.session.settings,
+        **({"quantised_layers": list(model.prepared.quantised)} if model.prepared.quantised else {}),
         **({} if shard is None else {"shard": shard}),
     }
     return cast(Identity, document)

@@ -68,7 +68,7 @@ class _Pass:
         grid = earlier.get("input_grid") if earlier else None
         self.step = grid["step"] if grid else 0.0
         self.reach = np.inf if grid is None or grid["reach"] is None else grid["reach"]
-        self.other_kind = self.inside = self.judged = 0
+        self.other_kind = self.inside = self.judged = self.single = 0
         self.sums = _Sums()
         self.hashes = {c["sha256"] for c in self.candidates if "sha256" in c}
         self.good = sum(c["outcome"] == Outcome.GOOD for c in self.candidates)
@@ -107,7 +107,7 @@ class _Pass:
                 self._settle()
 
     def _settle(self) -> None:
-        self.embedded.settle()
+        self.embedded.settle(self.calibrated)
         self.good = sum(candidate["outcome"] == Outcome.GOOD for candidate in self.candidates)
 
     def _classified(self, image: ImageFile, what: Seen) -> Candidate:
@@ -143,10 +143,11 @@ class _Pass:
         self.judged += 1
         self.sums.add(scores)
         self.inside += inside
+        self.single += prepared.binary and prepared.kind == "logits" and not prepared.final and 0 <= scores[1] <= 0.5
         self.other_kind += inside and adds_up
         if prepared.kind in ("probabilities", "sigmoid") and not inside:
             raise InputError(
-                f"{image.id}: the card says {prepared.kind}, but the scores go from {scores.min():.3g} to "
+                f"{image.id}: the card says {self.model.card.kind}, but the scores go from {scores.min():.3g} to "
                 f"{scores.max():.3g} and add up to {total:.3g}; set output.kind to logits"
             )
         if prepared.kind == "probabilities" and not adds_up:
@@ -161,6 +162,7 @@ class _Pass:
         Raises InputError when there is nothing to measure.
         """
         self._settle()
+        prepared = self.model.prepared
         counts = {str(outcome): 0 for outcome in Outcome}
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
@@ -169,7 +171,12 @@ class _Pass:
                 "the card says logits, but the scores of every image lie in 0..1 and add up to 1; "
                 "set output.kind to probabilities"
             )
-        if self.model.card.kind == "logits" and (total := self.sums.constant):
+        if self.single >= _FEWEST and self.single == self.judged:
+            raise InputError(
+                "the card says logits, but the one score of every image lies in 0..1, as a probability does; set "
+                "output.kind to sigmoid"
+            )
+        if self.model.card.kind == "logits" and not prepared.binary and (total := self.sums.constant):
             raise InputError(
                 f"the card says logits, but the scores of every image add up to {total:.6g} and have one sign, as "
                 "probabilities in other units do; name the tensor of the logits, or of the probabilities in 0..1, in "

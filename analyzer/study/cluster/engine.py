@@ -9,9 +9,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from analyzer.errors import IncompleteError
 from analyzer.images import ImageError, ImageFile
 from analyzer.store import ImageStatus
@@ -21,6 +18,7 @@ from analyzer.study.cluster.connection import Connection
 from analyzer.study.cluster.sending import as_sent, refuse_unshared
 from analyzer.study.cluster.worker import Failed, Measurement, NotReady
 from analyzer.study.cluster.workers import LOST, Workers, error_of
+from analyzer.study.embedded import Means
 from analyzer.study.engine import Done, Job, Opened, Work, passes_of, without_answer
 from analyzer.study.looking import Seen
 
@@ -91,7 +89,7 @@ class Cluster:
         self._connection.notes = model.session.notes
         self.opened = Opened(model, protocol, checks)
 
-    def judge_by(self, means: NDArray[np.float64]) -> None:
+    def judge_by(self, means: Means) -> None:
         """See `Engine`: workers are told before they measure."""
         self._workers.judge_by(means)
 

@@ -13,15 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from analyzer import graph
 from analyzer.errors import AnalyzerError, InputError
 from analyzer.images import ImageFile
 from analyzer.session import Backend, Feed, Runner
 from analyzer.store.documents import Checks, SelectedImage
 from analyzer.study import engine, looking, parallel, provenance
+from analyzer.study.embedded import Means
 from analyzer.study.engine import Arrays, Job
 from analyzer.study.looking import Seen
 from analyzer.study.model import Model
@@ -218,7 +216,7 @@ def look(token: str, images: Sequence[ImageFile]) -> list[Seen] | NotReady:
     return NotReady(address()) if network is None else looking.look(network.model, images)
 
 
-def judge_by(token: str, means: NDArray[np.float64]) -> None:
+def judge_by(token: str, means: Means) -> None:
     """See `Engine`; without effect where the network is not open."""
     if (network := _networks.get(token)) is not None:
         network.model = dataclasses.replace(network.model, means=means)

@@ -10,9 +10,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from analyzer import graph
 from analyzer.errors import AnalyzerError, IncompleteError, InputError, UsageError
 from analyzer.session.runtime import PACKAGES
@@ -20,6 +17,7 @@ from analyzer.study import provenance
 from analyzer.study.cluster import worker
 from analyzer.study.cluster.connection import Connection
 from analyzer.study.cluster.worker import Answer, Failed
+from analyzer.study.embedded import Means
 from analyzer.study.engine import Job
 
 LOST = (AsyncCancelled, CancelledError)
@@ -46,7 +44,7 @@ class Workers:
         self.shared, self.mixed = shared, mixed
         self.job = dataclasses.replace(job, model=job.model.resolve()) if shared else job
         self.files, self.digest = graph.files_of(job.model), graph.sha256(job.model)
-        self.means: NDArray[np.float64] | None = None
+        self.means: Means | None = None
         self.ready: set[str] = set()
         self.ended: set[str] = set()
         self.first: Answer | None = None
@@ -82,7 +80,7 @@ class Workers:
                 self._opening[address] = self._pool.submit(self._open, address, told, _neighbours(workers, told))
                 alone = self.first is None
 
-    def judge_by(self, means: NDArray[np.float64]) -> None:
+    def judge_by(self, means: Means) -> None:
         """Class means of an embedding, which a worker is given when it opens the network: so all open it again."""
         self.means = means
         self.ready.clear()

@@ -181,11 +181,14 @@ def _to_other_means(embeddings: NDArray[np.floating], labels: NDArray[np.intp]) 
     At a temperature of their own they are to classes what logits are.
     """
     rows = unit(embeddings)
-    means = class_means(rows, labels)
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    means = np.full((int(labels.max()) + 1, rows.shape[1]), np.nan)
+    known = class_means(rows[finite], labels[finite])
+    means[: len(known)] = known
     cosines = rows @ unit(means).T
     own = np.array([unit(means[label] - row) @ row for row, label in zip(rows, labels, strict=True)])
     cosines[np.arange(len(rows)), labels] = own
-    return np.where(np.isfinite(rows).all(axis=1, keepdims=True), np.nan_to_num(cosines, nan=-1.0), np.nan)
+    return np.where(finite[:, None], np.nan_to_num(cosines, nan=-1.0), np.nan)
 
 
 def _judged(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str) -> Array:

@@ -107,7 +107,7 @@ def compare(runs: Sequence[Path], *, names: Sequence[str] | None = None) -> Comp
     paths = [Path(path) for path in runs]
     if len({path.resolve() for path in paths}) < max(2, len(paths)):
         raise UsageError(f"compare needs two or more different runs, got {', '.join(map(one_line, paths)) or 'none'}")
-    names, readers = pairing.names_of(paths), [Run(path) for path in paths]
+    names, readers = names or pairing.names_of(paths), [Run(path) for path in paths]
     pairing.check_protocols(readers, names)
     with ExitStack() as stack:
         return compare_opened(

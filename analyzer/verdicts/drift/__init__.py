@@ -186,7 +186,8 @@ def _candidate(reference: OpenRun, candidate: OpenRun, match: Sequence[str]) -> 
     for each, suffix in zip(drifts, suffixes, strict=True):
         numbers |= dict(layers.numbers(each, radii, suffix))
     embedded = reference.run.context.get("kind") == EMBEDDING
-    equal = bool(drifts) and all(bool(each.rounding.all()) for each in drifts) if embedded else scores.equal
+    seen_whole = reference.run.context["feature"] in [each.name for each in kept]
+    equal = seen_whole and all(bool(each.rounding.all()) for each in drifts) if embedded else scores.equal
     found = words.Found(
         numbers=numbers,
         reference=reference.name,

@@ -51,7 +51,7 @@ def _size(found: Found) -> str:
         equivalent = found.numbers.get(f"drift_equivalent_feature_noise_median{suffix}")
         what = f", by the features of {name}"
     if equivalent is None or not equivalent["n"]:
-        return "differs by an unknown amount: no log-odds are defined in both runs"
+        return "differs by an unknown amount: neither log-odds nor features are known in both runs"
     return f"{_noise(found, equivalent)}{what}"
 
 
