@@ -150,7 +150,7 @@ def _sentence(seen: Cloud | None, run: DrawnRun, what: str) -> str:
             f"; an image was first misclassified at radius {seen.radius[k]:g}, and at radius {seen.radius[-1]:g} "
             f"{count} of {len(seen.wrong)} were"
         )
-    else:
+    elif np.isfinite(seen.wrong).any():
         text += "; none was misclassified"
     lost = int((np.isfinite(seen.spread) & ~seen.resolved).sum())
     if lost:
