@@ -74,7 +74,7 @@ def test_class_folders_and_tables_label_an_archive(tmp_path, kind):
     found = find_set(source, card=card)
     assert [(image.id, image.label) for image in found.images] == [("cat/b.png", 0), ("dog/a.png", 1)]
     assert any("1 file left out" in note for note in found.notes)
-    assert "1 table inside not read: labels come from one outside the archive" in found.notes
+    assert "1 table inside not read: labels come from one outside the archive." in found.notes
     table = tmp_path / "labels.csv"
     table.write_text("file,label\ncat/b.png,dog\n")
     assert [(image.id, image.label) for image in find(source, card=card, labels=table)] == [("cat/b.png", 1)]
