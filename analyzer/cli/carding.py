@@ -34,7 +34,6 @@ def check_card(
     """Hold a card against its usual mistakes: channels, mean and std, layout, resize, interpolation."""
     from analyzer.cli import terminal
     from analyzer.cli.flags import flags
-    from analyzer.study import Progress
     from analyzer.verdicts.check_card import check_card as check
 
     with terminal.progress_shown() as shown:
@@ -48,7 +47,7 @@ def check_card(
             provider=provider,
             threads=threads,
             fix=fix,
-            progress=lambda done, total: shown(Progress("asking", done, total, done, total)),
+            progress=terminal.counting(shown, "asking"),
         )
     if json:
         terminal.print_json(document)

@@ -49,7 +49,6 @@ def landscape(
     from analyzer import card as cards
     from analyzer.analyses import landscape as landscapes
     from analyzer.cli import terminal
-    from analyzer.study import Progress
 
     out = _target(out, image, "landscape", json=json)
     with terminal.progress_shown() as shown:
@@ -65,7 +64,7 @@ def landscape(
             clip=clip,
             round=whole,
             provider=provider,
-            progress=lambda done, total: shown(Progress("evaluating", done, total, done, total)),
+            progress=terminal.counting(shown, "evaluating"),
         )
     labels = cards.read(card or cards.beside(model)).labels
     document = landscapes.document(plane, labels=labels)

@@ -198,7 +198,7 @@ def _brief(document: "Document", candidate: dict[str, Any]) -> "Table":
     numbers = {name: entry for name, entry in candidate.items() if isinstance(entry, dict)}
     (layer, suffix), *_ = [*reversed(list(_suffixes(candidate))), ("", "")]
     rows: list[tuple[str, dict[float, Any], Callable[[Any], str]]] = [
-        ("rows flipped", by_radius(numbers, "drift_flip_share"), _share),
+        ("rows flipped", by_radius(numbers, "drift_flip_share"), lambda entry: _share(entry, "{} ({} – {})")),
         ("log-odds apart, nat", by_radius(numbers, "drift_log_odds_median"), _value),
         ("moved by the noise, nat", by_radius(numbers, "drift_reference_response_median"), _value),
         (f"features off, {layer}", by_radius(numbers, "drift_feature_relative_median", suffix), _percent),
@@ -213,8 +213,7 @@ def _brief(document: "Document", candidate: dict[str, Any]) -> "Table":
     for radius in shown:
         table.add_column(radius_text(radius), justify="right")
     for name, at, form in rows:
-        cells = (form(at.get(radius)).replace("\n", " (") for radius in shown)
-        table.add_row(*map(tables.cell, (name, *(f"{cell})" if " (" in cell else cell for cell in cells))))
+        table.add_row(*map(tables.cell, (name, *(form(at.get(radius)) for radius in shown))))
     return table
 
 
@@ -263,18 +262,18 @@ def _suffixes(candidate: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 break
 
 
-def _share(entry: dict[str, Any] | None) -> str:
+def _share(entry: dict[str, Any] | None, form: str = "{}\n{} – {}") -> str:
+    """A share in percent, with its interval in the places of `form`."""
     if entry is None:
         return "-"
     if not math.isfinite(entry["value"]):
         return "undefined"
-    interval = f"\n{100 * entry['low']:.2g} – {100 * entry['high']:.2g}" if math.isfinite(entry["low"]) else ""
-    return f"{100 * entry['value']:.2g} %{interval}"
+    ends = (f"{100 * entry[end]:.2g}" for end in ("low", "high"))
+    return form.format(_percent(entry), *ends) if math.isfinite(entry["low"]) else _percent(entry)
 
 
 def _percent(entry: dict[str, Any] | None) -> str:
-    known = entry is not None and math.isfinite(entry["value"])
-    return f"{100 * entry['value']:.2g} %" if entry is not None and known else "undefined"
+    return f"{100 * entry['value']:.2g} %" if entry is not None and math.isfinite(entry["value"]) else "undefined"
 
 
 def _value(entry: dict[str, Any] | None) -> str:

@@ -21,6 +21,7 @@ from analyzer.summary import (
     by_radius,
     end_of,
     estimates,
+    last_suffix,
     layer_suffixes,
     meaning_of,
     parts,
@@ -43,18 +44,19 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
     about, suffixes = document["run"], layer_suffixes(document)
     say(f"{about['model']} on {about['context']['device']}", style="bold")
     say(image_line(about["images"], kind=about["context"].get("kind", "")))
-    rows, left_out = estimates(document), [] if tables else suffixes[:-1]
+    last = last_suffix(document)
+    rows, left_out = estimates(document), [] if tables else [suffix for suffix in suffixes if suffix != last]
     if tables:
         _print_tables(about["protocol"]["measures"], rows, suffixes)
     elif rows:
-        console().print(overview(about["protocol"]["measures"], rows, _last(document, suffixes)))
+        console().print(overview(about["protocol"]["measures"], rows, last))
     for sentence in document["sentences"]:
         if not any(sentence.startswith(f"{suffix[1:]}: ") for suffix in left_out):
             _say_item("•", sentence)
     for warning in document["warnings"]:
         _say_item("!", warning, style="yellow")
     if left_out:
-        say(f"Of {len(suffixes)} layers, this is {_last(document, suffixes)[1:]}; --tables shows all.")
+        say(f"Of {len(suffixes)} layers, this is {last[1:]}; --tables shows all.")
     say(f"Run: {run}")
     if about["images"]["measured"]:
         needs = "" if importlib.util.find_spec("matplotlib") else " (takes the extra [report])"
@@ -78,11 +80,6 @@ def _say_item(mark: str, text: str, *, style: str = "") -> None:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_row(Text(mark, style=style), Text(safe(text), style=style))
     target.print(grid)
-
-
-def _last(document: dict[str, Any], suffixes: Sequence[str]) -> str:
-    """The suffix of the deepest of several layers, in the run's order."""
-    return f"/{document['run']['protocol']['layers'][-1]}" if len(suffixes) > 1 else suffixes[0]
 
 
 def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) -> Table:

@@ -17,6 +17,8 @@ from analyzer.store.files import to_json
 from analyzer.text import safe as safe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from analyzer.doctor import Examination
     from analyzer.store import State
     from analyzer.study import Progress
@@ -115,6 +117,13 @@ def progress_shown() -> Iterator[Any]:
     )
     with bar:
         yield _Bar(bar)
+
+
+def counting(shown: "Callable[[Progress], None]", stage: str) -> "Callable[[int, int], None]":
+    """A callback (done, total) for work that is counted in passes alone."""
+    from analyzer.study import Progress
+
+    return lambda done, total: shown(Progress(stage, done, total, done, total))
 
 
 class _Rate:

@@ -11,7 +11,7 @@ it says something else. Nothing is downloaded.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from analyzer import graph
 from analyzer.document import CardDocument
 from analyzer.drafting.found import Found
 from analyzer.drafting.inside import preprocessing_inside
-from analyzer.drafting.known import by_hash, by_names
+from analyzer.drafting.known import Known, by_hash, by_names
 from analyzer.drafting.sources import FILES, KERAS, classifies, of_document, of_keras, of_metadata, of_openvino
 from analyzer.errors import InputError, UsageError
 
@@ -52,13 +52,15 @@ def draft(model: Path, *, source: str | None = None) -> Draft:
         source: A document that is asked first: its path, or keras:caffe, keras:tf, keras:torch.
 
     Raises:
-        InputError: The model is none, has no image input, or is no classifier by its own metadata.
+        InputError: The model is none, or has no image input.
         UsageError: `source` is not there, or nothing that is known.
     """
-    document: dict[str, Any] = {**graph.draft_card(model, classes=classifies(graph.metadata(model)))}
+    metadata, description = graph.metadata(model), graph.describe(model)
+    document: dict[str, Any] = {**graph.draft_card(model, classes=classifies(metadata), description=description)}
+    known = Known(model, document["source"]["sha256"], description.parameters)
     todo = list(document["source"]["fill_in"])
     origins: dict[str, str] = {}
-    for found in _found(model, source, channels=len(document["input"]["mean"])):
+    for found in _found(known, metadata, source, channels=len(document["input"]["mean"])):
         for part, values in (("input", found.input), ("output", found.output)):
             for field, value in values.items():
                 name = f"{part}.{field}"
@@ -84,12 +86,13 @@ def _settles(item: str, settled: set[str]) -> bool:
     return any(item.startswith(start) and set(fields) <= settled for start, fields in _GUESSES.items())
 
 
-def _found(model: Path, source: str | None, *, channels: int) -> Iterator[Found]:
+def _found(known: Known, metadata: Mapping[str, str], source: str | None, *, channels: int) -> Iterator[Found]:
     """What each source says, the one that was named first."""
+    model = known.model
     if source is not None:
         yield _named(source)
-    yield from by_hash(model)
-    yield from of_metadata(graph.metadata(model))
+    yield from by_hash(known)
+    yield from of_metadata(metadata)
     for name in FILES:
         path = model.parent / name
         if path.is_file() and (found := of_document(_document(path), path.name)) is not None:
@@ -97,7 +100,7 @@ def _found(model: Path, source: str | None, *, channels: int) -> Iterator[Found]
     twin = model.with_suffix(".xml")
     if twin.is_file():
         yield from of_openvino(_text(twin), twin.name)
-    yield from by_names(model)
+    yield from by_names(known)
     yield from preprocessing_inside(model, channels=channels)
 
 

@@ -3,25 +3,32 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from analyzer import bundled, graph
 from analyzer.drafting.found import Found
 from analyzer.errors import UsageError
 
 
-def by_hash(model: Path) -> Iterator[Found]:
+class Known(NamedTuple):
+    """What a file is told by: its SHA-256, and its number of weights."""
+
+    model: Path
+    sha256: str
+    parameters: int
+
+
+def by_hash(known: Known) -> Iterator[Found]:
     """What a card says whose `source.sha256` is that of this very file."""
-    digest = graph.sha256(model)
     for path, card in _cards():
-        if card.get("source", {}).get("sha256") == digest:
+        if card.get("source", {}).get("sha256") == known.sha256:
             yield _found(card, f"the card {path.name} of this very file", name=True)
 
 
-def by_names(model: Path) -> Iterator[Found]:
+def by_names(known: Known) -> Iterator[Found]:
     """What the ONNX Model Zoo's card says whose tensors and number of weights a graph has; nothing where two differ."""
-    names, parameters = graph.tensor_names(model), graph.describe(model).parameters
-    zoo = [(path, card) for path, card in _cards() if card.get("source", {}).get("parameters") == parameters]
+    zoo = [(path, card) for path, card in _cards() if card.get("source", {}).get("parameters") == known.parameters]
+    names = graph.tensor_names(known.model) if zoo else set()
     fitting = [(path, card) for path, card in zoo if _names(card) <= names]
     if fitting and all(_said(card) == _said(fitting[0][1]) for _, card in fitting):
         path, card = fitting[0]

@@ -130,13 +130,14 @@ def _look(index: Index, name: str, opset: int, model: Path) -> _Look:
     return _Look(f"scores {of}, or an embedding", scores)
 
 
-def draft_card(model: Path, *, classes: bool = True) -> CardDocument:
+def draft_card(model: Path, *, classes: bool = True, description: Description | None = None) -> CardDocument:
     """A card for `model` with what the graph tells; `source.fill_in` lists what is guessed or left open.
 
-    classes: whether an output may hold class scores; else an inner layer is drafted as an embedding. Raises
+    classes: whether an output may hold class scores; else an inner layer is drafted as an embedding. description: of
+    `describe`, where it is there already. Raises
     InputError where the model has several inputs or an input that is no image.
     """
-    description = describe(model)
+    description = description or describe(model)
     if not classes:
         description = dataclasses.replace(description, output=None, kind=EMBEDDING)
     if len(description.inputs) != 1:

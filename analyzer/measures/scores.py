@@ -128,16 +128,38 @@ def class_means(embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -
         labels: (image,), class indices.
 
     Returns:
-        (C, K), C the largest label and one; NaN for a class without an image.
+        (C, K), C the largest label and one; NaN for a class without an image that has a direction.
 
     >>> class_means(np.array([[2.0, 0.0], [0.0, 3.0]]), np.array([2, 2])).tolist()
     [[nan, nan], [nan, nan], [1.0, 1.0]]
     """
     rows = unit(embeddings)
     means = np.full((int(labels.max(initial=-1)) + 1, rows.shape[1]), np.nan)
-    for label in np.unique(labels):
-        means[label] = rows[labels == label].sum(axis=0)
+    directed = np.isfinite(rows).all(axis=1)
+    for label in np.unique(labels[directed]):
+        means[label] = rows[directed & (labels == label)].sum(axis=0)
     return means
+
+
+def cosines_to_means(embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Cosine of each embedding to the mean of each class, to that of its own class without the embedding itself.
+
+    Args:
+        embeddings: (image, K).
+        labels: (image,), class indices.
+
+    Returns:
+        (image, C); NaN where a class has no (other) image, and for images without a direction.
+
+    >>> rows = np.array([[2.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
+    >>> cosines_to_means(rows, np.array([0, 0, 1])).tolist()
+    [[1.0, 0.0], [1.0, 0.0], [0.0, nan]]
+    """
+    rows, means = unit(embeddings), class_means(embeddings, labels)
+    cosines = rows @ unit(means).T
+    for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        cosines[place, label] = unit(means[label] - row) @ row
+    return np.asarray(cosines)
 
 
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analyzer.report.tables import last_suffix
 from analyzer.statistics import FEW_IMAGES, Estimate
-from analyzer.summary import by_radius, estimates, radius_text
+from analyzer.summary import by_radius, estimates, last_suffix, radius_text
 
 
 class Caveat(NamedTuple):

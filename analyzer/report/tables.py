@@ -10,7 +10,7 @@ from analyzer.measures import NUMBERS, Number, Table, tables_of
 from analyzer.report.html import Html, joined, table, tag
 from analyzer.statistics import Estimate
 from analyzer.store.manifest import differences
-from analyzer.summary import by_radius, end_of, estimates, layer_suffixes, radius_text
+from analyzer.summary import by_radius, end_of, estimates, last_suffix, layer_suffixes, radius_text
 from analyzer.text import short as short
 
 _OUTSIDE = {BELOW: "below the smallest radius", ABOVE: "above the largest radius"}
@@ -77,12 +77,6 @@ def _ends(document: Mapping[str, Any]) -> list[float]:
 def _between(number: Number, estimates: Sequence[Estimate | None]) -> list[object]:
     cells = [_cell(replace(number, interval=False), estimate) for estimate in estimates if estimate is not None]
     return [part for k, cell in enumerate(cells) for part in ([" … ", cell] if k else [cell])]
-
-
-def last_suffix(document: Mapping[str, Any]) -> str:
-    """The suffix of the last of several layers in the run's order, the deepest: empty where there is one only."""
-    layers = document["run"]["protocol"]["layers"]
-    return f"/{layers[-1]}" if layer_suffixes(dict(document)) != [""] else ""
 
 
 def of_run(document: Mapping[str, Any]) -> Html:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from analyzer.errors import InputError
 from analyzer.images import ImageFile
-from analyzer.measures.scores import class_means, similarity, unit
+from analyzer.measures.scores import class_means, cosines_to_means, unit
 from analyzer.store import Outcome
 from analyzer.store.documents import Calibration, Candidate, ClassMeans
 
@@ -83,7 +83,7 @@ class Embedded:
                     )
                 self._waiting.append((found, what.scores))
             else:
-                _judge(found, what.scores, self.means)
+                _judge(found, unit(what.scores) @ unit(self.means).T)
         return found
 
     def settle(self, images: int) -> None:
@@ -94,20 +94,16 @@ class Embedded:
         """
         if not self._waiting:
             return
-        rows = np.stack([unit(scores) for _, scores in self._waiting])
+        rows = np.stack([scores for _, scores in self._waiting])
         labels = np.array([candidate["label"] for candidate, _ in self._waiting])
         if (labels.max() + 1) * rows.shape[1] > _MOST:
             raise InputError(
                 f"class means of {labels.max() + 1} classes and {rows.shape[1]} numbers each are more than {_MOST:g}; "
                 "leave the labels out, or name a smaller layer in output.name"
             )
+        for (candidate, _), cosines in zip(self._waiting, cosines_to_means(rows, labels), strict=True):
+            _judge(candidate, cosines)
         means = class_means(rows, labels)
-        for (candidate, scores), row in zip(self._waiting, rows, strict=True):
-            label = candidate["label"]
-            own = means[label].copy()
-            means[label] = np.nan if (labels == label).sum() == 1 else own - row
-            _judge(candidate, scores, means)
-            means[label] = own
         self.means, self._images, self._waiting = means, images, []
 
     @property
@@ -125,8 +121,9 @@ def _as_array(means: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
     return np.array([[np.nan] * width if row is None else row for row in means], np.float64)
 
 
-def _judge(candidate: Candidate, scores: NDArray[np.floating], means: NDArray[np.float64]) -> None:
-    predicted = int(similarity(scores, scores, means=unit(means)).predicted)
+def _judge(candidate: Candidate, cosines: NDArray[np.float64]) -> None:
+    """By the class with the largest of its cosines, (C,); NaN for one that there is not."""
+    predicted = int(np.where(np.isnan(cosines), -np.inf, cosines).argmax())
     candidate["predicted"] = predicted
     if predicted != candidate["label"]:
         candidate["outcome"] = Outcome.WRONG

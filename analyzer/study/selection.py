@@ -162,7 +162,6 @@ class _Pass:
         Raises InputError when there is nothing to measure.
         """
         self._settle()
-        prepared = self.model.prepared
         counts = {str(outcome): 0 for outcome in Outcome}
         for candidate in self.candidates:
             counts[candidate["outcome"]] += 1
@@ -176,7 +175,7 @@ class _Pass:
                 "the card says logits, but the one score of every image lies in 0..1, as a probability does; set "
                 "output.kind to sigmoid"
             )
-        if self.model.card.kind == "logits" and not prepared.binary and (total := self.sums.constant):
+        if self.model.card.kind == "logits" and (total := self.sums.constant):
             raise InputError(
                 f"the card says logits, but the scores of every image add up to {total:.6g} and have one sign, as "
                 "probabilities in other units do; name the tensor of the logits, or of the probabilities in 0..1, in "

@@ -7,7 +7,6 @@ stand `schema`, `run` (what ran, on which images), `sentences` and `warnings`.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from analyzer import store
 from analyzer.errors import IncompleteError
-from analyzer.estimate import entry, estimate_of, is_entry
+from analyzer.estimate import entry
 from analyzer.measures import NUMBERS, tables_of
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
@@ -25,7 +24,10 @@ from analyzer.summary import checks, reach, target
 from analyzer.summary.names import (
     by_radius,
     end_of,
+    estimates,
+    last_suffix,
     layer_suffix,
+    layer_suffixes,
     meaning_of,
     name_of,
     parts,
@@ -46,6 +48,7 @@ __all__ = [
     "end_of",
     "ends_and_middle",
     "estimates",
+    "last_suffix",
     "layer_suffix",
     "layer_suffixes",
     "meaning_of",
@@ -180,20 +183,10 @@ def _recomputed(run: Run) -> dict[str, Any]:
     return document
 
 
-def estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
-    """The numbers of a summary document, None read as NaN; infinite where a radius lies outside the measured ones."""
-    return {name: estimate_of(value) for name, value in document.items() if is_entry(value)}
-
-
 def reads(name: str) -> tuple[str, ...]:
     """The variables that a number of a summary follows from; none for an unknown name."""
     number = NUMBERS.get(parts(name).stem)
     return number.quantity.reads if number else ()
-
-
-def layer_suffixes(document: Mapping[str, Any]) -> list[str]:
-    """The layer parts of the names in a summary document: [""] with one layer."""
-    return sorted({name[name.index("/") :] for name in estimates(document) if "/" in name}) or [""]
 
 
 def _images(dataset: Any, calibration: Calibration, limit: int | None) -> ImageCounts:

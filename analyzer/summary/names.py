@@ -1,11 +1,12 @@
 """The names of a summary's numbers: `<quantity>_<statistic>[@radius][/layer]`."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from analyzer.estimate import estimate_of, is_entry
 from analyzer.measures import NUMBERS, Number
 from analyzer.measures.quantities import HIGHER, LOWER
-from analyzer.statistics import QUANTILES
+from analyzer.statistics import QUANTILES, Estimate
 
 Value = TypeVar("Value")
 
@@ -91,3 +92,19 @@ def meaning_of(stem: str) -> str:
     direction = _DIRECTION.get(quantity.more_robust or "", "")
     text = f"{what}{unit}; {over} over images"
     return f"{text}; {direction}" if direction else text
+
+
+def estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The numbers of a summary document, None read as NaN; infinite where a radius lies outside the measured ones."""
+    return {name: estimate_of(value) for name, value in document.items() if is_entry(value)}
+
+
+def layer_suffixes(document: Mapping[str, Any]) -> list[str]:
+    """The layer parts of the names in a summary document: [""] with one layer."""
+    return sorted({name[name.index("/") :] for name in estimates(document) if "/" in name}) or [""]
+
+
+def last_suffix(document: Mapping[str, Any]) -> str:
+    """The suffix of the last of several layers in the run's order, the deepest: empty where there is one only."""
+    layers = document["run"]["protocol"]["layers"]
+    return f"/{layers[-1]}" if layer_suffixes(document) != [""] else ""

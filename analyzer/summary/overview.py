@@ -5,10 +5,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analyzer.estimate import estimate_of, is_entry
 from analyzer.measures import Number, tables_of
 from analyzer.statistics import Estimate
-from analyzer.summary.names import by_radius, end_of, radius_text
+from analyzer.summary.names import by_radius, end_of, estimates, last_suffix, radius_text
 from analyzer.text import short
 
 _RADII = 3
@@ -80,10 +79,8 @@ class Summary(dict[str, Any]):
     """The document of a summary; a notebook shows it as one line a property, sentences and warnings."""
 
     def _repr_html_(self) -> str:
-        about, rows = self["run"], {name: estimate_of(entry) for name, entry in self.items() if is_entry(entry)}
-        layers = about["protocol"]["layers"]
-        suffix = f"/{layers[-1]}" if any("/" in name for name in rows) else ""
-        radii, lines = overview(about["protocol"]["measures"], rows, suffix)
+        about, suffix = self["run"], last_suffix(self)
+        radii, lines = overview(about["protocol"]["measures"], estimates(self), suffix)
         text = [f"<strong>{html.escape(str(about['model']))}</strong> on {html.escape(about['context']['device'])}, "]
         text.append(f"{about['images']['measured']} images{html.escape(f', layer {suffix[1:]}' if suffix else '')}")
         head = "".join(f"<th>{html.escape(radius)}</th>" for radius in ("at radius, grey levels", *radii))

@@ -12,7 +12,7 @@ from scipy.special import entr, log_softmax, softmax
 from analyzer.card import Card
 from analyzer.errors import InputError
 from analyzer.images import ImageError, ImageFile, read
-from analyzer.measures.scores import class_means, true_class, unit
+from analyzer.measures.scores import cosines_to_means, true_class, unit
 from analyzer.session import Backend
 from analyzer.study import Model, Protocol, open_model
 from analyzer.study.asked import refuse_labels_beyond
@@ -180,15 +180,9 @@ def _to_other_means(embeddings: NDArray[np.floating], labels: NDArray[np.intp]) 
 
     At a temperature of their own they are to classes what logits are.
     """
-    rows = unit(embeddings)
-    finite = np.asarray(np.isfinite(rows).all(axis=1))
-    means = np.full((int(labels.max()) + 1, rows.shape[1]), np.nan)
-    known = class_means(rows[finite], labels[finite])
-    means[: len(known)] = known
-    cosines = rows @ unit(means).T
-    own = np.array([unit(means[label] - row) @ row for row, label in zip(rows, labels, strict=True)])
-    cosines[np.arange(len(rows)), labels] = own
-    return np.where(finite[:, None], np.nan_to_num(cosines, nan=-1.0), np.nan)
+    cosines = cosines_to_means(embeddings, labels)
+    directed = np.isfinite(unit(embeddings)).all(axis=1, keepdims=True)
+    return np.where(directed, np.nan_to_num(cosines, nan=-1.0), np.nan)
 
 
 def _judged(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str) -> Array:
