@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 _PATIENCE = 120  # seconds, for a process to come up
 
 
@@ -26,6 +28,7 @@ class Dask:
     """
 
     def __init__(self, folder: Path, *, host="127.0.0.1", protocol="tcp", options=(), environment=None):
+        pytest.importorskip("distributed", reason="needs the extra [cluster]")
         self.folder, self.host, self.port, self.protocol = folder / "dask", host, free_port(), protocol
         self.folder.mkdir()
         self.options, self.environment = tuple(options), {**os.environ, **(environment or {})}
