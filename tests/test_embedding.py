@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import graphs
 import numpy as np
@@ -11,7 +12,7 @@ from clusters import Dask
 from graphs import node, tensor, value
 
 from analyzer import card as cards
-from analyzer import open_run, study
+from analyzer import claims, compare, open_run, study
 from analyzer.errors import InputError, UsageError
 from analyzer.images import find_set, read
 from analyzer.measures.scores import class_means, similarity, unit
@@ -83,9 +84,9 @@ def test_an_embedding_is_measured_like_a_feature(tmp_path, images, matrix):
     assert dataset.clean_score.values == pytest.approx(1, abs=1e-15) and np.isnan(dataset.isotropy_log_odds).all()
     # Cosines from the stored distances: |e + d|, by the law of cosines, needs e . d; so by the network itself.
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["isotropy_range_median@4"]["n"] == 6 and summary["isotropy_log_odds_range_median@4"]["n"] == 0
+    assert summary["isotropy_range_median@4"]["n"] == 6 and "isotropy_log_odds_range_median@4" not in summary
     assert summary["linearity_median@4"]["value"] < 1e-3  # the map is affine
-    assert summary["misclassified_share@4"]["value"] is None
+    assert "misclassified_share@4" not in summary
     text = " ".join(summary["sentences"])
     assert "cosine to the clean embedding spreads" in text
     assert "class" not in text and "probability" not in text and "Flips" not in text
@@ -225,6 +226,8 @@ def test_what_needs_classes_is_refused(tmp_path, images, matrix):
     model, _ = embedder(tmp_path, matrix)
     with pytest.raises(UsageError, match="no classes to be certified"):
         runs.measure(model, images, tmp_path / "run", measures=("certified",))
+    with pytest.raises(UsageError, match="will have no such number"):
+        study.run(model, images, tmp_path / "run", protocol=runs.protocol(), until="flip_radius_median=0.1")
     with pytest.raises(InputError, match="embedding"):
         landscape.landscape(model, next(images.iterdir()), provider="cpu", size=3)
 
@@ -313,3 +316,107 @@ def test_noise_is_judged_by_means_without_the_image_itself(tmp_path):
         expected = (rows @ np.array(others).T).argmax(axis=1)
         assert seen.isotropy_predicted.sel(image=name).values[0].tolist() == expected.tolist(), own.id
     assert seen.sizes["image"] > 3
+
+
+# its words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def embedded(tmp_path, images, matrix):
+    """Runs of two embeddings, and of the first as a classifier, on 12 images."""
+    runs.write_images(images, 12, size=8)
+    for name, values, kind in (("a", matrix, "embedding"), ("b", matrix[::2], "embedding"), ("c", matrix, "logits")):
+        model, _ = embedder(tmp_path, values, name=name, kind=kind, feature="flat")
+        runs.measure(model, images, tmp_path / "runs" / name, radii=(0.5, 2.0, 8.0), trials=8)
+    return tmp_path / "runs"
+
+
+def test_a_summary_has_no_number_of_what_there_is_not(embedded, tmp_path, labelled):
+    names = json.loads((embedded / "a" / "summary.json").read_text()).keys()
+    assert not [name for name in names if "log_odds" in name or "flip" in name or "misclassified" in name]
+    assert {"isotropy_range_median@2", "symmetry_relative_excess_mean", "lipschitz_median"} <= names
+    model, _ = embedder(tmp_path, channel_means(), name="labelled")
+    runs.measure(model, labelled, tmp_path / "run")
+    names = json.loads((tmp_path / "run" / "summary.json").read_text()).keys()
+    assert [name for name in names if "misclassified" in name] and not [name for name in names if "log_odds" in name]
+
+
+def test_symmetry_is_held_against_fresh_noise_by_cosines(embedded):
+    summary = json.loads((embedded / "a" / "summary.json").read_text())
+    with open_run(embedded / "a") as seen:
+        permuted, fresh = (np.ptp(seen[f"{name}_score"].values, axis=-1) for name in ("symmetry", "isotropy"))
+    expected = (2 * (permuted - fresh) / (permuted + fresh)).mean()
+    assert summary["symmetry_relative_excess_mean"]["value"] == pytest.approx(expected, rel=1e-12)
+    (said,) = (sentence for sentence in summary["sentences"] if sentence.startswith("Symmetry"))
+    assert "the cosine to the clean embedding spreads" in said and "was not measured" not in said
+
+
+def test_embeddings_are_compared_by_their_cosines(embedded):
+    found = compare([embedded / "a", embedded / "b"])
+    of = found["properties"]
+    assert {"isotropy_range", "symmetry_range"} <= of.keys() and not [name for name in of if "log_odds" in name]
+    assert of["isotropy_range"]["title"] == "Isotropy: range of the cosine to the clean embedding"
+    with open_run(embedded / "a") as a, open_run(embedded / "b") as b:
+        ranges = [np.ptp(seen["isotropy_score"].values, axis=-1).mean(axis=-1) for seen in (a, b)]
+    (pair,) = of["isotropy_range"]["overall"]["pairs"]
+    assert pair["difference"] == pytest.approx(np.median(ranges[1] - ranges[0]), rel=1e-12)
+    assert any("own scale" in note for note in found["notes"])
+
+
+def test_of_an_embedding_and_a_classifier_only_features_are_compared(embedded):
+    found = compare([embedded / "a", embedded / "c"])
+    assert found["properties"].keys() and not [name for name in found["properties"] if "range" in name]
+    (said,) = (note for note in found["notes"] if "embedding" in note)
+    assert said.startswith("a is an embedding, without what these need: ") and "isotropy_log_odds_range" in said
+
+
+def test_the_claims_about_scores_cannot_be_told(embedded):
+    first, second, *others = claims(embedded / "a")["claims"]
+    assert {claim["verdict"] for claim in (first, second)} == {"cannot be told"}
+    assert "an embedding has none" in first["reason"] and not first["figures"]
+    assert not any("an embedding" in claim["reason"] for claim in others)
+
+
+@pytest.mark.parametrize("others", [(), ("b",), ("c",)])
+def test_a_report_speaks_of_cosines(embedded, others):
+    pytest.importorskip("matplotlib")
+    from analyzer.report import write
+
+    text = write([embedded / name for name in ("a", *others)], embedded / "report").read_text()
+    shown = re.sub(r"<style.*?</style>|data:image[^\"]*", "", text, flags=re.DOTALL)
+    figures = {path.stem for path in (embedded / "report" / "figures").glob("*.png")}
+    if "c" in others:
+        assert {"flips", "log_odds_ranges", "misclassified"} <= figures
+        assert "an embedding has no log-odds" in shown and "range of the score" in shown
+        assert "No labels, so no classes." in shown and "the clean prediction counts as right" in shown
+        return
+    assert {"fig1_isotropy", "fig3_symmetry"} <= figures and not {"flips", "log_odds_ranges", "misclassified"} & figures
+    assert "range of the cosine to the clean embedding" in shown and "A cosine near 1" in shown
+    shown = re.sub(r"\(2\) not symmetric: reordering moves the log-odds|score of the true class, and an", "", shown)
+    assert not re.findall(r"[^>]*(?:probabilit|true.class|log-odds|clean score|undefined|misclassif)[^<]*", shown)
+
+
+def test_an_axis_of_figures_has_the_words_too(embedded):
+    pytest.importorskip("matplotlib")
+    from analyzer.plots import DrawnRun, pictures
+    from analyzer.store import Run
+    from analyzer.summary import of_run
+
+    for name, label, key in (
+        ("a", "range of the cosine to the clean embedding", "one image"),
+        ("c", "range of the true-class score", "never misclassified"),
+    ):
+        with open_run(embedded / name) as seen:
+            drawn = DrawnRun(name, seen, of_run(Run(embedded / name)))
+            first = next(pictures([drawn])).figure
+        assert first.axes[0].get_ylabel().replace("\n", " ") == label
+        assert key in [text.get_text() for legend in first.legends for text in legend.get_texts()]
+
+
+def test_an_image_that_is_the_only_one_of_its_class_is_said(tmp_path, labelled):
+    (labelled / "2" / "f.png").unlink()
+    model, _ = embedder(tmp_path, channel_means())
+    runs.measure(model, labelled, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "1 images left out: the only one of their class, whose mean takes two or more." in summary["warnings"]
+    assert summary["run"]["images"]["wrong"] == 2  # and the blue one that is labelled red

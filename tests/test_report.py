@@ -34,21 +34,24 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.open, self.text, self.headings = [], [], [], []
+        self.elements, self.open, self.text, self.headings, self.goes_on = [], [], [], [], False
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, name, attributes):
         self.elements.append((name, dict(attributes)))
-        if name not in ("img", "meta"):
+        self.goes_on = name == "wbr"
+        if name not in ("img", "meta", "wbr"):
             self.open.append(name)
 
     def handle_endtag(self, name):
+        self.goes_on = False
         assert self.open.pop() == name
 
     def handle_data(self, data):
         if "style" not in self.open:
-            self.text.append(data)
+            self.text.append(self.text.pop() + data if self.goes_on else data)
+            self.goes_on = False
             if self.open and re.fullmatch("h[1-6]", self.open[-1]):
                 self.headings.append((int(self.open[-1][1]), data))
 

@@ -235,6 +235,18 @@ def test_a_start_cut_short_before_the_manifest_can_be_repeated(tmp_path: Path) -
             json.dumps({"schema": 1, "identity": IDENTITY, "context": CONTEXT, "history": [], "coordinates": {}}),
             "coordinates must",
         ),
+        (
+            json.dumps(
+                {
+                    "schema": 1,
+                    "identity": {**IDENTITY, "radii": [99.0]},
+                    "context": CONTEXT,
+                    "history": [],
+                    "coordinates": COORDINATES,
+                }
+            ),
+            "coordinates.radius is not identity.radii",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, text: str, said: str) -> None:

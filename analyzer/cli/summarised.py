@@ -16,11 +16,13 @@ from analyzer.cli.terminal import console, say
 from analyzer.estimate import estimate_of
 from analyzer.measures import Number, tables_of
 from analyzer.measures import Table as Declared
+from analyzer.measures.scores import in_words_of
 from analyzer.statistics import Estimate
 from analyzer.summary import (
     by_radius,
     end_of,
     estimates,
+    kind_of,
     last_suffix,
     layer_suffixes,
     meaning_of,
@@ -43,11 +45,12 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
     """
     about, suffixes = document["run"], layer_suffixes(document)
     say(f"{about['model']} on {about['context']['device']}", style="bold")
-    say(image_line(about["images"], kind=about["context"].get("kind", "")))
+    kind = kind_of(document)
+    say(image_line(about["images"], kind=kind))
     last = last_suffix(document)
     rows, left_out = estimates(document), [] if tables else [suffix for suffix in suffixes if suffix != last]
     if tables:
-        _print_tables(about["protocol"]["measures"], rows, suffixes)
+        _print_tables(about["protocol"]["measures"], rows, suffixes, kind)
     elif rows:
         console().print(overview(about["protocol"]["measures"], rows, last))
     for sentence in document["sentences"]:
@@ -63,10 +66,10 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
         say(f"Next: `analyzer report {run}`{needs}" + ("" if tables else "; --tables: every number"))
 
 
-def _print_tables(measures: Sequence[str], rows: dict[str, Estimate], suffixes: Sequence[str]) -> None:
+def _print_tables(measures: Sequence[str], rows: dict[str, Estimate], suffixes: Sequence[str], kind: str) -> None:
     for declared in tables_of(measures):
         for suffix in suffixes if declared.layered else [""]:
-            table = radius_table(declared, rows, suffix)
+            table = radius_table(declared, rows, suffix, kind=kind)
             if table.row_count:
                 console().print(table)
 
@@ -120,12 +123,12 @@ def image_line(images: "ImageCounts", *, kind: str = "") -> str:
     return ", ".join(parts) + f"; {images['measured']} measured (asked: {images['asked']})" + bad
 
 
-def radius_table(declared: Declared, rows: dict[str, Estimate], suffix: str = "") -> Table:
-    """One line a radius, one column a number that is to be shown."""
+def radius_table(declared: Declared, rows: dict[str, Estimate], suffix: str = "", *, kind: str = "") -> Table:
+    """One line a radius, one column a number that is to be shown. kind: of the scores."""
     ends = {number: end_of(number, suffix) for number in declared.columns}
     columns = [(number, by_radius(rows, number.name, ends[number])) for number in declared.columns]
     columns = [(number, at) for number, at in columns if at]
-    title = declared.title + (f" — {safe(suffix[1:])}" if suffix else "")
+    title = in_words_of([kind], declared.title) + (f" — {safe(suffix[1:])}" if suffix else "")
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )

@@ -18,7 +18,7 @@ __all__ = ["mean_score", "misclassified", "score_range"]
 SCORES = family_scores(
     "isotropy",
     what="under fresh noise (Eq. 4)",
-    title="Isotropy: range of the log-odds, in each network's own scale",
+    title="Isotropy: range of the {what}",
     figure="fig1_isotropy",
     figure_title="Isotropy: score range over equally long noise",
     noise="noise vectors of equal length",

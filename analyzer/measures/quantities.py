@@ -68,6 +68,11 @@ class Quantity:
     by_trials: bool = False
     title: str = ""
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether it follows from log-odds or predicted classes, which an embedding need not have."""
+        return any("log_odds" in name or "predicted" in name for name in self.reads)
+
     def measured_in(self, dataset: Any) -> bool:
         """Whether a run's data set holds what it reads."""
         return all(name in dataset for name in self.reads)

@@ -83,7 +83,7 @@ class FamilyScores(NamedTuple):
     runner_up: str
     variables: tuple[Variable, ...]
     range: Quantity
-    """Of the probability."""
+    """Of the probability, or cosine."""
     log_odds_range: Quantity
     mean: Quantity
     wrong: Quantity
@@ -114,7 +114,10 @@ class FamilyScores(NamedTuple):
 def family_scores(
     prefix: str, *, what: str, title: str, figure: str, figure_title: str, noise: str, short: str, ideal: str
 ) -> FamilyScores:
-    """The scores of one family under the names `prefix_...`. what: the noise, for the variables' descriptions."""
+    """The scores of one family under the names `prefix_...`.
+
+    what: the noise, for the variables' descriptions. title: with a place for {what} has a range.
+    """
     score, log_odds, predicted, runner_up = (
         f"{prefix}_{name}" for name in ("score", "log_odds", "predicted", "runner_up_log_odds")
     )
@@ -126,12 +129,19 @@ def family_scores(
         predicted,
         runner_up,
         variables=(
-            Variable(score, dims, "1", f"probability of the true class, {what}"),
+            Variable(score, dims, "1", f"score of the true class, or cosine to the clean embedding, {what}"),
             Variable(log_odds, dims, "nat", f"log-odds of the true class, {what}"),
             Variable(predicted, dims, "1", f"predicted class index, {what}", integer=True),
             Variable(runner_up, dims, "nat", f"log-odds against the runner-up, {what}"),
         ),
-        range=Quantity(f"{prefix}_range", (score,), score_range, more_robust=LOWER, by_trials=True),
+        range=Quantity(
+            f"{prefix}_range",
+            (score,),
+            score_range,
+            more_robust=LOWER,
+            by_trials=True,
+            title=title.format(what="true-class score"),
+        ),
         log_odds_range=Quantity(
             f"{prefix}_log_odds_range",
             (log_odds,),
@@ -140,7 +150,7 @@ def family_scores(
             more_robust=LOWER,
             floor="log_odds_noise_floor",
             by_trials=True,
-            title=title,
+            title=title.format(what="log-odds, in each network's own scale"),
         ),
         mean=Quantity(f"{prefix}_score", (score,), mean_score, more_robust=HIGHER),
         wrong=wrong,

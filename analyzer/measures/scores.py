@@ -1,10 +1,42 @@
 """Score of the true class, from logits or probabilities, or of an embedding its cosine to the clean one; float64."""
 
+from collections.abc import Iterable
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp, softmax
+
+from analyzer.card import EMBEDDING
+
+_SAID = ("true-class score", "true-class probability")
+_COSINE, _EITHER = "cosine to the clean embedding", "score"
+
+
+def in_words_of(kinds: Iterable[str], text: str) -> str:
+    """A text that speaks of the true-class score, for networks with scores of these kinds.
+
+    Of embeddings the score is a cosine; of embeddings and others together the text says "score" only.
+
+    >>> in_words_of(["embedding"], "range of the true-class score")
+    'range of the cosine to the clean embedding'
+    """
+    embedded = {kind == EMBEDDING for kind in kinds}
+    if True in embedded:
+        for phrase in _SAID:
+            text = text.replace(phrase, _EITHER if False in embedded else _COSINE)
+    return text
+
+
+class LogOddsStatus(IntEnum):
+    """Whether the log-odds of an image are defined for every row."""
+
+    DEFINED = 0
+    PROBABILITY_ROUNDED_TO_ZERO_OR_ONE = 1
+    NON_FINITE_MODEL_OUTPUT = 2
+    EMBEDDING = 3
+    """The network's output is an embedding, which has no classes."""
 
 
 class TrueClass(NamedTuple):

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from analyzer.measures.base import Measure, Observation
 from analyzer.measures.quantities import Number, Quantity
 from analyzer.measures.ranges import family_scores, score_range
+from analyzer.measures.scores import LogOddsStatus
 
 SCORES = family_scores(
     "symmetry",
     what="under permuted noise (Eq. 6)",
-    title="Symmetry: range of the log-odds, in each network's own scale",
+    title="Symmetry: range of the {what}",
     figure="fig3_symmetry",
     figure_title="Symmetry: score range over reordered noise",
     noise="reorderings of one noise vector",
@@ -53,9 +54,19 @@ def relative_excess(permuted: NDArray[np.float64], fresh: NDArray[np.float64]) -
     return np.asarray(2 * (one - other) / total)
 
 
+def _relative_excess(permuted: Any, fresh: Any, cosine: Any, fresh_cosine: Any, status: Any) -> NDArray[np.float64]:
+    """Of the log-odds; of an embedding, which has none, of the cosines."""
+    embedded = (status == LogOddsStatus.EMBEDDING)[:, None]
+    return np.where(embedded, relative_excess(cosine, fresh_cosine), relative_excess(permuted, fresh))
+
+
 EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat", by_trials=True)
 RELATIVE_EXCESS = Quantity(
-    "symmetry_relative_excess", (SCORES.log_odds, _FRESH), relative_excess, near_normal=True, by_trials=True
+    "symmetry_relative_excess",
+    (SCORES.log_odds, _FRESH, SCORES.score, "isotropy_score", "log_odds_status"),
+    _relative_excess,
+    near_normal=True,
+    by_trials=True,
 )
 _NUMBERS = (
     Number(

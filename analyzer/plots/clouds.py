@@ -1,6 +1,7 @@
 """Fig. 1 and Fig. 3: the range of the score against the radius, one point an image."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,16 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analyzer.measures.ranges import FamilyScores
+from analyzer.measures.scores import in_words_of
 from analyzer.plots import canvas
 from analyzer.plots.model import Cloud, DrawnRun, Picture, alternative, cloud, number, over_images, trials
 
 # The lightest yellow is hard to see on white.
 _MAP = LinearSegmentedColormap.from_list("cividis_dark", colormaps["cividis"](np.linspace(0, 0.9, 64)))
 _HOW = (
-    "Each point is one image at one radius: how far the probability of its true class varies over {what}. Further up "
-    "is less {property}; the axis is logarithmic. The colour is the mean probability, the line is the median image."
+    "Each point is one image at one radius: how far its true-class score varies over {what}. Further up is less "
+    "{property}; the axis is logarithmic. The colour is the mean score, the line is the median image."
 )
 _SQUARES = " A square marks an image that at least one of the perturbations got misclassified."
+_LABEL = 32  # letters of a line beside the axis
 _TRIANGLES = " Grey triangles on the bottom line are ranges that are 0 or that rounding alone could make."
 
 
@@ -30,7 +33,7 @@ def draw(runs: Sequence[DrawnRun], *, family: FamilyScores) -> Picture | None:
         return None
     says = tuple(f"{run.label}: {_sentence(seen, run, family.noise)}" for run, seen in zip(runs, clouds, strict=True))
     figure = canvas.styled(lambda: _figure(runs, clouds))
-    how = _HOW.format(what=family.noise, property=family.ideal)
+    how = in_words_of((run.kind for run in runs), _HOW.format(what=family.noise, property=family.ideal))
     drawn = [seen for seen in clouds if seen is not None]
     how += _SQUARES * _any_square(drawn) + _TRIANGLES * _any_triangle(drawn)
     return Picture(family.figure, family.figure_title, how, says, alternative(family.figure_title, says), figure)
@@ -42,7 +45,7 @@ def _figure(runs: Sequence[DrawnRun], clouds: Sequence[Cloud | None]) -> Figure:
         runs,
         [_note(seen) for seen in clouds],
         x="radius, grey levels",
-        y="range of the true-class score",
+        y=fill(in_words_of((run.kind for run in runs), "range of the true-class score"), _LABEL),
         scale=True,
     )
     resolved = [np.where(seen.resolved, seen.spread, np.nan) for seen in drawn]
@@ -91,7 +94,8 @@ def _figure(runs: Sequence[DrawnRun], clouds: Sequence[Cloud | None]) -> Figure:
         canvas.plain_ticks(ax.xaxis)
     if isinstance(points, PathCollection):
         canvas.colour_bar(figure, points, axes, "mean score")
-    canvas.legend(figure, *_key(_any_square(drawn), room), columns=2)
+    classes = any(np.isfinite(seen.wrong).any() for seen in drawn)
+    canvas.legend(figure, *_key(_any_square(drawn), room, classes=classes), columns=2)
     return figure
 
 
@@ -103,12 +107,12 @@ def _any_triangle(drawn: Sequence[Cloud]) -> bool:
     return any((~seen.resolved & np.isfinite(seen.spread)).any() for seen in drawn)
 
 
-def _key(wrong: bool, unresolved: bool) -> tuple[list[Line2D], list[str]]:
+def _key(wrong: bool, unresolved: bool, *, classes: bool) -> tuple[list[Line2D], list[str]]:
     def handle(marker: str, face: str, edge: str = "black") -> Line2D:
         return Line2D([], [], linestyle="", marker=marker, markersize=4.5, markerfacecolor=face, markeredgecolor=edge)
 
     entries = [
-        (handle("o", "#BBBBBB"), "never misclassified"),
+        (handle("o", "#BBBBBB"), "never misclassified" if classes else "one image"),
         (Line2D([], [], color="black"), "median image"),
     ]
     if wrong:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import flips
 from analyzer.measures.quantities import per_image
 from analyzer.plots import canvas
@@ -15,6 +16,7 @@ from analyzer.plots.model import (
     Array,
     DrawnRun,
     Picture,
+    absent,
     alternative,
     has,
     measured,
@@ -49,13 +51,13 @@ def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     seen_of = [_seen(run) for run in runs]
     if not any(seen_of):
         return None
-    says = tuple(f"{run.label}: {_sentence(seen)}" for run, seen in zip(runs, seen_of, strict=True))
+    says = tuple(f"{run.label}: {_sentence(run, seen)}" for run, seen in zip(runs, seen_of, strict=True))
     figure = canvas.styled(lambda: _figure(runs, seen_of))
     return Picture("flips", _TITLE, _HOW, says, alternative(_TITLE, says), figure)
 
 
 def _seen(run: DrawnRun) -> _Seen | None:
-    if not has(run, *flips.UNITS.reads, *flips.RADIUS.reads):
+    if run.kind == EMBEDDING or not has(run, *flips.UNITS.reads, *flips.RADIUS.reads):
         return None
     dataset = measured(run)
     units, flip = per_image(dataset, (flips.UNITS, flips.RADIUS), scales_of(dataset))
@@ -67,10 +69,10 @@ def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure
     shown = [values for seen in seen_of if seen is not None for values in (seen.units, np.array([seen.tail]))]
     flipped = any((seen.units <= 0).any() for seen in seen_of if seen is not None)
     bottom, top = canvas.log_limits(shown, room=flipped)
-    for ax, seen in zip(axes, seen_of, strict=True):
+    for ax, run, seen in zip(axes, runs, seen_of, strict=True):
         canvas.log_axis(ax, "y", bottom, top)
         if seen is None or not np.isfinite(seen.units).any():
-            canvas.absent(ax, "not measured" if seen is None else "undefined at every radius")
+            canvas.absent(ax, absent(run) if seen is None else "undefined at every radius")
             continue
         canvas.points_and_median(ax, seen.radius, seen.units, over_images(seen.units, 0.5), bottom=bottom)
         ax.axhline(seen.tail, color=canvas.GREY, linestyle=":", linewidth=1)
@@ -83,9 +85,9 @@ def _figure(runs: Sequence[DrawnRun], seen_of: Sequence[_Seen | None]) -> Figure
     return figure
 
 
-def _sentence(seen: _Seen | None) -> str:
+def _sentence(run: DrawnRun, seen: _Seen | None) -> str:
     if seen is None:
-        return "not measured."
+        return f"{' '.join(absent(run).split())}."
     medians = over_images(seen.units, 0.5)
     defined = np.flatnonzero(np.isfinite(medians))
     if not defined.size:

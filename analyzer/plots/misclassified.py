@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import REGISTRY
 from analyzer.plots import canvas
 from analyzer.plots.model import DrawnRun, Picture, alternative, cloud, trials
@@ -35,7 +36,7 @@ def _shares(run: DrawnRun) -> dict[float, Estimate]:
     """By radius; empty where noise was not measured."""
     family = next(measure.scores for measure in REGISTRY.values() if measure.scores and measure.family == "noise")
     seen = cloud(run, family)
-    if seen is None:
+    if seen is None or (run.kind == EMBEDDING and np.isnan(seen.wrong).all()):
         return {}
     flags = np.where(np.isnan(seen.wrong), np.nan, seen.wrong > 0)
     return {float(radius): share(column) for radius, column in zip(seen.radius, flags.T, strict=True)}
@@ -78,7 +79,7 @@ def _figure(runs: Sequence[DrawnRun], shares_of: Sequence[dict[float, Estimate]]
 
 def _sentence(run: DrawnRun, shares: dict[float, Estimate]) -> str:
     if not shares:
-        return "noise was not measured."
+        return "an embedding without labels has no classes." if run.kind == EMBEDDING else "noise was not measured."
     radius = max(shares)
     there = shares[radius]
     if not there.n:

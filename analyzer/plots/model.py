@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.card import EMBEDDING
 from analyzer.measures.quantities import by_image
 from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range, within_rounding
 from analyzer.statistics import Estimate, rounding_range_factor
 from analyzer.store import ImageStatus, scales_of
-from analyzer.summary import estimates, layer_suffix, measured_images
+from analyzer.summary import estimates, kind_of, layer_suffix, measured_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,11 @@ class DrawnRun(NamedTuple):
     """xarray.Dataset as `analyzer.open_run` gives it."""
     summary: Mapping[str, Any]
     """Document as `analyzer.summary.summarise` gives it, or as it is read from summary.json."""
+
+    @property
+    def kind(self) -> str:
+        """Of the scores."""
+        return kind_of(self.summary)
 
 
 class Picture(NamedTuple):
@@ -51,11 +57,11 @@ class Cloud(NamedTuple):
 
     radius: Array
     spread: Array
-    """Range of the true-class probability over the trials."""
+    """Range of the true-class probability, or of the cosine, over the trials."""
     log_odds: Array
     """The same of the log-odds, nat."""
     mean: Array
-    """Mean probability."""
+    """Mean probability, or cosine."""
     wrong: Array
     """Share of the trials that are misclassified."""
     resolved: NDArray[np.bool_]
@@ -94,6 +100,11 @@ def cloud(run: DrawnRun, family: FamilyScores) -> Cloud | None:
     spread, log_odds, mean, wrong, ulps = by_image(dataset, [*family.names, "label"], reduced)
     resolved = (spread > ulps) & ~within_rounding(log_odds, floor[:, None], trials=trials(run))
     return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, rounding_range_factor(trials(run)) * floor)
+
+
+def absent(run: DrawnRun) -> str:
+    """Why a run has nothing that a figure of log-odds could show, in lines for an empty panel."""
+    return "an embedding\nhas no log-odds" if run.kind == EMBEDDING else "not measured"
 
 
 def radii(run: DrawnRun) -> Array:

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import REGISTRY
 from analyzer.plots import canvas
-from analyzer.plots.model import Array, Cloud, DrawnRun, Picture, alternative, cloud, number, over_images
+from analyzer.plots.model import Array, Cloud, DrawnRun, Picture, absent, alternative, cloud, number, over_images
 
 _TITLE = "Log-odds: ranges of fresh and of reordered noise"
 _HOW = (
@@ -28,10 +29,10 @@ Families = Sequence[Cloud | None]
 
 def draw(runs: Sequence[DrawnRun]) -> Picture | None:
     """Median and 10 to 90 % band of both families, with what rounding may do."""
-    seen = [[cloud(run, family) for family in _FAMILIES] for run in runs]
+    seen = [[None if run.kind == EMBEDDING else cloud(run, family) for family in _FAMILIES] for run in runs]
     if not any(family is not None for families in seen for family in families):
         return None
-    says = tuple(f"{run.label}: {_sentence(families)}" for run, families in zip(runs, seen, strict=True))
+    says = tuple(f"{run.label}: {_sentence(run, families)}" for run, families in zip(runs, seen, strict=True))
     figure = canvas.styled(lambda: _figure(runs, seen))
     return Picture("log_odds_ranges", _TITLE, _HOW, says, alternative(_TITLE, says), figure)
 
@@ -45,10 +46,10 @@ def _figure(runs: Sequence[DrawnRun], seen: Sequence[Families]) -> Figure:
     floors = [_floor(family) for family in every]
     shown = [values for band in bands for values in band] + [np.array([value]) for value in floors]
     bottom, top = canvas.log_limits(shown, room=any((np.concatenate(band) == 0).any() for band in bands))
-    for ax, families in zip(axes, seen, strict=True):
+    for ax, run, families in zip(axes, runs, seen, strict=True):
         canvas.log_axis(ax, "y", bottom, top)
         if all(family is None for family in families):
-            canvas.absent(ax, "not measured")
+            canvas.absent(ax, absent(run))
             continue
         if not any(family is not None and np.isfinite(family.log_odds).any() for family in families):
             canvas.absent(ax, "log-odds undefined:\nprobabilities rounded\nto 0 or 1")
@@ -83,7 +84,7 @@ def _note(families: Families) -> str:
     return f"{undefined} of {size} undefined" if undefined else ""
 
 
-def _sentence(families: Families) -> str:
+def _sentence(run: DrawnRun, families: Families) -> str:
     parts = []
     for family, words in zip(families, (declared.short for declared in _FAMILIES), strict=True):
         if family is None:
@@ -96,7 +97,7 @@ def _sentence(families: Families) -> str:
         ends = dict.fromkeys((int(defined[0]), int(defined[-1])))
         each = " and ".join(f"{number(median[k])} nat at radius {family.radius[k]:g}" for k in ends)
         parts.append(f"under {words} the log-odds of the median image vary by {each}{_above(family, median, defined)}")
-    return "; ".join(parts) + "." if parts else "not measured."
+    return "; ".join(parts or [" ".join(absent(run).split())]) + "."
 
 
 def _above(family: Cloud, median: Array, defined: np.ndarray) -> str:

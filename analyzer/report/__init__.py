@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from analyzer import plots
-from analyzer.card import Card
+from analyzer.card import EMBEDDING, Card
 from analyzer.errors import UsageError
 from analyzer.measures import isotropy
+from analyzer.measures.scores import in_words_of
 from analyzer.report import beside, page, worst
 from analyzer.report.load import Loaded, opened
 from analyzer.store import files
@@ -138,21 +139,25 @@ def _facts(run: Loaded, case: worst.Case, card: Card | None) -> tuple[str, tuple
     """What the case is, and where: file, radius, trial, scores, classes."""
     here = run.dataset.isel(image=case.image)
     there = here.isel(radius=case.radius, trial=case.trial)
+    embedded = run.kind == EMBEDDING
     facts = [
         ("image", str(here["image"].values)),
         ("radius", f"{radius_text(float(there['radius'].values))} grey levels"),
         ("trial", str(int(there["trial"].values))),
-        ("true class", _class(int(here["label"].values), card)),
-        ("clean score", _score(here["clean_score"], here["clean_log_odds"])),
     ]
+    if (label := int(here["label"].values)) >= 0:
+        facts.append(("true class", _class(label, card)))
+    if not embedded:  # of an embedding it is 1
+        facts.append(("clean score", _score(here["clean_score"], here["clean_log_odds"])))
     scores = isotropy.SCORES
     if scores.score in there:
-        facts += [
-            ("perturbed score", _score(there[scores.score], there[scores.log_odds])),
-            ("perturbed prediction", _class(int(there[scores.predicted].values), card)),
-        ]
+        what = "cosine to the clean embedding" if embedded else "perturbed score"
+        facts.append((what, _score(there[scores.score], there[scores.log_odds])))
+        if (predicted := int(there[scores.predicted].values)) >= 0:
+            facts.append(("perturbed prediction", _class(predicted, card)))
     if case.kind == "range":
-        return f"Largest range of the true-class score: {short(case.value, '.3g')}, here its lowest", tuple(facts)
+        what = in_words_of([run.kind], "range of the true-class score")
+        return f"Largest {what}: {short(case.value, '.3g')}, here its lowest", tuple(facts)
     facts.append(("layer", str(there["layer"].values[case.layer])))
     what = "Largest normalised Lipschitz ratio" if case.normalised else "Largest Lipschitz ratio, not normalised"
     return f"{what}: {short(case.value, '.3g')}", tuple(facts)
@@ -167,9 +172,7 @@ def _score(probability: Any, log_odds: Any) -> str:
 
 
 def _class(index: int, card: Card | None) -> str:
-    """A class by its label where the card has one; of an embedding there may be none."""
-    if index < 0:
-        return "none"
+    """A class by its label where the card has one."""
     if card is not None and card.labels is not None and 0 <= index < len(card.labels):
         return f"{card.labels[index]} ({index})"
     return f"class {index}"

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from analyzer.card import EMBEDDING
 from analyzer.statistics import FEW_IMAGES, Estimate
-from analyzer.summary import by_radius, estimates, last_suffix, radius_text
+from analyzer.summary import by_radius, estimates, kind_of, last_suffix, radius_text
 
 
 class Caveat(NamedTuple):
@@ -69,6 +70,14 @@ def caveats(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> It
             "are not above what rounding may do over as many trials are rounding, not response.",
             lines,
         )
+    if lines := _lines(runs, _angle):
+        yield Caveat(
+            "A cosine near 1 is a larger angle than it seems",
+            "Of a small angle a cosine shows the square: 0.999 is 2.6 degrees, 0.99 is 8.1. And where all embeddings "
+            "of a network point about the same way, all its cosines are near 1, those of different images too: a "
+            "cosine is in its network's own scale.",
+            lines,
+        )
     if lines := _lines(runs, _few):
         yield Caveat(
             "Few images",
@@ -121,7 +130,19 @@ def _lipschitz(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str
     return f"median {median.value:.2g}, {below.value:.1%} below 1, by the ranges of {images} images{_of(suffix)}"
 
 
+def _angle(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
+    cosines = by_radius(rows, "isotropy_score_mean") if kind_of(document) == EMBEDDING else {}
+    known = {radius: min(e.value, 1.0) for radius, e in cosines.items() if math.isfinite(e.value)}
+    if not known:
+        return ""
+    largest = max(known)
+    angle = math.degrees(math.acos(known[largest]))
+    return f"mean cosine {known[largest]:.4f} at radius {radius_text(largest)}, an angle of {angle:.2g} degrees"
+
+
 def _resolution(document: Mapping[str, Any], rows: Mapping[str, Estimate]) -> str:
+    if kind_of(document) == EMBEDDING:
+        return ""
     for prefix in ("isotropy", "symmetry"):
         ranges = by_radius(rows, f"{prefix}_range_median")
         below = by_radius(rows, f"{prefix}_below_noise_floor_share")

@@ -1,12 +1,13 @@
 """HTML from plain functions: whatever is not `Html` already is escaped, so that forgetting to is harmless."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from analyzer.text import safe
 
-_VOID: Final = {"img", "meta"}
+_VOID: Final = {"img", "meta", "wbr"}
 
 
 class Html(str):
@@ -50,6 +51,11 @@ def items(entries: Iterable[object]) -> Html:
     return tag("ul", *lines) if lines else Html("")
 
 
+def breakable(name: object) -> Html:
+    """A name that a narrow place breaks after what joins its words, before it breaks a word."""
+    return Html(tag("wbr").join(map(escaped, re.split(r"(?<=[_/])(?=.)", printable(name)))))
+
+
 def table(caption: str, head: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
     """A table in a box of its own that scrolls sideways; the first cell of each row is its heading."""
     return tag(
@@ -57,7 +63,13 @@ def table(caption: str, head: Sequence[object], rows: Sequence[Sequence[object]]
         tag(
             "table",
             tag("caption", caption),
-            tag("thead", tag("tr", *(tag("th", cell, scope="col") for cell in head))),
+            tag(
+                "thead",
+                tag(
+                    "tr",
+                    *(tag("th", breakable(cell), scope="col") for cell in head),
+                ),
+            ),
             tag(
                 "tbody",
                 *(tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analyzer.store import Run
-from analyzer.summary import estimates, of_run
+from analyzer.summary import estimates, kind_of, of_run
 
 
 class Loaded(NamedTuple):
@@ -17,6 +17,11 @@ class Loaded(NamedTuple):
     dataset: Any
     summary: dict[str, Any]
     missing: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Of the scores."""
+        return kind_of(self.summary)
 
     @property
     def hashes(self) -> dict[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from analyzer import __version__
+from analyzer.card import EMBEDDING
+from analyzer.measures.scores import in_words_of
 from analyzer.report import html, tables
 from analyzer.report.beside import Beside
 from analyzer.report.caveats import caveats
@@ -83,7 +85,7 @@ def document(
     )
     body = tag(
         "body",
-        tag("header", tag("h1", title, tag("small", names)), _intro(), *_partial(runs)),
+        tag("header", tag("h1", title, tag("small", names)), _intro(runs), *_partial(runs)),
         tag("nav", items([tag("a", name, href=f"#{key}") for key, name, _ in sections]), aria_label="Contents"),
         tag("main", *(tag("section", tag("h2", name), content, id=key) for key, name, content in sections)),
         tag("footer", tag("p", f"Written by convnet-analyzer {__version__}.", class_="soft")),
@@ -95,14 +97,14 @@ def _labels(runs: Sequence[Loaded]) -> list[str]:
     return [run.label for run in runs]
 
 
-def _intro() -> Html:
-    return tag(
-        "p",
+def _intro(runs: Sequence[Loaded]) -> Html:
+    text = (
         "How trained networks behave in the immediate neighbourhood of images: each image is perturbed at random by a "
-        "few grey levels, and the true-class score and the features are compared with those of the clean image. "
+        "few grey levels, and what that does to the true-class score and to the features is measured. "
         "Measures and figures follow Aghdam, Heravi and Puig, “Explaining Adversarial Examples by Local Properties of "
-        "Convolutional Neural Networks”, VISAPP 2017.",
+        "Convolutional Neural Networks”, VISAPP 2017."
     )
+    return tag("p", in_words_of((run.kind for run in runs), text))
 
 
 def _partial(runs: Sequence[Loaded]) -> list[Html]:
@@ -133,7 +135,7 @@ def _run(run: Loaded) -> Html:
         tag(
             "p", f"{of['model']} on {context['device']}, {context['provider']}, {context['precision']}.", class_="soft"
         ),
-        tag("p", _images(of["images"]), class_="soft"),
+        tag("p", _images(of["images"], run.kind), class_="soft"),
         items(sentences[:SENTENCES]),
         tag("p", f"... and {more} more sentences, in summary.json.", class_="soft") if more > 0 else "",
         tag("div", items(run.summary["warnings"]), class_="alert") if run.summary["warnings"] else "",
@@ -141,17 +143,18 @@ def _run(run: Loaded) -> Html:
     )
 
 
-def _images(images: ImageCounts) -> str:
-    """How many images were found, read, left out and why, measured."""
+def _images(images: ImageCounts, kind: str) -> str:
+    """How many images were found, read, left out and why, measured. kind: of the scores."""
     left_out = {
         "unreadable": images["bad"],
-        "classified wrongly": images["wrong"],
+        "nearer to the mean of another class" if kind == EMBEDDING else "classified wrongly": images["wrong"],
         "below the confidence": images["below_confidence"],
         "with outputs that are not finite": images["non_finite"],
         "the same file as another": images["duplicate"],
     }
     reasons = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
-    labels = " No labels: the clean prediction counts as right." if images["unlabelled"] else ""
+    without = " No labels, so no classes." if kind == EMBEDDING else " No labels: the clean prediction counts as right."
+    labels = without if images["unlabelled"] else ""
     return (
         f"{images['measured']} images measured (at most {images['asked']} asked for); {images['read']} of "
         f"{images['found']} were looked at{f': {reasons}' if reasons else ''}.{labels}"
@@ -228,7 +231,7 @@ def _worst(worst: Sequence[tuple[Loaded, Sequence[Worst]]]) -> Html:
         for run, cases in worst
         if cases
     ]
-    return joined(tag("p", note), *shown)
+    return joined(tag("p", in_words_of((run.kind for run, _ in worst), note)), *shown)
 
 
 def _case(case: Worst) -> Html:

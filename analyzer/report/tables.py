@@ -7,10 +7,11 @@ from typing import Any
 
 from analyzer.estimate import ABOVE, BELOW
 from analyzer.measures import NUMBERS, Number, Table, tables_of
+from analyzer.measures.scores import in_words_of
 from analyzer.report.html import Html, joined, table, tag
 from analyzer.statistics import Estimate
 from analyzer.store.manifest import differences
-from analyzer.summary import by_radius, end_of, estimates, last_suffix, layer_suffixes, radius_text
+from analyzer.summary import by_radius, end_of, estimates, kind_of, last_suffix, layer_suffixes, radius_text
 from analyzer.text import short as short
 
 _OUTSIDE = {BELOW: "below the smallest radius", ABOVE: "above the largest radius"}
@@ -65,7 +66,7 @@ def glance(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Htm
             shown = [at.get(radius) for radius in _ends(document)] if number.by_radius else [rows.get(number.name)]
             cells.append(joined(*_between(number, shown)))
         if any(cells):
-            lines.append([number.glance, *cells])
+            lines.append([in_words_of(map(kind_of, documents), number.glance), *cells])
     return table("At a glance: at the smallest and the largest radius", ["", *labels], lines)
 
 
@@ -82,19 +83,19 @@ def _between(number: Number, estimates: Sequence[Estimate | None]) -> list[objec
 def of_run(document: Mapping[str, Any]) -> Html:
     """Every table of one summary document."""
     rows = estimates(dict(document))
-    suffixes = layer_suffixes(dict(document))
+    suffixes, kind = layer_suffixes(dict(document)), kind_of(document)
     parts = []
     for one in tables_of(document["run"]["protocol"]["measures"]):
         if not one.layered:
-            parts.append(_by_radius(one, rows, ""))
+            parts.append(_by_radius(one, rows, "", kind))
         elif len(suffixes) <= MOST_LAYERS:
-            parts += [_by_radius(one, rows, suffix) for suffix in suffixes]
+            parts += [_by_radius(one, rows, suffix, kind) for suffix in suffixes]
         else:
             parts.append(_by_layer(one, rows, suffixes))
     return joined(*parts)
 
 
-def _by_radius(of: Table, rows: Mapping[str, Estimate], suffix: str) -> Html:
+def _by_radius(of: Table, rows: Mapping[str, Estimate], suffix: str, kind: str) -> Html:
     """One line a radius, and one over all radii where there is such a number; nothing where there is no number."""
     columns = [(number, at) for number in of.columns if (at := by_radius(rows, number.name, end_of(number, suffix)))]
     if not columns:
@@ -106,7 +107,8 @@ def _by_radius(of: Table, rows: Mapping[str, Estimate], suffix: str) -> Html:
     overall = [rows.get(number.name + end_of(number, suffix)) for number, _ in columns]
     if any(overall):
         lines.append(["all", *(_cell(number, e) for (number, _), e in zip(columns, overall, strict=True))])
-    caption = f"{of.title} — {suffix[1:]}" if suffix else of.title
+    title = in_words_of([kind], of.title)
+    caption = f"{title} — {suffix[1:]}" if suffix else title
     return table(caption, ["radius", *(number.heading for number, _ in columns)], lines)
 
 

@@ -12,6 +12,7 @@ checksum for each file says whether it still is what was written. results.nc hol
 follows itself from the units; so what one damaged file held can be had from another.
 """
 
+from analyzer.measures.scores import LogOddsStatus
 from analyzer.store.derived import scales_of
 from analyzer.store.manifest import Image, is_file_of_a_run
 from analyzer.store.mending import mend
@@ -19,7 +20,7 @@ from analyzer.store.opening import check_writable, open_store
 from analyzer.store.results import open_run, write_results
 from analyzer.store.run import Run, State
 from analyzer.store.schema import COMMON, DERIVED, SCHEMA, VARIABLES, undefined_unit, unit_key
-from analyzer.store.status import ImageStatus, LogOddsStatus, Outcome
+from analyzer.store.status import ImageStatus, Outcome
 from analyzer.store.verify import Problem, verify
 from analyzer.store.writer import Store
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer import measures, sketch
+from analyzer.measures.scores import LogOddsStatus
 from analyzer.measures.variables import Variable
 from analyzer.store.documents import Coordinates
-from analyzer.store.status import ImageStatus, LogOddsStatus
+from analyzer.store.status import ImageStatus
 
 SCHEMA = 1
 """Version of the run directory's format, in manifest.json."""
@@ -27,7 +28,7 @@ _GREY, _FEATURE = "grey level", "feature units"
 COMMON: tuple[Variable, ...] = (
     Variable("label", _IMAGE, "1", "true class index", integer=True),
     Variable("clean_predicted", _IMAGE, "1", "predicted class index of the clean image", integer=True),
-    Variable("clean_score", _IMAGE, "1", "probability of the true class, clean image"),
+    Variable("clean_score", _IMAGE, "1", "score of the true class, of an embedding 1, clean image"),
     Variable("clean_log_odds", _IMAGE, "nat", "log-odds of the true class, clean image"),
     Variable("clean_runner_up_log_odds", _IMAGE, "nat", "log-odds against the runner-up, clean image"),
     Variable("log_odds_noise_floor", _IMAGE, "nat", "range of the clean log-odds over repeats"),

@@ -28,13 +28,3 @@ class ImageStatus(IntEnum):
     UNREADABLE_OR_CHANGED_SINCE_SELECTION = 2
     FAILED_ON_WORKERS = 3
     """Every worker of a cluster that measured it failed, or died."""
-
-
-class LogOddsStatus(IntEnum):
-    """Whether the log-odds of an image are defined for every row."""
-
-    DEFINED = 0
-    PROBABILITY_ROUNDED_TO_ZERO_OR_ONE = 1
-    NON_FINITE_MODEL_OUTPUT = 2
-    EMBEDDING = 3
-    """The network's output is an embedding, which has no classes."""

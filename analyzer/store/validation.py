@@ -13,6 +13,7 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str:
     """What is wrong with a manifest as it was read; empty where nothing is."""
     return (
         settings_fault(manifest)
+        or _disagreement(manifest["identity"], manifest["coordinates"])
         or kinds.fault(manifest.get("history"), list[Change], "history")
         or kinds.fault(manifest.get("hosts", []), list[str], "hosts")
         or checksums.fault(manifest)
@@ -27,6 +28,14 @@ def settings_fault(settings: Mapping[str, Any]) -> str:
         if fault := kinds.fault(settings[key], kind, key):
             return fault
     return schema.coordinate_fault(settings.get("coordinates")) or _identity_fault(settings["identity"])
+
+
+def _disagreement(identity: Mapping[str, Any], coordinates: Mapping[str, Any]) -> str:
+    """Where the axes of the variables are not what the identity says."""
+    for axis, key in (("radius", "radii"), ("trial", "trials")):
+        if coordinates[axis] != identity[key]:
+            return f"coordinates.{axis} is not identity.{key}"
+    return ""
 
 
 def _identity_fault(identity: Mapping[str, Any]) -> str:

@@ -148,7 +148,8 @@ def run(
         opened, protocol, checks = engine.opened
         refuse_labels_beyond(candidates, opened)
         if target is not None:
-            watch(target, radii=protocol.radii, layers=opened.layers, variables=provenance.variable_names(protocol))
+            known = [v for v in provenance.variable_names(protocol) if opened.has_classes or "log_odds" not in v]
+            watch(target, radii=protocol.radii, layers=opened.layers, variables=known)
         context = functools.partial(
             provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
         )

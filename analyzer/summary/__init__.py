@@ -25,6 +25,7 @@ from analyzer.summary.names import (
     by_radius,
     end_of,
     estimates,
+    kind_of,
     last_suffix,
     layer_suffix,
     layer_suffixes,
@@ -48,6 +49,7 @@ __all__ = [
     "end_of",
     "ends_and_middle",
     "estimates",
+    "kind_of",
     "last_suffix",
     "layer_suffix",
     "layer_suffixes",
@@ -73,13 +75,13 @@ def summarise(dataset: Any) -> dict[str, Any]:
     measures = manifest["identity"]["measures"]
     measured = measured_images(dataset)
     rows: dict[str, Estimate] = {}
+    kind = manifest["context"].get("kind", "")
     if measured.sizes["image"]:
         scales = scales_of(measured)
         for table in tables_of(measures):
-            rows |= dict(numbers(table, measured, scales))
+            rows |= dict(numbers(table, measured, scales, kind=kind))
         if reach.starts_below_steps(measured, calibration):
             rows = reach.without_ratios_of_ratios(rows)
-    kind = manifest["context"].get("kind", "")
     proved, until = manifest["context"].get("checks"), manifest["context"].get("until")
     if until is not None and until["reached"] and until["name"] in rows:
         rows[until["name"]] = target.held(rows[until["name"]], until)

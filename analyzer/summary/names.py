@@ -99,6 +99,11 @@ def estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
     return {name: estimate_of(value) for name, value in document.items() if is_entry(value)}
 
 
+def kind_of(document: Mapping[str, Any]) -> str:
+    """What the scores of a summary document are, as the card says; "" where an earlier version did not record it."""
+    return str(document.get("run", {}).get("context", {}).get("kind", ""))
+
+
 def layer_suffixes(document: Mapping[str, Any]) -> list[str]:
     """The layer parts of the names in a summary document: [""] with one layer."""
     return sorted({name[name.index("/") :] for name in estimates(document) if "/" in name}) or [""]

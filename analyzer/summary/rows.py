@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import Number, Scales, Table
 from analyzer.measures.quantities import contributions, estimates, per_image, scaled
 from analyzer.statistics import Estimate
@@ -15,30 +17,42 @@ _LAYERS_AT_ONCE = 8
 """Held at a time; each group of layers reads the distances once."""
 
 
-def numbers(table: Table, dataset: Any, scales: Scales) -> Iterator[tuple[str, Estimate]]:
-    """(name, estimate) of every number of a table that the data set of measured images has, layer by layer."""
+def numbers(table: Table, dataset: Any, scales: Scales, *, kind: str = "") -> Iterator[tuple[str, Estimate]]:
+    """(name, estimate) of every number of a table that the data set of measured images has, layer by layer.
+
+    kind: of the scores. An embedding has no log-odds, and without labels no classes: no number is made of them.
+    """
     wanted = [
         number
         for number in table.numbers
         if number.quantity.measured_in(dataset) and number.least_radii <= dataset.sizes["radius"]
     ]
     if not table.layered:
-        yield from _rows(table, wanted, dataset, scales, [""])
+        yield from _rows(table, wanted, dataset, scales, [""], kind=kind)
         return
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers]
     for start in range(0, len(layers), _LAYERS_AT_ONCE):
         group = slice(start, start + _LAYERS_AT_ONCE)
         part = dataset.isel(layer=group)
-        yield from _rows(table, wanted, part, scales.of_layers(group), suffixes[group], first=start == 0)
+        yield from _rows(table, wanted, part, scales.of_layers(group), suffixes[group], kind=kind, first=start == 0)
 
 
 def _rows(
-    table: Table, wanted: list[Number], dataset: Any, scales: Scales, suffixes: list[str], *, first: bool = True
+    table: Table,
+    wanted: list[Number],
+    dataset: Any,
+    scales: Scales,
+    suffixes: list[str],
+    *,
+    kind: str,
+    first: bool = True,
 ) -> Iterator[tuple[str, Estimate]]:
     """first: whether the first of the suffixes is the run's first layer."""
     quantities = list(dict.fromkeys(number.quantity for number in wanted))
     values = dict(zip(quantities, per_image(dataset, quantities, scales), strict=True))
+    if kind == EMBEDDING:
+        wanted = [n for n in wanted if not n.quantity.of_classes or not np.isnan(values[n.quantity]).all()]
     radii = [float(radius) for radius in dataset["radius"].values]
     for j, suffix in enumerate(suffixes):
         if j or not first:  # what no layer has is said once

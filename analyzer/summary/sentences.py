@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from analyzer.card import EMBEDDING
 from analyzer.measures import REGISTRY, Measure
 from analyzer.measures.quantities import REACH
+from analyzer.measures.scores import in_words_of
 from analyzer.measures.topology import clear_of_linear
 from analyzer.statistics import FEW_IMAGES, Estimate
 from analyzer.summary.names import by_radius, name_of
@@ -20,7 +20,6 @@ SAME_RATIO = (0.8, 1.25)
 SAME_RANGE = 0.1
 """How far the range under reordering may be from that under fresh noise, as a share of it, and still count as equal."""
 
-_PROBABILITY = "true-class probability"
 _RARE = 1e-6
 """Below it, what a normal tail gives is no more than very rare."""
 
@@ -37,12 +36,10 @@ def sentences(measures: Sequence[str], rows: Rows, suffixes: Sequence[str], kind
         measure = REGISTRY[name]
         say = SENTENCES.get(name) or _by_its_table(measure)
         for suffix in suffixes if measure.layered else [""]:
-            sentence = say(rows, suffix)
-            if kind == EMBEDDING:
-                sentence = sentence.replace(_PROBABILITY, "cosine to the clean embedding")
+            sentence = in_words_of([kind], say(rows, suffix))
             if sentence:
                 yield sentence if not suffix else f"{suffix[1:]}: {sentence}"
-    if "flip_radius_median" in rows and kind != EMBEDDING:
+    if "flip_radius_median" in rows:
         yield _flips(rows)
 
 
@@ -77,8 +74,8 @@ def _symmetry(rows: Rows, suffix: str) -> str:
     start = f"Symmetry: reordering one noise vector, {_spread(rows, 'symmetry')}"
     relative = rows.get("symmetry_relative_excess_mean")
     if relative is None or relative.n == 0:
-        fresh = by_radius(rows, "isotropy_log_odds_range_median").values()
-        if fresh and all(estimate.value == 0 for estimate in fresh):
+        fresh = by_radius(rows, "isotropy_log_odds_range_median") or by_radius(rows, "isotropy_range_median")
+        if fresh and all(estimate.value == 0 for estimate in fresh.values()):
             return f"{start}; fresh noise does not move it either, so there is nothing to compare."
         return f"{start}; isotropy was not measured, or has no log-odds, to compare it with fresh noise."
     if relative.n < FEW_IMAGES or not np.isfinite(relative.low):
@@ -96,7 +93,7 @@ def _spread(rows: Rows, prefix: str) -> str:
     """The range at the smallest and largest radius, in nat where log-odds are defined, else as a probability."""
     for name, what, unit in (
         ("log_odds_range_median", "log-odds of the true class spread", " nat"),
-        ("range_median", f"{_PROBABILITY} spreads", ""),
+        ("range_median", "true-class probability spreads", ""),
     ):
         ranges = {radius: e for radius, e in by_radius(rows, f"{prefix}_{name}").items() if np.isfinite(e.value)}
         if ranges:

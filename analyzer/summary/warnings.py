@@ -82,6 +82,11 @@ def _left_out(calibration: Calibration) -> Iterator[str]:
             "The card says logits, but every score of every image lies in 0..1; where each class has a sigmoid of its "
             'own, set output.kind to "sigmoid".'
         )
+    if "class_means" in calibration:
+        labels = Counter(candidate["label"] for candidate in calibration["candidates"] if "label" in candidate)
+        left_out = (c for c in calibration["candidates"] if c["outcome"] == Outcome.WRONG)
+        if single := sum(1 for candidate in left_out if labels[candidate["label"]] == 1):
+            yield f"{single} images left out: the only one of their class, whose mean takes two or more."
     duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.card import EMBEDDING
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.measures.quantities import REACH, Quantity, contributions, per_image
 from analyzer.store import ImageStatus, Outcome, Run, State
@@ -41,6 +42,22 @@ class OpenRun:
         sha256, status = self.run.hashes, self.dataset["image_status"].values
         ids = enumerate(map(str, self.dataset["image"].values))
         return {sha256[name]: place for place, name in ids if status[place] == ImageStatus.MEASURED}
+
+    @property
+    def kind(self) -> str:
+        """Of the scores."""
+        return str(self.run.context.get("kind", ""))
+
+    @property
+    def embedding(self) -> bool:
+        """Whether it has no classes but those of class means."""
+        return self.kind == EMBEDDING
+
+    def has(self, quantity: Quantity) -> bool:
+        """Whether it was measured: of an embedding, what needs log-odds, or without labels classes, was not."""
+        if not quantity.measured_in(self.dataset):
+            return False
+        return not (self.embedding and quantity.of_classes and np.isnan(self.values(quantity, 0)).all())
 
     def scale(self, layer: int) -> float:
         """Width of h over width of g of a layer."""

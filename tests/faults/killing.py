@@ -34,7 +34,7 @@ STAGES = (
     ("start", "", ""),
     ("imports", "import", "analyzer"),
     ("check of the model", "subprocess.Popen", ""),
-    ("session", "import", "onnxruntime"),
+    ("session", "import", "onnxruntime.capi"),
     ("selection pass", "open", "/.lock"),
     ("units", "open", ".npz.tmp"),
     ("results", "open", "/results.nc.tmp"),
@@ -42,13 +42,14 @@ STAGES = (
 )
 HOOK = """
 import os, sys
-stages, file = {stages!r}, os.open({file!r}, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+stages = {stages!r}
 def hook(event, arguments, at=[0]):
     for number in range(at[0] + 1, len(stages)):
         if event == stages[number][1] and str(arguments[0]).endswith(stages[number][2]):
             at[0] = number
             os.pwrite(file, b"%d" % number, 0)
-if "analyzer" in sys.orig_argv:
+if "analyzer" in sys.orig_argv:  # no child of it
+    file = os.open({file!r}, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     sys.addaudithook(hook)
 """
 

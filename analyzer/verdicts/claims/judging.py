@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import isotropy, lipschitz, symmetry, topology
 from analyzer.measures.quantities import by_image, mean_of_known, per_image
 from analyzer.measures.ranges import within_rounding
@@ -50,6 +51,7 @@ def judge(dataset: Any, *, bound: float | None = None, no_bound: str = "was not 
     measured = measured_images(dataset)
     count = measured.sizes["image"]
     layer, wanted = _feature(measured)
+    embedded = json.loads(measured.attrs["manifest"])["context"].get("kind") == EMBEDDING
     bound = bound if bound is not None and np.isfinite(bound) else None
     table: tuple[tuple[str, str, Callable[[Any], Verdict]], ...] = (
         ("isotropic at epsilon, not at radius 1 and beyond", isotropy.SCORES.log_odds, _isotropy),
@@ -65,8 +67,10 @@ def judge(dataset: Any, *, bound: float | None = None, no_bound: str = "was not 
     in_steps = f"; below about radius {stepping:.2g} the network answers with its rounding steps" if stepping else ""
     result = []
     for number, (text, variable, decide) in enumerate(table, 1):
-        if variable not in measured:
-            verdict: Verdict = (), UNKNOWN, "the run has not measured it"
+        if embedded and "log_odds" in variable:
+            verdict: Verdict = (), UNKNOWN, "it is about the score of the true class, and an embedding has none"
+        elif variable not in measured:
+            verdict = (), UNKNOWN, "the run has not measured it"
         elif count < FEW_IMAGES:
             verdict = (), UNKNOWN, f"{count} image(s): below {FEW_IMAGES}, intervals mislead"
         elif layer is None and "layer" in measured[variable].dims:

@@ -9,7 +9,7 @@ r is no evidence of anything by itself.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypedDict
@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import InputError, UsageError
-from analyzer.measures import TABLES, Quantity
+from analyzer.measures import Quantity
 from analyzer.measures.quantities import VALUE, Array, mean_of_known
 from analyzer.measures.ranges import within_rounding
-from analyzer.statistics import FEW_IMAGES
+from analyzer.measures.scores import in_words_of
 from analyzer.store import Run
-from analyzer.summary import measured_images, radius_text, reach
+from analyzer.summary import radius_text
 from analyzer.text import one_line
 from analyzer.verdicts import pairing
+from analyzer.verdicts.compare import notes
 from analyzer.verdicts.compare.paired import Difference, Entry, Judged, Pair, centre, compared
 from analyzer.verdicts.compare.sentences import ordered, sentence, winner
 from analyzer.verdicts.pairing import OpenRun
@@ -121,14 +122,14 @@ def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
     layers = pairing.paired_layers(runs)
     properties: dict[str, Property] = {}
     restricted: list[str] = []
-    for quantity in _quantities():
-        if not all(quantity.measured_in(run.dataset) for run in runs):
+    for quantity in notes.quantities(runs):
+        if not all(run.has(quantity) for run in runs):
             continue
         for suffix, where in layers.items() if quantity.layered else [("", [0] * len(runs))]:
             values = [run.by_radius(quantity, layer)[at] for run, layer, at in zip(runs, where, places, strict=True)]
             properties[quantity.name + suffix] = _property(quantity, runs, values, places)
             if quantity.censored:
-                restricted += _restricted(quantity, runs, values)
+                restricted += notes.restricted(quantity, runs, values)
     if not properties:
         raise InputError(
             f"no measure is common to {' and '.join(run.name for run in runs)}\n"
@@ -142,17 +143,13 @@ def compare_opened(runs: Sequence[OpenRun]) -> Comparison:
         "notes": [
             *pairing.unfinished(runs),
             *pairing.notes(runs, places),
-            *_missing(runs),
-            *_in_steps(runs),
+            *notes.missing(runs),
+            *notes.in_steps(runs),
             *restricted,
-            *_few(len(places[0])),
+            *notes.few(len(places[0])),
         ],
         "properties": properties,
     }
-
-
-def _quantities() -> list[Quantity]:
-    return [quantity for table in TABLES for quantity in table.compared]
 
 
 def _described(run: OpenRun) -> ComparedRun:
@@ -165,42 +162,6 @@ def _described(run: OpenRun) -> ComparedRun:
         "selected": run.state.selected,
         "complete": run.state.complete,
     }
-
-
-def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
-    for run in runs:
-        known = [q for q in _quantities() if any(q.measured_in(other.dataset) for other in runs)]
-        absent = [quantity.name for quantity in known if not quantity.measured_in(run.dataset)]
-        if absent:
-            yield f"{run.name} did not measure what these need: {', '.join(absent)}."
-
-
-def _in_steps(runs: Sequence[OpenRun]) -> Iterator[str]:
-    for run in runs:
-        if stepping := reach.steps(measured_images(run.dataset)):
-            yield (
-                f"Below about radius {stepping:.2g} {run.name} answers with its rounding steps: what is compared there "
-                "are these, not slopes."
-            )
-
-
-def _restricted(quantity: Quantity, runs: Sequence[OpenRun], values: Sequence[Array]) -> Iterator[str]:
-    for run, of_run in zip(runs, values, strict=True):
-        least, most = run.reach
-        for limit, side in ((least, "below"), (most, "above")):
-            if outside := int((of_run == limit).sum()):
-                images = f"{outside} image{'s' * (outside > 1)}"
-                yield f"{quantity.name} of {run.name} lies {side} {limit:g} on {images}, and counts as {limit:g}."
-
-
-def _few(images: int) -> Iterator[str]:
-    if images < FEW_IMAGES:
-        yield f"{images} common image(s) cannot tell runs apart: {FEW_IMAGES} are needed for a verdict."
-    else:
-        yield (
-            "Not distinguishable is no proof of equality; p is not corrected for the number of radii, properties and "
-            "layers."
-        )
 
 
 def _property(
@@ -235,12 +196,12 @@ def _property(
         }
         entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": values_of, "pairs": labelled})
     radii = [radius_text(float(radius)) for radius in runs[0].dataset["radius"].values if quantity.radial]
-    overall = entries[-1]
+    overall, title = entries[-1], in_words_of((run.kind for run in runs), quantity.title)
     return {
-        "title": quantity.title,
+        "title": title,
         "unit": quantity.unit,
         "more_robust": quantity.more_robust,
-        "sentence": sentence(quantity.title, overall, quantity.more_robust),
+        "sentence": sentence(title, overall, quantity.more_robust),
         "radii": dict(zip(radii, entries[:-1], strict=True)),
         "overall": overall,
         "ranking": _ranking(overall, quantity.more_robust) if quantity.more_robust else None,
