@@ -63,6 +63,43 @@ def test_the_spoiled_field_is_named_first(network, tmp_path, monkeypatch):
         assert found["field"] or f"of {field}" in found["sentence"], seen[-1]
     named = [field for field, blamed, _ in seen if blamed]
     assert {CHANNELS, RESIZE} <= {*named}, seen
+    if network == "gtsrb_ciresan2012":  # all images are right at any scale, and yet
+        assert named.count(NORMALISATION) >= 3, seen
+
+
+def test_how_far_the_right_class_stands_out():
+    from analyzer.verdicts.check_card.asking import _standing
+
+    scores = np.array([[1.0, 2.0, 6.0], [1.0, 2.0, 6.0], [4.0, 4.0, 4.0], [np.nan, 1.0, 2.0]])
+    labels = np.array([2, 0, 1, 2])
+    found = _standing(scores, labels, "logits")
+    assert found == pytest.approx([3 / np.sqrt(14 / 3), -2 / np.sqrt(14 / 3), 0, 0])
+    assert _standing(7 * scores + 3, labels, "logits") == pytest.approx(found)
+    assert _standing(np.exp(scores[:1]), labels[:1], "probabilities") == pytest.approx(found[:1])
+    assert np.isnan(_standing(scores, np.full(4, -1), "logits")).all()
+    assert np.isnan(_standing(scores, labels, "sigmoid_logits")).all()
+    assert np.isnan(_standing(scores[:, 1:], np.zeros(4, int), "logits")).all()
+
+
+def test_what_makes_the_right_class_less_probable_is_never_the_best():
+    from analyzer.verdicts.check_card.asking import Answers
+    from analyzer.verdicts.check_card.variants import Variant
+
+    def answers(right, standing):
+        few = np.full(12, 0.0)
+        return Answers(few.astype(int), few, few, few + right, few + standing, 0.0)
+
+    cards = [("", -0.1, 3.0), ("bold", -0.5, 9.0), ("alike", -0.1, 3.02), ("better", -0.1, 3.2), ("worst", -2.0, 1.0)]
+    ranked = checking._ranked([(Variant(name, name, None), answers(*each)) for name, *each in cards], 12)
+    assert [(variant.name, alike) for variant, _, alike in ranked] == [
+        ("better", True),
+        ("", False),
+        ("alike", False),
+        ("bold", False),
+        ("worst", False),
+    ]
+    ranked = checking._ranked([(Variant(name, name, None), answers(*each)) for name, *each in cards[:3]], 12)
+    assert [(variant.name, alike) for variant, _, alike in ranked] == [("", True), ("alike", True), ("bold", False)]
 
 
 def test_it_says_what_to_check_and_mends_it_when_asked(tmp_path, capsys):

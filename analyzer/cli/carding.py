@@ -71,13 +71,17 @@ def _cards(document: "CardCheck") -> "Table":
     labelled = document["labelled"]
     table = tables.plain()
     table.add_column("card, the best first" if labelled else "card, the most telling first", overflow="fold")
-    judged = ("right", "nat more than the card", "p") if labelled else ("information, nat", "confidence", "one class")
+    standing = any(row["standing"] is not None and math.isfinite(row["standing"]) for row in document["rows"])
+    more = "standard score" if standing else "nat more than the card"
+    judged = ("right", more, "p") if labelled else ("information, nat", "confidence", "one class")
     for heading in (*judged, "as the card"):
         table.add_column(heading, justify="right", max_width=14)
     for row in document["rows"]:
         if labelled:
             cells = [_share(row["accuracy"])]
-            cells += [tables.number(row["gain"], "+.2f"), short(row["p"], ".1g")] if row["field"] else ["", ""]
+            gain = "" if not row["field"] else tables.number(row["gain"], "+.2f")
+            cells += [tables.number(row["standing"], ".2f") if standing else gain]
+            cells += [short(row["p"], ".1g") if row["field"] else ""]
         else:
             cells = [tables.number(row["information"], ".2f")]
             cells += [tables.number(value, ".0%") for value in (row["confidence"]["value"], row["most_frequent"])]

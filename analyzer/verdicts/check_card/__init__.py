@@ -1,7 +1,7 @@
 """Whether a card is right: the network's answers under it, and under its usual mistakes.
 
-With labels every card is judged by the log-probability of the right class, paired over images; without, only what can
-be seen is shown. The same answers say how far the small print of preprocessing moves the network.
+With labels every card is judged by how far the right class stands out, paired over images; without, only what can be
+seen is shown. The same answers say how far the small print of preprocessing moves the network.
 """
 
 import dataclasses
@@ -30,17 +30,19 @@ __all__ = ["CardCheck", "check_card"]
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 _LEVEL = 0.05
 _AS_GOOD = 0.02  # nat an image: less is no difference between cards
+_ALIKE = 0.01  # of the standing: so much do other interpolations gain over a right card
 
 
 class Row(TypedDict):
     """One card. field, name: in which it differs, and what it has there; both "" for the card itself.
 
     accuracy: share of images with the label's class. log_probability: mean over images of that of the label, nat, at
-    the temperature that suits them best.
-    gain: mean over images of that minus the card's; p: of Wilcoxon's signed-rank test that it is above 0, times the
-    number of cards (Bonferroni). confidence: mean of the predicted class. most_frequent: share of
-    images with the most frequent class. information: mutual information of image and class, nat. agreement: share of
-    images with the class that the card predicts.
+    the temperature that suits them best. gain: mean over images of that minus the card's. standing: mean over images of
+    the standard score of the label's logit among all logits of the image; NaN below three classes, and of sigmoids. p:
+    of Wilcoxon's signed-rank test that the standing, where there is none the log-probability, is above the card's,
+    times the number of cards (Bonferroni). alike: whether these images cannot tell it from the best one. confidence:
+    mean of the predicted class. most_frequent: share of images with the most frequent class. information: mutual
+    information of image and class, nat. agreement: share of images with the class that the card predicts.
     """
 
     field: str
@@ -48,7 +50,9 @@ class Row(TypedDict):
     accuracy: Entry
     log_probability: float
     gain: float
+    standing: float
     p: float
+    alike: bool
     confidence: Entry
     most_frequent: float
     information: float
@@ -135,9 +139,8 @@ def check_card(
         else:
             tried.append((variant, answers))
     labelled = int((asker.labels >= 0).sum())
-    # The card is not displaced by what is no better.
-    ranked = sorted(tried, key=lambda e: _merit(e[1], labelled) + _AS_GOOD * (not e[0].field), reverse=True)
-    rows = [_row(variant, answers, own, asker.labels, len(ranked)) for variant, answers in ranked]
+    ranked = _ranked(tried, labelled)
+    rows = [_row(variant, answers, own, asker.labels, len(ranked), alike) for variant, answers, alike in ranked]
     best, field = ranked[0][0], ""
     if best.field and (not labelled or rows[0]["p"] <= _LEVEL):
         field = best.field
@@ -161,17 +164,35 @@ def check_card(
     }
 
 
-def _merit(answers: Answers, labelled: int) -> float:
-    """What cards are ranked by: mean log-probability of the labels, else mutual information of image and class."""
-    if labelled:
-        return float(np.nanmean(answers.right))
-    return -math.inf if math.isnan(answers.information) else answers.information
+def _ranked(tried: Sequence[tuple[Variant, Answers]], labelled: int) -> list[tuple[Variant, Answers, bool]]:
+    """The best card first, and whether each is alike it. tried: the card itself first.
+
+    With labels by the mean standing of the right class, and where there is none by its mean log-probability; of cards
+    under which the right class is less probable than under the card itself always by that, behind all others. Without
+    labels by the mutual information of image and class. The card is not displaced by what is alike.
+    """
+    own = tried[0][1]
+    by_standing = bool(labelled and np.isfinite(own.standing).any())
+
+    def merit(answers: Answers) -> tuple[bool, float]:
+        if not labelled:
+            return True, -math.inf if math.isnan(answers.information) else answers.information
+        right, least = float(np.nanmean(answers.right)), float(np.nanmean(own.right)) - _AS_GOOD
+        no_worse = right >= least
+        return no_worse, float(np.nanmean(answers.standing)) if by_standing and no_worse else right
+
+    merits = [merit(answers) for _, answers in tried]
+    margin = _ALIKE * abs(max(value for no_worse, value in merits if no_worse)) if by_standing else _AS_GOOD
+    order = sorted(
+        range(len(tried)), key=lambda k: (merits[k][0], merits[k][1] + margin * (tried[k][0].field == "")), reverse=True
+    )
+    best = merits[order[0]][1]
+    return [(*tried[k], merits[k][0] and merits[k][1] >= best - margin) for k in order]
 
 
 def _as_good(rows: Sequence[Row]) -> list[str]:
     """The names of other cards that labels cannot tell from the best one."""
-    least = rows[0]["log_probability"] - _AS_GOOD
-    return [row["name"] for row in rows[1:] if row["field"] and row["log_probability"] >= least]
+    return [row["name"] for row in rows[1:] if row["field"] and row["alike"]]
 
 
 def _marked(card: cards.Card, field: str, others: Sequence[str], images: int) -> cards.Card:
@@ -182,10 +203,11 @@ def _marked(card: cards.Card, field: str, others: Sequence[str], images: int) ->
     return dataclasses.replace(card, source={**card.source, "fill_in": [*card.source.get("fill_in", []), todo]})
 
 
-def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.intp], cards: int) -> Row:
+def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.intp], cards: int, alike: bool) -> Row:
     known = labels >= 0
-    gains = (answers.right - own.right)[known]
-    better = float(wilcoxon(gains, alternative="greater").pvalue) if gains.any() else 1.0
+    gains, standing = (answers.right - own.right)[known], answers.standing[known]
+    higher = standing - own.standing[known] if np.isfinite(standing).any() else gains
+    better = float(wilcoxon(higher, alternative="greater").pvalue) if higher.any() else 1.0
     right = (answers.classes == labels)[known]
     _, counts = np.unique(answers.classes, return_counts=True)
     return {
@@ -194,7 +216,9 @@ def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.in
         "accuracy": entry(share(right)) if known.any() else entry(_UNKNOWN),
         "log_probability": float(answers.right[known].mean()) if known.any() else math.nan,
         "gain": float(gains.mean()) if known.any() else math.nan,
+        "standing": float(standing.mean()) if known.any() else math.nan,
         "p": min(1.0, better * cards) if known.any() else math.nan,
+        "alike": alike,
         "confidence": entry(mean_over_images(answers.confidence)),
         "most_frequent": float(counts.max() / len(answers.classes)),
         "information": answers.information,
@@ -218,14 +242,14 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
         )
     if not field:
         right = f"{_percent(own)} of {own['accuracy']['n']} images are right"
-        alike = [row for row in rows if row["field"] and row["gain"] > -_AS_GOOD]
+        alike = [row for row in rows if row["field"] and row["alike"]]
         if not alike:
             return f"The card is the best of {len(rows)}: {right}."
         fields = " and of ".join(dict.fromkeys(row["field"] for row in alike))
         near = min(alike, key=lambda row: row["p"])
         little = (
-            f" But {near['name']} gives a little more for the right class on most of them ({near['gain']:.2g} nat, "
-            f"p = {near['p']:.1g}): look at {near['field']}."
+            f" But the right class stands out a little more on most of them with {near['name']} (p = {near['p']:.1g}): "
+            f"look at {near['field']}."
             if near["p"] <= _LEVEL
             else ""
         )
@@ -237,8 +261,14 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
     as_well = f" {len(others)} others do as well, such as {others[0]}: these images cannot tell." if others else ""
     return (
         f"{first['name'][0].upper()}{first['name'][1:]} gives {_percent(first)} where the card gives {_percent(own)}, "
-        f"and {first['gain']:.2g} nat more for the right class: check {field}.{as_well}"
+        f"and {_more(first, own)}: check {field}.{as_well}"
     )
+
+
+def _more(first: Row, own: Row) -> str:
+    if math.isnan(first["standing"]):
+        return f"{first['gain']:.2g} nat more for the right class"
+    return f"the right class stands out more (standard score {first['standing']:.2f} against {own['standing']:.2f})"
 
 
 def _percent(row: Row) -> str:

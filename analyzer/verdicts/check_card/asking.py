@@ -21,6 +21,7 @@ from analyzer.study.preprocessing import Preprocessing
 Array = NDArray[np.float64]
 _PROTOCOL = Protocol(measures=("isotropy",), clip=True, round=True)  # what it takes to open any network; nothing more
 _LEAST = -10.0  # nat: a class that the network rules out counts no more against a card than so
+_CLASSES = 3
 _TEMPERATURES = tuple(2.0**k for k in range(-8, 9))
 
 
@@ -29,14 +30,15 @@ class Answers:
     """What a network says of n images under one card.
 
     classes: (n,) predicted, -1 where the scores are not finite. confidence: (n,) of the predicted class. own: (n,)
-    log-odds of the class that the card predicts, nat. right: (n,) log-probability of the label, nat, see `_judged`; NaN
-    without labels. information: see `_information`.
+    log-odds of the class that the card predicts, nat. right: (n,) log-probability of the label, nat, see `_judged`;
+    standing: (n,), see `_standing`; both NaN without labels. information: see `_information`.
     """
 
     classes: NDArray[np.intp]
     confidence: Array
     own: Array
     right: Array
+    standing: Array
     information: float
 
 
@@ -166,6 +168,7 @@ class Asker:
             each(classes, probability),
             each(wanted, log_odds),
             _judged(scores, self.labels, kind),
+            _standing(scores, self.labels, kind),
             _information(scores, kind),
         )
 
@@ -204,6 +207,21 @@ def _judged(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str) -
         ]
         right[both] = max((np.maximum(each, _LEAST) for each in found), key=lambda each: float(each.mean()))
     return right
+
+
+def _standing(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str) -> Array:
+    """(n,) standard score of each label's logit among all logits of its image; 0 where these are equal or not finite.
+
+    It does not depend on the scale of the logits, and does not saturate where all images are easy. Of two classes it
+    says no more than which is the larger, and sigmoids have no common scale: NaN there, as without a label.
+    """
+    if scores.shape[1] < _CLASSES or kind.startswith("sigmoid"):
+        return np.full(len(scores), np.nan)
+    finite = np.isfinite(scores).all(axis=1)
+    values = _logits(np.where(finite[:, None], scores, 0.0).astype(np.float64), kind)
+    spread = values.std(axis=1)
+    own = values[np.arange(len(values)), np.maximum(labels, 0)] - values.mean(axis=1)
+    return np.where(labels >= 0, own / np.where(spread > 0, spread, np.inf), np.nan)
 
 
 def _logits(scores: Array, kind: str) -> Array:
