@@ -47,6 +47,8 @@ def changed(source, target, **identity):
     shutil.copytree(source, target)
     manifest = json.loads((target / "manifest.json").read_text())
     manifest["identity"] |= identity
+    follows = {axis: identity[key] for key, axis in (("radii", "radius"), ("trials", "trial")) if key in identity}
+    manifest["coordinates"] |= follows
     (target / "manifest.json").write_text(json.dumps(checksums.sealed(manifest)))
     document = json.loads((target / "summary.json").read_text())
     document["run"]["protocol"] |= identity

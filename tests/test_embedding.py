@@ -264,7 +264,7 @@ def test_check_card_judges_an_embedding_by_its_class_means(tmp_path, labelled):
 def test_the_screen_says_what_it_is(tmp_path, images, matrix, capsys):
     model, _ = embedder(tmp_path, matrix)
     code, out, _ = runs.call(capsys, "run", model, "--images", images, "--out", tmp_path / "run", *runs.SMALL)
-    assert code == 0 and "no labels, so no classes" in out and "isotropy, score" in out and "symmetry, score" in out
+    assert code == 0 and "no labels, so no classes" in out and "isotropy, cosine" in out and "symmetry, cosine" in out
     code, out, _ = runs.call(capsys, "summary", tmp_path / "run", "--tables")
     assert code == 0
     code, _, err = runs.call(capsys, "report", tmp_path / "run")
@@ -420,3 +420,45 @@ def test_an_image_that_is_the_only_one_of_its_class_is_said(tmp_path, labelled):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "1 images left out: the only one of their class, whose mean takes two or more." in summary["warnings"]
     assert summary["run"]["images"]["wrong"] == 2  # and the blue one that is labelled red
+
+
+def test_cosines_of_an_embedding_that_is_rounding_are_said(tmp_path, images, matrix):
+    """Rows that add up to 0 answer a grey image with what rounding leaves."""
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (90, 90, 90)).save(images / "grey.png")
+    model, _ = embedder(tmp_path, matrix - matrix.mean(axis=1, keepdims=True))
+    runs.measure(model, images, tmp_path / "run", radii=(0.001, 4.0))
+    (said,) = (w for w in json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"] if "rounding" in w)
+    assert said.startswith("The embeddings of 1 images, which are nearly zero, change by more than 1% (up to ")
+    pytest.importorskip("matplotlib")
+    from analyzer.measures.isotropy import SCORES
+    from analyzer.plots import DrawnRun
+    from analyzer.plots.model import cloud
+    from analyzer.store import Run
+    from analyzer.summary import of_run
+
+    with open_run(tmp_path / "run") as seen:
+        drawn = cloud(DrawnRun("run", seen, of_run(Run(tmp_path / "run"))), SCORES)
+        grey = seen.image.values.tolist().index("grey.png")
+    assert (drawn.spread[grey] > 1e-3).all() and not drawn.resolved[grey].any()
+    assert drawn.resolved[np.arange(7) != grey, 1].all()
+
+
+def test_an_embedding_of_zeros_is_said(tmp_path, images, capsys):
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (128, 128, 128)).save(images / "grey.png")
+    model, _ = embedder(tmp_path, channel_means())
+    code, out, _ = runs.call(capsys, "run", model, "--images", images, "--out", tmp_path / "run", *runs.SMALL)
+    assert code == 0 and "1 with outputs that are all zeros, or not finite" in out
+
+
+def test_features_of_another_layer_are_said(tmp_path, images, matrix):
+    model, _ = embedder(tmp_path, matrix, feature="flat")
+    runs.measure(model, images, tmp_path / "run")
+    assert "Features are those of flat, not of the embedding e." in runs_warnings(tmp_path / "run")
+
+
+def runs_warnings(run):
+    return json.loads((run / "summary.json").read_text())["warnings"]

@@ -27,6 +27,7 @@ MODULES = [
     "measures.geometry",
     "measures.linearity",
     "measures.lipschitz",
+    "measures.quantities",
     "measures.ranges",
     "measures.reference",
     "measures.scores",

@@ -72,15 +72,15 @@ def _cards(document: "CardCheck") -> "Table":
     table = tables.plain()
     table.add_column("card, the best first" if labelled else "card, the most telling first", overflow="fold")
     standing = any(row["standing"] is not None and math.isfinite(row["standing"]) for row in document["rows"])
-    more = "standard score" if standing else "nat more than the card"
-    judged = ("right", more, "p") if labelled else ("information, nat", "confidence", "one class")
+    scores = ("nat more", "standard score") if standing else ("nat more than the card",)
+    judged = ("right", *scores, "p") if labelled else ("information, nat", "confidence", "one class")
     for heading in (*judged, "as the card"):
-        table.add_column(heading, justify="right", max_width=14)
+        table.add_column(heading, justify="right", max_width=8 if heading in scores else 14)
     for row in document["rows"]:
         if labelled:
             cells = [_share(row["accuracy"])]
-            gain = "" if not row["field"] else tables.number(row["gain"], "+.2f")
-            cells += [tables.number(row["standing"], ".2f") if standing else gain]
+            cells += [tables.number(row["gain"], "+.2f") if row["field"] else ""]
+            cells += [tables.number(row["standing"], ".2f")] if standing else []
             cells += [short(row["p"], ".1g") if row["field"] else ""]
         else:
             cells = [tables.number(row["information"], ".2f")]

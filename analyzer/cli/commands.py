@@ -125,7 +125,7 @@ def names(run: Run, json: Json = False) -> None:
         meanings = {name: summaries.meaning_of(summaries.parts(name).stem) for name in entries}
         terminal.print_json({name: {"meaning": meanings[name], **entry} for name, entry in entries.items()})
         return
-    summarised.print_names(entries)
+    summarised.print_names(entries, summaries.kind_of(document))
 
 
 @app.command()

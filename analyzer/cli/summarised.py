@@ -22,6 +22,7 @@ from analyzer.summary import (
     by_radius,
     end_of,
     estimates,
+    is_labelled,
     kind_of,
     last_suffix,
     layer_suffixes,
@@ -52,7 +53,7 @@ def print_summary(document: dict[str, Any], *, run: str, tables: bool = False) -
     if tables:
         _print_tables(about["protocol"]["measures"], rows, suffixes, kind)
     elif rows:
-        console().print(overview(about["protocol"]["measures"], rows, last))
+        console().print(overview(about["protocol"]["measures"], rows, last, kind=kind))
     for sentence in document["sentences"]:
         if not any(sentence.startswith(f"{suffix[1:]}: ") for suffix in left_out):
             _say_item("•", sentence)
@@ -85,9 +86,9 @@ def _say_item(mark: str, text: str, *, style: str = "") -> None:
     target.print(grid)
 
 
-def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str) -> Table:
+def overview(measures: Sequence[str], rows: dict[str, Estimate], suffix: str, *, kind: str = "") -> Table:
     """One line a property: its deciding number at the smallest, a middle and the largest radius, with intervals."""
-    radii, lines = summaries.overview(measures, rows, suffix)
+    radii, lines = summaries.overview(measures, rows, suffix, kind=kind)
     table = plain()
     table.add_column("at radius")
     for radius in radii:
@@ -110,13 +111,14 @@ def image_line(images: "ImageCounts", *, kind: str = "") -> str:
     parts = [f"{images['read']} of {images['found']} images read", f"{images['bad']} unreadable"]
     if kind == EMBEDDING:
         nearer = f"{images['wrong']} nearer to the mean of another class"
-        parts.append("no labels, so no classes" if images["unlabelled"] >= images["read"] else nearer)
+        parts.append(nearer if is_labelled(images) else "no labels, so no classes")
     else:
         right = "no labels, so the clean prediction counts as right"
         parts.append(right if images["unlabelled"] else f"{images['wrong']} classified wrongly")
         parts.append(f"{images['below_confidence']} below the confidence")
     if images["non_finite"]:
-        parts.append(f"{images['non_finite']} with outputs that are not finite")
+        zeros = "all zeros, or " if kind == EMBEDDING else ""
+        parts.append(f"{images['non_finite']} with outputs that are {zeros}not finite")
     bad = "".join(f"\nUnreadable: {b['id']}: {b['reason']}" for b in images["bad_images"][:SHOWN])
     more = len(images["bad_images"]) - SHOWN
     bad += f"\n... and {more} more, in summary.json" if more > 0 else ""
@@ -135,7 +137,9 @@ def radius_table(declared: Declared, rows: dict[str, Estimate], suffix: str = ""
     table.add_column("radius", justify="right")
     for number, _ in columns:
         longest = max(map(len, number.heading.split()))  # a word stays whole where there is room
-        table.add_column(Text(number.heading), justify="right", max_width=16, min_width=longest, overflow="fold")
+        table.add_column(
+            Text(in_words_of([kind], number.heading)), justify="right", max_width=16, min_width=longest, overflow="fold"
+        )
     for radius, label in radius_labels({r for _, at in columns for r in at}).items():
         table.add_row(label, *(_cell(number, at.get(radius)) for number, at in columns))
     overall = [(number, rows.get(number.name + ends[number])) for number, _ in columns]
@@ -157,13 +161,16 @@ def _cell(number: Number, estimate: Estimate | None) -> Text:
     return text
 
 
-def print_names(entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Every number under its name, those that differ in radius and layer only below one line that says what it is."""
+def print_names(entries: Mapping[str, Mapping[str, Any]], kind: str = "") -> None:
+    """Every number under its name, those that differ in radius and layer only below one line that says what it is.
+
+    kind: of the scores.
+    """
     together: dict[str, list[str]] = {}
     for name in entries:
         together.setdefault(parts(name).stem, []).append(name)
     for stem, names in together.items():
-        say(f"{stem}: {meaning_of(stem)}", style="bold")
+        say(f"{stem}: {in_words_of([kind], meaning_of(stem))}", style="bold")
         for name in names:
             estimate = estimate_of(entries[name])
             low, high = (f"{value:.4g}" if math.isfinite(value) else "" for value in (estimate.low, estimate.high))

@@ -118,6 +118,8 @@ def _look(index: Index, name: str, opset: int, model: Path) -> _Look:
     except InputError as e:
         return _Look(f"no class scores: {str(e).removeprefix(f'{model}: ')}", None)
     count = None if shape is None or None in shape[1:] else math.prod(size for size in shape[1:] if size)
+    if shape is not None and len(shape) == 4 and shape[1:].count(None) > 1 and {*shape[1:]} <= {1, None}:
+        return _Look("a map with as many places as the image decides, unless that is one", None)
     if count is None and shape is not None and len(shape) > 2:
         return _Look("scores of classes only where no more than one of its sizes is above 1", scores)
     of = f"of {count} classes" if count is not None else "of classes"

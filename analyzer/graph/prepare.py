@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto, inliner
 
-from analyzer.card import Card
+from analyzer.card import EMBEDDING, Card
 from analyzer.errors import InputError
 from analyzer.graph import (
     batch,
@@ -120,6 +120,8 @@ def prepare(
     grid = quantised.input_grid(index, image.name, constant)
     notes += scores.notes
     names, taps, coded = match.layers(index, card, layers, scores, model, notes, given)
+    if scores.kind == EMBEDDING and names and scores.output not in names:
+        notes.append(f"Features are those of {', '.join(names[:3])}, not of the embedding {scores.output}.")
 
     prefix = "analyzer_"
     while any(name.startswith(prefix) for name in (*index.types, *index.producer)):

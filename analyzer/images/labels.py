@@ -154,7 +154,9 @@ def _class(name: str, names: Mapping[str, list[int]], *, card: Card, where: str,
         raise InputError(f"{where}: label {name!r:.80} stands for classes {' and '.join(map(str, hits))} of the card")
     if indices and _INDEX.fullmatch(name.strip()):
         return _in_range(int(name.strip()), card=card, where=where)
-    expected = "a class index, as the card has no labels" if card.labels is None else "one of the card's labels"
+    expected = "one of the card's labels"
+    if card.labels is None:
+        expected = "a class index, or that the card's output.labels lists the names of the classes in their order"
     raise InputError(f"{where}: label {name!r:.80} is unknown; expected {expected}")
 
 

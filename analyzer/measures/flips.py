@@ -14,7 +14,7 @@ from scipy.special import betainc, ndtri
 
 from analyzer.measures import isotropy
 from analyzer.measures.base import Table
-from analyzer.measures.quantities import FRACTION, HIGHER, LOWER, REACH, Array, Number, Quantity
+from analyzer.measures.quantities import FRACTION, HIGHER, LOG_ODDS, LOWER, REACH, Array, Number, Quantity
 from analyzer.measures.ranges import misclassified, score_range, within_rounding
 from analyzer.measures.variables import Scales
 from analyzer.statistics import LEVEL, Estimate
@@ -166,6 +166,7 @@ UNITS = Quantity(
     (_MARGIN, "log_odds_noise_floor"),
     _units,
     more_robust=HIGHER,
+    needs=LOG_ODDS,
     title="Margin to the runner-up, in units of what noise does to it",
 )
 RADIUS = Quantity(
@@ -178,11 +179,12 @@ RADIUS = Quantity(
     uses_scales=True,
     censored=True,
     by_trials=True,
+    needs=LOG_ODDS,
     title="Flip radius: where noise would flip one trial",
 )
-_SHARE = Quantity("flip_probability", _CLASS, _flipped, more_robust=LOWER, kind=FRACTION)
-_COUNTED = Quantity("flip_probability_bound", _CLASS, _counts, more_robust=LOWER, points=True)
-_TAIL = Quantity("flip_probability_tail", (_MARGIN,), tail_probability, more_robust=LOWER)
+_SHARE = Quantity("flip_probability", _CLASS, _flipped, more_robust=LOWER, kind=FRACTION, needs=LOG_ODDS)
+_COUNTED = Quantity("flip_probability_bound", _CLASS, _counts, more_robust=LOWER, points=True, needs=LOG_ODDS)
+_TAIL = Quantity("flip_probability_tail", (_MARGIN,), tail_probability, more_robust=LOWER, needs=LOG_ODDS)
 TABLE = Table(
     title="How far from a flip: margin to the runner-up, and trials that flip",
     numbers=(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures.base import Measure, Observation
-from analyzer.measures.quantities import Number, Quantity
+from analyzer.measures.quantities import LOG_ODDS, Number, Quantity
 from analyzer.measures.ranges import family_scores, mean_score, misclassified, score_range
 
 __all__ = ["mean_score", "misclassified", "score_range"]
@@ -26,7 +26,7 @@ SCORES = family_scores(
     ideal="isotropic",
 )
 WRONG = replace(SCORES.wrong, name="misclassified", title="Share of images that noise misclassifies")
-_FLOOR = Quantity("log_odds_noise_floor", ("log_odds_noise_floor",), np.asarray, "nat", radial=False)
+_FLOOR = Quantity("log_odds_noise_floor", ("log_odds_noise_floor",), np.asarray, "nat", radial=False, needs=LOG_ODDS)
 _NUMBERS = (
     Number("log_odds_noise_floor_median", _FLOOR, "median", by_radius=False, overall=True),
     Number(

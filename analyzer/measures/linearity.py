@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures.base import Measure, Observation
-from analyzer.measures.quantities import FLAG, Array, Number, Profile, Quantity
+from analyzer.measures.quantities import FLAG, LOG_ODDS, Array, Number, Profile, Quantity
 from analyzer.measures.variables import Variable
 
 _SHIFTED = 1.5
@@ -98,11 +98,15 @@ _VARIABLES = (
 DEPARTURE = Quantity(
     "linearity", ("linearity",), np.asarray, layered=True, title="Linearity: departure N from an affine response"
 )
-_LOG_ODDS = Quantity("log_odds_linearity", ("log_odds_linearity",), np.asarray)
+_LOG_ODDS = Quantity("log_odds_linearity", ("log_odds_linearity",), np.asarray, needs=LOG_ODDS)
 _BELOW = Quantity("linearity_below_floor", ("linearity", "linearity_floor"), _within, kind=FLAG, layered=True)
 _EVEN = Quantity("even_share", ("even_share",), np.asarray, layered=True)
 _LOG_ODDS_BELOW = Quantity(
-    "log_odds_linearity_below_floor", ("log_odds_linearity", "log_odds_linearity_floor"), _within, kind=FLAG
+    "log_odds_linearity_below_floor",
+    ("log_odds_linearity", "log_odds_linearity_floor"),
+    _within,
+    kind=FLAG,
+    needs=LOG_ODDS,
 )
 _NUMBERS = (
     Number(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.card import EMBEDDING
 from analyzer.measures.variables import Scales
 from analyzer.statistics import (
     QUANTILES,
@@ -26,8 +27,20 @@ from analyzer.statistics import (
 Array = NDArray[np.float64]
 LOWER, HIGHER = "lower", "higher"
 VALUE, FLAG, FRACTION = "value", "flag", "fraction"
+CLASSES, LOG_ODDS = "classes", "log-odds"
 REACH = 2.0
 """By which factor a radius may lie outside the measured ones and still be told."""
+
+
+def lacking(kind: str, *, labelled: bool) -> frozenset[str]:
+    """What a network has not that quantities may need: an embedding has no log-odds, and without labels no classes.
+
+    >>> sorted(lacking("embedding", labelled=False)), sorted(lacking("logits", labelled=False))
+    (['classes', 'log-odds'], [])
+    """
+    if kind != EMBEDDING:
+        return frozenset()
+    return frozenset({LOG_ODDS} if labelled else {LOG_ODDS, CLASSES})
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +58,8 @@ class Quantity:
     `statistics.rounding_range_factor` times to be more than rounding. near_normal: whether it is bounded and averages
     over much within an image, so that Student's t holds for its mean over few images. censored: whether it is a radius
     that may be known only to lie above those of the run (inf) or below (-inf), so that it has quantiles only.
-    by_trials: whether it is another number with another number of trials, as a range is. title: its heading where runs
-    are compared; not compared without one.
+    by_trials: whether it is another number with another number of trials, as a range is. needs: CLASSES or LOG_ODDS,
+    see `lacking`. title: its heading where runs are compared; not compared without one.
     """
 
     name: str
@@ -66,12 +79,8 @@ class Quantity:
     near_normal: bool = False
     censored: bool = False
     by_trials: bool = False
+    needs: str = ""
     title: str = ""
-
-    @property
-    def of_classes(self) -> bool:
-        """Whether it follows from log-odds or predicted classes, which an embedding need not have."""
-        return any("log_odds" in name or "predicted" in name for name in self.reads)
 
     def measured_in(self, dataset: Any) -> bool:
         """Whether a run's data set holds what it reads."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.measures.quantities import FLAG, FRACTION, HIGHER, LOWER, Quantity
+from analyzer.measures.quantities import CLASSES, FLAG, FRACTION, HIGHER, LOG_ODDS, LOWER, Quantity
 from analyzer.measures.scores import TrueClass
 from analyzer.measures.variables import Variable
 from analyzer.statistics import rounding_range_factor
@@ -122,7 +122,9 @@ def family_scores(
         f"{prefix}_{name}" for name in ("score", "log_odds", "predicted", "runner_up_log_odds")
     )
     dims = ("image", "radius", "trial")
-    wrong = Quantity(f"{prefix}_misclassified", (predicted, "label"), _wrong, more_robust=LOWER, kind=FLAG)
+    wrong = Quantity(
+        f"{prefix}_misclassified", (predicted, "label"), _wrong, more_robust=LOWER, kind=FLAG, needs=CLASSES
+    )
     return FamilyScores(
         score,
         log_odds,
@@ -149,6 +151,7 @@ def family_scores(
             "nat",
             more_robust=LOWER,
             floor="log_odds_noise_floor",
+            needs=LOG_ODDS,
             by_trials=True,
             title=title.format(what="log-odds, in each network's own scale"),
         ),
@@ -156,7 +159,7 @@ def family_scores(
         wrong=wrong,
         wrong_trials=replace(wrong, name=f"{prefix}_misclassified_trials", reduce=_wrong_trials, kind=FRACTION),
         below_floor=Quantity(
-            f"{prefix}_below_noise_floor", (log_odds, "log_odds_noise_floor"), _below_floor, kind=FLAG
+            f"{prefix}_below_noise_floor", (log_odds, "log_odds_noise_floor"), _below_floor, kind=FLAG, needs=LOG_ODDS
         ),
         figure=figure,
         figure_title=figure_title,

@@ -10,8 +10,16 @@ from scipy.special import expit, logsumexp, softmax
 
 from analyzer.card import EMBEDDING
 
-_SAID = ("true-class score", "true-class probability")
-_COSINE, _EITHER = "cosine to the clean embedding", "score"
+_COSINE = "cosine to the clean embedding"
+_SAID = {
+    "true-class score": (_COSINE, "score"),
+    "true-class probability": (_COSINE, "score"),
+    "changed the predicted class": ("moved an image to the mean of another class", "changed the predicted class"),
+    "score range": ("cosine range", "score range"),
+    "mean score": ("mean cosine", "mean score"),
+    ", score": (", cosine", ", score"),
+}
+"""What is said of classifiers; in its place of embeddings, and of both together."""
 
 
 def in_words_of(kinds: Iterable[str], text: str) -> str:
@@ -24,8 +32,8 @@ def in_words_of(kinds: Iterable[str], text: str) -> str:
     """
     embedded = {kind == EMBEDDING for kind in kinds}
     if True in embedded:
-        for phrase in _SAID:
-            text = text.replace(phrase, _EITHER if False in embedded else _COSINE)
+        for phrase, instead in _SAID.items():
+            text = text.replace(phrase, instead[False in embedded])
     return text
 
 

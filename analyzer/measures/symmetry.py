@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.measures.base import Measure, Observation
-from analyzer.measures.quantities import Number, Quantity
+from analyzer.measures.quantities import LOG_ODDS, Number, Quantity
 from analyzer.measures.ranges import family_scores, score_range
 from analyzer.measures.scores import LogOddsStatus
 
@@ -60,7 +60,7 @@ def _relative_excess(permuted: Any, fresh: Any, cosine: Any, fresh_cosine: Any, 
     return np.where(embedded, relative_excess(cosine, fresh_cosine), relative_excess(permuted, fresh))
 
 
-EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat", by_trials=True)
+EXCESS = Quantity("symmetry_excess", (SCORES.log_odds, _FRESH), excess, "nat", by_trials=True, needs=LOG_ODDS)
 RELATIVE_EXCESS = Quantity(
     "symmetry_relative_excess",
     (SCORES.log_odds, _FRESH, SCORES.score, "isotropy_score", "log_odds_status"),

@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analyzer.card import EMBEDDING
 from analyzer.measures.ranges import FamilyScores
 from analyzer.measures.scores import in_words_of
 from analyzer.plots import canvas
@@ -36,7 +37,8 @@ def draw(runs: Sequence[DrawnRun], *, family: FamilyScores) -> Picture | None:
     how = in_words_of((run.kind for run in runs), _HOW.format(what=family.noise, property=family.ideal))
     drawn = [seen for seen in clouds if seen is not None]
     how += _SQUARES * _any_square(drawn) + _TRIANGLES * _any_triangle(drawn)
-    return Picture(family.figure, family.figure_title, how, says, alternative(family.figure_title, says), figure)
+    title = in_words_of((run.kind for run in runs), family.figure_title)
+    return Picture(family.figure, title, how, says, alternative(title, says), figure)
 
 
 def _figure(runs: Sequence[DrawnRun], clouds: Sequence[Cloud | None]) -> Figure:
@@ -93,7 +95,7 @@ def _figure(runs: Sequence[DrawnRun], clouds: Sequence[Cloud | None]) -> Figure:
         ax.plot(seen.radius, median, color="black", linewidth=1.2, zorder=3, path_effects=canvas.outlined(), **shape)
         canvas.plain_ticks(ax.xaxis)
     if isinstance(points, PathCollection):
-        canvas.colour_bar(figure, points, axes, "mean score")
+        canvas.colour_bar(figure, points, axes, in_words_of((run.kind for run in runs), "mean score"))
     classes = any(np.isfinite(seen.wrong).any() for seen in drawn)
     canvas.legend(figure, *_key(_any_square(drawn), room, classes=classes), columns=2)
     return figure
@@ -143,7 +145,8 @@ def _sentence(seen: Cloud | None, run: DrawnRun, what: str) -> str:
     if not defined.size:
         return "the range is undefined at every radius."
     first, last = defined[0], defined[-1]
-    text = f"over {trials(run)} {what}, the score of the median image varies by {_at(median, seen.radius, first)}"
+    score = "cosine" if run.kind == EMBEDDING else "score"
+    text = f"over {trials(run)} {what}, the {score} of the median image varies by {_at(median, seen.radius, first)}"
     if last > first:
         text += f" and by {_at(median, seen.radius, last)}"
     ever = (seen.wrong > 0).any(axis=0)

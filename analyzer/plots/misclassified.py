@@ -12,6 +12,7 @@ from analyzer.plots import canvas
 from analyzer.plots.model import DrawnRun, Picture, alternative, cloud, trials
 from analyzer.statistics import Estimate, share
 
+_FAMILY = next(measure.scores for measure in REGISTRY.values() if measure.scores and measure.family == "noise")
 _TITLE = "Images misclassified under noise"
 _HOW = (
     "The share of images that at least one noise vector of this radius got misclassified. Bars are 95 % intervals "
@@ -34,8 +35,7 @@ def draw(runs: Sequence[DrawnRun]) -> Picture | None:
 
 def _shares(run: DrawnRun) -> dict[float, Estimate]:
     """By radius; empty where noise was not measured."""
-    family = next(measure.scores for measure in REGISTRY.values() if measure.scores and measure.family == "noise")
-    seen = cloud(run, family)
+    seen = cloud(run, _FAMILY)
     if seen is None or (run.kind == EMBEDDING and np.isnan(seen.wrong).all()):
         return {}
     flags = np.where(np.isnan(seen.wrong), np.nan, seen.wrong > 0)
@@ -79,7 +79,8 @@ def _figure(runs: Sequence[DrawnRun], shares_of: Sequence[dict[float, Estimate]]
 
 def _sentence(run: DrawnRun, shares: dict[float, Estimate]) -> str:
     if not shares:
-        return "an embedding without labels has no classes." if run.kind == EMBEDDING else "noise was not measured."
+        known = run.kind == EMBEDDING and cloud(run, _FAMILY) is not None
+        return "an embedding without labels has no classes." if known else "noise was not measured."
     radius = max(shares)
     there = shares[radius]
     if not there.n:

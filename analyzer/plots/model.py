@@ -12,7 +12,7 @@ from analyzer.measures.quantities import by_image
 from analyzer.measures.ranges import FamilyScores, mean_score, misclassified, score_range, within_rounding
 from analyzer.statistics import Estimate, rounding_range_factor
 from analyzer.store import ImageStatus, scales_of
-from analyzer.summary import estimates, kind_of, layer_suffix, measured_images
+from analyzer.summary import estimates, kind_of, layer_suffix, measured_images, reach
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,8 @@ def cloud(run: DrawnRun, family: FamilyScores) -> Cloud | None:
     """The scores of one family; None where the run has none.
 
     A range is resolved where it is above a few units in the last place of its own number format (of float32, where the
-    graph gave probabilities) and, where there are log-odds, where their range is above what rounding may do.
+    graph gave probabilities) and, where there are log-odds, where their range is above what rounding may do; of an
+    embedding, where it is above what rounding's turn of the embedding may do.
     """
     if not has(run, *family.names):
         return None
@@ -99,6 +100,10 @@ def cloud(run: DrawnRun, family: FamilyScores) -> Cloud | None:
 
     spread, log_odds, mean, wrong, ulps = by_image(dataset, [*family.names, "label"], reduced)
     resolved = (spread > ulps) & ~within_rounding(log_odds, floor[:, None], trials=trials(run))
+    if run.kind == EMBEDDING:  # a turn by a small angle changes a cosine by its sine, and by half the angle's square
+        turned = reach.rounding_of_embeddings(dataset)[:, None]
+        least = np.sqrt(np.maximum(1 - np.square(mean), 0)) * turned + np.square(turned) / 2
+        resolved &= ~within_rounding(spread, least, trials=trials(run))
     return Cloud(radii(run), spread, log_odds, mean, wrong, resolved, rounding_range_factor(trials(run)) * floor)
 
 

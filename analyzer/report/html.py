@@ -53,6 +53,8 @@ def items(entries: Iterable[object]) -> Html:
 
 def breakable(name: object) -> Html:
     """A name that a narrow place breaks after what joins its words, before it breaks a word."""
+    if isinstance(name, Html):
+        return name
     return Html(tag("wbr").join(map(escaped, re.split(r"(?<=[_/])(?=.)", printable(name)))))
 
 

@@ -15,6 +15,7 @@ from analyzer.report.html import Html, items, joined, tag
 from analyzer.report.load import Loaded
 from analyzer.report.style import CSS
 from analyzer.store.documents import ImageCounts
+from analyzer.summary import is_labelled
 from analyzer.verdicts.claims import Claim
 from analyzer.verdicts.drift import Document
 
@@ -149,12 +150,13 @@ def _images(images: ImageCounts, kind: str) -> str:
         "unreadable": images["bad"],
         "nearer to the mean of another class" if kind == EMBEDDING else "classified wrongly": images["wrong"],
         "below the confidence": images["below_confidence"],
-        "with outputs that are not finite": images["non_finite"],
+        f"with outputs that are {'all zeros, or ' if kind == EMBEDDING else ''}not finite": images["non_finite"],
         "the same file as another": images["duplicate"],
     }
     reasons = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
-    without = " No labels, so no classes." if kind == EMBEDDING else " No labels: the clean prediction counts as right."
-    labels = without if images["unlabelled"] else ""
+    labels = " No labels: the clean prediction counts as right." if images["unlabelled"] else ""
+    if kind == EMBEDDING:
+        labels = "" if is_labelled(images) else " No labels, so no classes."
     return (
         f"{images['measured']} images measured (at most {images['asked']} asked for); {images['read']} of "
         f"{images['found']} were looked at{f': {reasons}' if reasons else ''}.{labels}"

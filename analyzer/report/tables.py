@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from analyzer.card import EMBEDDING
 from analyzer.estimate import ABOVE, BELOW
 from analyzer.measures import NUMBERS, Number, Table, tables_of
 from analyzer.measures.scores import in_words_of
@@ -40,7 +41,7 @@ _CONTEXT = {
     "precision": "precision",
     "batch_size": "batch size",
     "threads": "threads",
-    "classes": "classes",
+    "classes": "classes, or numbers of an embedding",
     "pixel_shape": "pixels: channels, height, width",
     "platform": "platform",
 }
@@ -143,6 +144,7 @@ def _cell(number: Number, estimate: Estimate | None) -> Html:
 def protocol(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Html:
     """The protocol: one column where it is the same for all, else one a run, with a note that names what differs."""
     protocols = [document["run"]["protocol"] for document in documents]
+    embedded = all(kind_of(document) == EMBEDDING for document in documents)
     changed = differing(protocols)
     several = any(p != protocols[0] for p in protocols)
     head: list[object] = ["", *(labels if several else [labels[0] if len(labels) == 1 else "all runs"])]
@@ -150,6 +152,7 @@ def protocol(labels: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> H
     lines: list[Sequence[object]] = [
         [tag("strong", name, " (differs)") if key in changed else name, *(_setting(key, p.get(key)) for p in shown)]
         for key, name in _PROTOCOL.items()
+        if not (key == "min_confidence" and embedded)
     ]
     words = ", ".join(_PROTOCOL.get(key, key) for key in changed)
     note = (

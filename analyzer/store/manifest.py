@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.store import checksums, files, schema
-from analyzer.store.documents import Calibration, Coordinates, Manifest
+from analyzer.store.documents import Calibration, Candidate, Coordinates, Manifest
+from analyzer.store.status import Outcome
 from analyzer.store.validation import check_calibration, manifest_fault
 from analyzer.text import one_line
 
@@ -109,6 +110,13 @@ def selection(calibration: Calibration | None) -> list[Image]:
     """The selected images in their order; none while there is no calibration."""
     entries = calibration["selected"] if calibration is not None else []
     return [Image(entry["id"], entry["sha256"], entry["label"], entry["key"]) for entry in entries]
+
+
+def in_class_means(calibration: Calibration) -> list[Candidate]:
+    """The images that the class means of a labelled embedding are of; none where there are no means."""
+    looked = [c for c in calibration["candidates"] if c["outcome"] not in (Outcome.BAD, Outcome.DUPLICATE)]
+    known = looked[: calibration["class_means"]["images"]] if "class_means" in calibration else []
+    return [c for c in known if c["outcome"] != Outcome.NON_FINITE and (c["label"] or 0) >= 0]
 
 
 def is_file_of_a_run(target: Path) -> bool:

@@ -86,6 +86,11 @@ class Run:
         return self.manifest["context"]
 
     @property
+    def kind(self) -> str:
+        """What its scores are, as the card says; "" where an earlier version did not record it."""
+        return str(self.context.get("kind", ""))
+
+    @property
     def coordinates(self) -> documents.Coordinates:
         """Its axes."""
         return self.manifest["coordinates"]

@@ -11,6 +11,7 @@ from typing import Any
 from analyzer import store
 from analyzer.errors import IncompleteError, InputError, UsageError
 from analyzer.images import ImageFile
+from analyzer.measures.quantities import lacking
 from analyzer.session import Backend
 from analyzer.store.documents import Calibration, Checks
 from analyzer.study import provenance, selection, shards
@@ -148,8 +149,13 @@ def run(
         opened, protocol, checks = engine.opened
         refuse_labels_beyond(candidates, opened)
         if target is not None:
-            known = [v for v in provenance.variable_names(protocol) if opened.has_classes or "log_odds" not in v]
-            watch(target, radii=protocol.radii, layers=opened.layers, variables=known)
+            watch(
+                target,
+                radii=protocol.radii,
+                layers=opened.layers,
+                variables=provenance.variable_names(protocol),
+                lacks=lacking(opened.prepared.kind, labelled=any(image.label is not None for image in candidates)),
+            )
         context = functools.partial(
             provenance.context, opened, protocol, file=model, folder=images, card=card_path, checks=checks
         )

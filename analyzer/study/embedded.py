@@ -11,6 +11,7 @@ from analyzer.images import ImageFile
 from analyzer.measures.scores import class_means, cosines_to_means, unit
 from analyzer.store import Outcome
 from analyzer.store.documents import Calibration, Candidate, ClassMeans
+from analyzer.store.manifest import in_class_means
 
 if TYPE_CHECKING:
     from analyzer.study.looking import Seen
@@ -41,13 +42,7 @@ def means_of(calibration: Calibration) -> Means | None:
     document = calibration.get("class_means")
     if document is None:
         return None
-    looked = [c for c in calibration["candidates"] if c["outcome"] not in (Outcome.BAD, Outcome.DUPLICATE)]
-    members = [
-        c["sha256"]
-        for c in looked[: document["images"]]
-        if (c["label"] or 0) >= 0 and c["outcome"] != Outcome.NON_FINITE
-    ]
-    return Means(_as_array(document["sums"]), frozenset(members))
+    return Means(_as_array(document["sums"]), frozenset(c["sha256"] for c in in_class_means(calibration)))
 
 
 class Embedded:

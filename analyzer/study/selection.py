@@ -226,9 +226,10 @@ class _Pass:
         )
         if sure:
             best = ", ".join(f"{c['id']} {c['confidence']:.4f}" for c in sure[:3])
+            correctly = "" if self.unlabelled else " correctly"
             return (
-                f"no image is classified correctly with confidence {self.protocol.min_confidence:g} or more; "
-                f"best: {best}. Lower `min_confidence`, or check in the card, in this order: {_FIELDS}"
+                f"no image is classified{correctly} with confidence {self.protocol.min_confidence:g} or more; best: "
+                f"{best}. Lower `min_confidence`, or check in the card, in this order: {_FIELDS}"
             )
         if not self.model.has_classes:
             return (

@@ -16,6 +16,7 @@ from analyzer import store
 from analyzer.errors import IncompleteError
 from analyzer.estimate import entry
 from analyzer.measures import NUMBERS, tables_of
+from analyzer.measures.quantities import lacking
 from analyzer.statistics import Estimate
 from analyzer.store import ImageStatus, Outcome, Problem, Run, scales_of
 from analyzer.store.documents import About, Calibration, ImageCounts
@@ -25,6 +26,7 @@ from analyzer.summary.names import (
     by_radius,
     end_of,
     estimates,
+    is_labelled,
     kind_of,
     last_suffix,
     layer_suffix,
@@ -49,6 +51,7 @@ __all__ = [
     "end_of",
     "ends_and_middle",
     "estimates",
+    "is_labelled",
     "kind_of",
     "last_suffix",
     "layer_suffix",
@@ -76,10 +79,11 @@ def summarise(dataset: Any) -> dict[str, Any]:
     measured = measured_images(dataset)
     rows: dict[str, Estimate] = {}
     kind = manifest["context"].get("kind", "")
+    lacks = lacking(kind, labelled="class_means" in calibration)
     if measured.sizes["image"]:
         scales = scales_of(measured)
         for table in tables_of(measures):
-            rows |= dict(numbers(table, measured, scales, kind=kind))
+            rows |= dict(numbers(table, measured, scales, lacks=lacks))
         if reach.starts_below_steps(measured, calibration):
             rows = reach.without_ratios_of_ratios(rows)
     proved, until = manifest["context"].get("checks"), manifest["context"].get("until")

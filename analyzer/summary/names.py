@@ -7,6 +7,7 @@ from analyzer.estimate import estimate_of, is_entry
 from analyzer.measures import NUMBERS, Number
 from analyzer.measures.quantities import HIGHER, LOWER
 from analyzer.statistics import QUANTILES, Estimate
+from analyzer.store.documents import ImageCounts
 
 Value = TypeVar("Value")
 
@@ -102,6 +103,11 @@ def estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
 def kind_of(document: Mapping[str, Any]) -> str:
     """What the scores of a summary document are, as the card says; "" where an earlier version did not record it."""
     return str(document.get("run", {}).get("context", {}).get("kind", ""))
+
+
+def is_labelled(images: ImageCounts) -> bool:
+    """Whether some image that was read has a label."""
+    return images["unlabelled"] < images["read"] - images["duplicate"]
 
 
 def layer_suffixes(document: Mapping[str, Any]) -> list[str]:

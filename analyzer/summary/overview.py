@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analyzer.measures import Number, tables_of
+from analyzer.measures.scores import in_words_of
 from analyzer.statistics import Estimate
-from analyzer.summary.names import by_radius, end_of, estimates, last_suffix, radius_text
+from analyzer.summary.names import by_radius, end_of, estimates, kind_of, last_suffix, radius_text
 from analyzer.text import short
 
 _RADII = 3
@@ -30,14 +31,17 @@ class Overview(NamedTuple):
     lines: list[tuple[str, list[Cell]]]
 
 
-def overview(measures: Sequence[str], rows: Mapping[str, Estimate], suffix: str) -> Overview:
-    """The deciding numbers of a run. suffix: of the layer that is meant, "" where there is one only."""
+def overview(measures: Sequence[str], rows: Mapping[str, Estimate], suffix: str, *, kind: str = "") -> Overview:
+    """The deciding numbers of a run. suffix: of the layer that is meant, "" with one only. kind: of the scores."""
     lines = list(_deciding(measures, rows, suffix))
     shown = ends_and_middle(sorted({radius for _, at in lines for radius in at}))
     return Overview(
         [radius_text(radius) for radius in shown],
         [
-            (number.deciding or number.heading, [_cell(number, at.get(radius)) for radius in shown])
+            (
+                in_words_of([kind], number.deciding or number.heading),
+                [_cell(number, at.get(radius)) for radius in shown],
+            )
             for number, at in lines
         ],
     )
@@ -80,7 +84,7 @@ class Summary(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         about, suffix = self["run"], last_suffix(self)
-        radii, lines = overview(about["protocol"]["measures"], estimates(self), suffix)
+        radii, lines = overview(about["protocol"]["measures"], estimates(self), suffix, kind=kind_of(self))
         text = [f"<strong>{html.escape(str(about['model']))}</strong> on {html.escape(about['context']['device'])}, "]
         text.append(f"{about['images']['measured']} images{html.escape(f', layer {suffix[1:]}' if suffix else '')}")
         head = "".join(f"<th>{html.escape(radius)}</th>" for radius in ("at radius, grey levels", *radii))

@@ -1,6 +1,7 @@
 """Radii at which noise changes nothing, since it does not reach a network that works in steps."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -166,3 +167,19 @@ def without_ratios_of_ratios(rows: Mapping[str, Estimate]) -> dict[str, Estimate
 def _grey_levels(value: float) -> str:
     text = f"{value:.3g}"
     return f"{text} grey level" if text == "1" else f"{text} grey levels"
+
+
+def rounding_of_embeddings(measured: Any) -> NDArray[np.float64]:
+    """What rounding alone changes of each embedding, as a share of its length: (image,); NaN where it is not known.
+
+    That is how far apart the clean embedding and its repeats are; measured where the features are the embedding.
+    """
+    wanted = str(json.loads(measured.attrs["manifest"])["context"].get("feature"))
+    layers = [str(name) for name in measured["layer"].values]
+    if wanted not in layers or not {"feature_noise_floor", "clean_feature_norm"} <= {*measured}:
+        return np.full(measured.sizes["image"], np.nan)
+    floor, length = (
+        np.asarray(measured[name].values[:, layers.index(wanted)], np.float64)
+        for name in ("feature_noise_floor", "clean_feature_norm")
+    )
+    return floor / np.where(length > 0, length, np.nan)

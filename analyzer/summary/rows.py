@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.card import EMBEDDING
 from analyzer.measures import Number, Scales, Table
 from analyzer.measures.quantities import contributions, estimates, per_image, scaled
 from analyzer.statistics import Estimate
@@ -17,25 +15,29 @@ _LAYERS_AT_ONCE = 8
 """Held at a time; each group of layers reads the distances once."""
 
 
-def numbers(table: Table, dataset: Any, scales: Scales, *, kind: str = "") -> Iterator[tuple[str, Estimate]]:
+def numbers(
+    table: Table, dataset: Any, scales: Scales, *, lacks: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Estimate]]:
     """(name, estimate) of every number of a table that the data set of measured images has, layer by layer.
 
-    kind: of the scores. An embedding has no log-odds, and without labels no classes: no number is made of them.
+    lacks: what the network has not, see `measures.quantities.lacking`: no number is made of what needs it.
     """
     wanted = [
         number
         for number in table.numbers
-        if number.quantity.measured_in(dataset) and number.least_radii <= dataset.sizes["radius"]
+        if number.quantity.measured_in(dataset)
+        and number.quantity.needs not in lacks
+        and number.least_radii <= dataset.sizes["radius"]
     ]
     if not table.layered:
-        yield from _rows(table, wanted, dataset, scales, [""], kind=kind)
+        yield from _rows(table, wanted, dataset, scales, [""])
         return
     layers = [str(layer) for layer in dataset["layer"].values]
     suffixes = [layer_suffix(layer, len(layers)) for layer in layers]
     for start in range(0, len(layers), _LAYERS_AT_ONCE):
         group = slice(start, start + _LAYERS_AT_ONCE)
         part = dataset.isel(layer=group)
-        yield from _rows(table, wanted, part, scales.of_layers(group), suffixes[group], kind=kind, first=start == 0)
+        yield from _rows(table, wanted, part, scales.of_layers(group), suffixes[group], first=start == 0)
 
 
 def _rows(
@@ -45,14 +47,11 @@ def _rows(
     scales: Scales,
     suffixes: list[str],
     *,
-    kind: str,
     first: bool = True,
 ) -> Iterator[tuple[str, Estimate]]:
     """first: whether the first of the suffixes is the run's first layer."""
     quantities = list(dict.fromkeys(number.quantity for number in wanted))
     values = dict(zip(quantities, per_image(dataset, quantities, scales), strict=True))
-    if kind == EMBEDDING:
-        wanted = [n for n in wanted if not n.quantity.of_classes or not np.isnan(values[n.quantity]).all()]
     radii = [float(radius) for radius in dataset["radius"].values]
     for j, suffix in enumerate(suffixes):
         if j or not first:  # what no layer has is said once

@@ -97,15 +97,22 @@ class Watched(NamedTuple):
         return sequential.mean_share(values)
 
 
-def watch(target: Target, *, radii: Sequence[float], layers: Sequence[str], variables: Sequence[str]) -> Watched:
+def watch(
+    target: Target,
+    *,
+    radii: Sequence[float],
+    layers: Sequence[str],
+    variables: Sequence[str],
+    lacks: frozenset[str] = frozenset(),
+) -> Watched:
     """The number that `run` looks at after every image.
 
-    variables: those that an image's unit has. Raises UsageError where a run of these radii and layers has no such
-    number, or where its interval cannot be looked at so.
+    variables: of an image's unit. lacks: see `measures.quantities.lacking`. Raises UsageError where a run of
+    these radii and layers has no such number, or where its interval cannot be looked at so.
     """
     stem, radius, suffix = parts(target.name)
     number = NUMBERS.get(stem)
-    if number is None or not set(number.quantity.reads) <= {*variables}:
+    if number is None or not set(number.quantity.reads) <= {*variables} or number.quantity.needs in lacks:
         raise UsageError(f"`until` {target.name}: this run will have no such number; see `analyzer summary RUN --json`")
     wanted = (
         {"": 0} if len(layers) == 1 or not number.quantity.layered else {f"/{name}": k for k, name in enumerate(layers)}

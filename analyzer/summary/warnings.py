@@ -5,10 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from analyzer.card import EMBEDDING
 from analyzer.measures import NUMBERS, REGISTRY
 from analyzer.statistics import FEW_IMAGES, MEAN_IMAGES, Estimate
 from analyzer.store import ImageStatus, LogOddsStatus, Outcome
 from analyzer.store.documents import Calibration, Manifest
+from analyzer.store.manifest import in_class_means
 from analyzer.summary import reach
 from analyzer.summary.names import by_radius, parts, radius_text
 
@@ -39,7 +43,15 @@ def warnings(
             yield f"Rounding left nothing of some perturbations, at radius {', '.join(gone)}: choose larger radii."
     if n:
         yield from reach.warnings(measured, calibration)
-    yield from _images(dataset, measured)
+    yield from _images(dataset, measured, str(manifest["context"].get("kind", "")))
+    if n and manifest["context"].get("kind") == EMBEDDING:
+        moved = reach.rounding_of_embeddings(measured)
+        faint = int((moved > _FAINT).sum())
+        if faint:
+            yield (
+                f"The embeddings of {faint} images, which are nearly zero, change by more than {_FAINT:.0%} (up to "
+                f"{np.nanmax(moved):.0%}) under rounding alone: their cosines are rounding too."
+            )
     yield from _hosts(dataset, manifest)
     yield from _normalised(identity["measures"], calibration)
     if n:
@@ -54,6 +66,8 @@ CARD_FIELDS = (
     "input.layout, the order of output.labels, output.kind"
 )
 """What to look at where a network does badly, the likeliest first."""
+_FAINT = 0.01
+"""Of an embedding's length."""
 FEW = 0.1
 """Of images that count: with fewer, the card is suspected."""
 
@@ -82,11 +96,10 @@ def _left_out(calibration: Calibration) -> Iterator[str]:
             "The card says logits, but every score of every image lies in 0..1; where each class has a sigmoid of its "
             'own, set output.kind to "sigmoid".'
         )
-    if "class_means" in calibration:
-        labels = Counter(candidate["label"] for candidate in calibration["candidates"] if "label" in candidate)
-        left_out = (c for c in calibration["candidates"] if c["outcome"] == Outcome.WRONG)
-        if single := sum(1 for candidate in left_out if labels[candidate["label"]] == 1):
-            yield f"{single} images left out: the only one of their class, whose mean takes two or more."
+    members = in_class_means(calibration)
+    labels = Counter(candidate["label"] for candidate in members)
+    if single := sum(labels[c["label"]] == 1 for c in members if c["outcome"] == Outcome.WRONG):
+        yield f"{single} images left out: the only one of their class, whose mean takes two or more."
     duplicates = calibration["counts"][Outcome.DUPLICATE]
     if duplicates:
         yield f"{duplicates} images left out: the same file as another one."
@@ -95,12 +108,13 @@ def _left_out(calibration: Calibration) -> Iterator[str]:
         yield f"{count} image{'s' * (count != 1)}: {note}."
 
 
-def _images(dataset: Any, measured: Any) -> Iterator[str]:
+def _images(dataset: Any, measured: Any, kind: str) -> Iterator[str]:
     """Of images that were selected, and of their log-odds."""
     status = dataset["image_status"].values
     not_finite = (status == ImageStatus.NON_FINITE_MODEL_OUTPUT).sum()
     if not_finite:
-        yield f"{not_finite} images left out: the model's output was not finite for some perturbation."
+        what = "embedding was all zeros, or not finite," if kind == EMBEDDING else "output was not finite"
+        yield f"{not_finite} images left out: the model's {what} for some perturbation."
     unreadable = (status == ImageStatus.UNREADABLE_OR_CHANGED_SINCE_SELECTION).sum()
     if unreadable:
         yield f"{unreadable} images left out: removed or changed since they were selected."

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.card import EMBEDDING
 from analyzer.errors import IncompleteError, InputError, UsageError
-from analyzer.measures.quantities import REACH, Quantity, contributions, per_image
+from analyzer.measures.quantities import REACH, Quantity, contributions, lacking, per_image
 from analyzer.store import ImageStatus, Outcome, Run, State
 from analyzer.store.manifest import differences
 
@@ -44,20 +43,13 @@ class OpenRun:
         return {sha256[name]: place for place, name in ids if status[place] == ImageStatus.MEASURED}
 
     @property
-    def kind(self) -> str:
-        """Of the scores."""
-        return str(self.run.context.get("kind", ""))
-
-    @property
-    def embedding(self) -> bool:
-        """Whether it has no classes but those of class means."""
-        return self.kind == EMBEDDING
+    def lacks(self) -> frozenset[str]:
+        """What its network has not, see `measures.quantities.lacking`."""
+        return lacking(self.run.kind, labelled="class_means" in (self.run.calibration or {}))
 
     def has(self, quantity: Quantity) -> bool:
-        """Whether it was measured: of an embedding, what needs log-odds, or without labels classes, was not."""
-        if not quantity.measured_in(self.dataset):
-            return False
-        return not (self.embedding and quantity.of_classes and np.isnan(self.values(quantity, 0)).all())
+        """Whether it was measured, of a network that has what it takes."""
+        return quantity.measured_in(self.dataset) and quantity.needs not in self.lacks
 
     def scale(self, layer: int) -> float:
         """Width of h over width of g of a layer."""
@@ -172,6 +164,7 @@ def notes(runs: Sequence[OpenRun], places: Sequence[NDArray[np.intp]]) -> Iterat
     if not same_perturbations(runs):
         yield "The inputs differ in size, and so do the perturbations: paired by image, not by perturbation."
     labels = [run.dataset["label"].values[where] for run, where in zip(runs, places, strict=True)]
+    labels = [each for each in labels if (each >= 0).any()]  # of an embedding without labels there are none
     if any((other != labels[0]).any() for other in labels[1:]):
         yield "Some common images have different labels: the true class of one run is not that of another."
     for key in ("provider", "precision"):

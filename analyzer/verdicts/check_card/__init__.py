@@ -30,6 +30,7 @@ __all__ = ["CardCheck", "check_card"]
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 _LEVEL = 0.05
 _AS_GOOD = 0.02  # nat an image: less is no difference between cards
+_TELLING = 0.1  # nat of information: with less, answers tell no images apart
 _ALIKE = 0.01  # of the standing: so much do other interpolations gain over a right card
 
 
@@ -38,11 +39,12 @@ class Row(TypedDict):
 
     accuracy: share of images with the label's class. log_probability: mean over images of that of the label, nat, at
     the temperature that suits them best. gain: mean over images of that minus the card's. standing: mean over images of
-    the standard score of the label's logit among all logits of the image; NaN below three classes, and of sigmoids. p:
-    of Wilcoxon's signed-rank test that the standing, where there is none the log-probability, is above the card's,
-    times the number of cards (Bonferroni). alike: whether these images cannot tell it from the best one. confidence:
-    mean of the predicted class. most_frequent: share of images with the most frequent class. information: mutual
-    information of image and class, nat. agreement: share of images with the class that the card predicts.
+    the standard score of the label's logit among all logits of the image; NaN without logits of three classes. p: of
+    Wilcoxon's signed-rank tests that the one or the other is above the card's, where its mean is by more than counts;
+    the smaller, times the number of tests and cards (Bonferroni). alike: whether it is no worse than the card that is
+    to be kept, or written. confidence: mean of the predicted class. most_frequent: share of images with the most
+    frequent class. information: mutual information of image and class, nat. agreement: share of images with the class
+    that the card predicts.
     """
 
     field: str
@@ -139,11 +141,17 @@ def check_card(
         else:
             tried.append((variant, answers))
     labelled = int((asker.labels >= 0).sum())
-    ranked = _ranked(tried, labelled)
-    rows = [_row(variant, answers, own, asker.labels, len(ranked), alike) for variant, answers, alike in ranked]
+    margin = _ALIKE * max(abs(_stands(answers)) for _, answers in tried) if _has_standing(own) else 0.0
+    ranked = _ranked(tried, labelled, margin=margin)
+    better = [min(1.0, len(ranked) * _better(each, own, margin=margin)) if labelled else math.nan for _, each in ranked]
     best, field = ranked[0][0], ""
-    if best.field and (not labelled or rows[0]["p"] <= _LEVEL):
+    if best.field and (better[0] <= _LEVEL if labelled else ranked[0][1].information >= _TELLING):
         field = best.field
+    kept = ranked[0][1] if field else own
+    rows = [
+        _row(*each, own, asker.labels, p, alike=bool(labelled) and _alike(each[1], kept, margin=margin))
+        for each, p in zip(ranked, better, strict=True)
+    ]
     fixed = bool(fix and field and labelled)
     if fixed:
         cards.write(_marked(best.card, field, _as_good(rows), len(own.classes)), path)
@@ -164,30 +172,51 @@ def check_card(
     }
 
 
-def _ranked(tried: Sequence[tuple[Variant, Answers]], labelled: int) -> list[tuple[Variant, Answers, bool]]:
-    """The best card first, and whether each is alike it. tried: the card itself first.
+def _ranked(tried: Sequence[tuple[Variant, Answers]], labelled: int, *, margin: float) -> list[tuple[Variant, Answers]]:
+    """The best card first. tried: the card itself first; it is not displaced by what is hardly better.
 
-    With labels by the mean standing of the right class, and where there is none by its mean log-probability; of cards
-    under which the right class is less probable than under the card itself always by that, behind all others. Without
-    labels by the mutual information of image and class. The card is not displaced by what is alike.
+    With labels by the mean log-probability of the right class; of cards that are as good as the best by that, and where
+    there is one, by the mean standing of the right class. Without labels by the mutual information of image and class.
     """
-    own = tried[0][1]
-    by_standing = bool(labelled and np.isfinite(own.standing).any())
+    values = [_right(answers) if labelled else answers.information for _, answers in tried]
+    values = [-math.inf if math.isnan(value) else value for value in values]
+    least = max(values) - _AS_GOOD if _has_standing(tried[0][1]) else math.inf
 
-    def merit(answers: Answers) -> tuple[bool, float]:
-        if not labelled:
-            return True, -math.inf if math.isnan(answers.information) else answers.information
-        right, least = float(np.nanmean(answers.right)), float(np.nanmean(own.right)) - _AS_GOOD
-        no_worse = right >= least
-        return no_worse, float(np.nanmean(answers.standing)) if by_standing and no_worse else right
+    def merit(k: int) -> tuple[bool, float]:
+        itself = not tried[k][0].field
+        if values[k] >= least:
+            return True, _stands(tried[k][1]) + margin * itself
+        return False, values[k] + _AS_GOOD * itself
 
-    merits = [merit(answers) for _, answers in tried]
-    margin = _ALIKE * abs(max(value for no_worse, value in merits if no_worse)) if by_standing else _AS_GOOD
-    order = sorted(
-        range(len(tried)), key=lambda k: (merits[k][0], merits[k][1] + margin * (tried[k][0].field == "")), reverse=True
-    )
-    best = merits[order[0]][1]
-    return [(*tried[k], merits[k][0] and merits[k][1] >= best - margin) for k in order]
+    return [tried[k] for k in sorted(range(len(tried)), key=merit, reverse=True)]
+
+
+def _right(answers: Answers) -> float:
+    return float(np.nanmean(answers.right))
+
+
+def _stands(answers: Answers) -> float:
+    return float(np.nanmean(answers.standing))
+
+
+def _has_standing(answers: Answers) -> bool:
+    return bool(np.isfinite(answers.standing).any())
+
+
+def _better(answers: Answers, own: Answers, *, margin: float) -> float:
+    """p of the card being better than `own`, of the tests of what is higher by more than counts; 1 of none."""
+    tests = [(answers.right - own.right, _AS_GOOD)]
+    if _has_standing(own):
+        tests.append((answers.standing - own.standing, margin))
+    known = [(gains[np.isfinite(gains)], least) for gains, least in tests]
+    p = [wilcoxon(g, alternative="greater").pvalue for g, least in known if g.size and g.mean() > least]
+    return min([1.0, *(len(tests) * float(each) for each in p)])
+
+
+def _alike(answers: Answers, kept: Answers, *, margin: float) -> bool:
+    """Whether a card is no worse than the one that is kept, by more than counts."""
+    as_probable = _right(answers) >= _right(kept) - _AS_GOOD
+    return bool(as_probable and (not _has_standing(kept) or _stands(answers) >= _stands(kept) - margin))
 
 
 def _as_good(rows: Sequence[Row]) -> list[str]:
@@ -203,11 +232,9 @@ def _marked(card: cards.Card, field: str, others: Sequence[str], images: int) ->
     return dataclasses.replace(card, source={**card.source, "fill_in": [*card.source.get("fill_in", []), todo]})
 
 
-def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.intp], cards: int, alike: bool) -> Row:
+def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.intp], p: float, *, alike: bool) -> Row:
     known = labels >= 0
     gains, standing = (answers.right - own.right)[known], answers.standing[known]
-    higher = standing - own.standing[known] if np.isfinite(standing).any() else gains
-    better = float(wilcoxon(higher, alternative="greater").pvalue) if higher.any() else 1.0
     right = (answers.classes == labels)[known]
     _, counts = np.unique(answers.classes, return_counts=True)
     return {
@@ -216,8 +243,8 @@ def _row(variant: Variant, answers: Answers, own: Answers, labels: NDArray[np.in
         "accuracy": entry(share(right)) if known.any() else entry(_UNKNOWN),
         "log_probability": float(answers.right[known].mean()) if known.any() else math.nan,
         "gain": float(gains.mean()) if known.any() else math.nan,
-        "standing": float(standing.mean()) if known.any() else math.nan,
-        "p": min(1.0, better * cards) if known.any() else math.nan,
+        "standing": float(np.nanmean(standing)) if np.isfinite(standing).any() else math.nan,
+        "p": p,
         "alike": alike,
         "confidence": entry(mean_over_images(answers.confidence)),
         "most_frequent": float(counts.max() / len(answers.classes)),
@@ -230,6 +257,11 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
     own = next(row for row in rows if not row["field"])
     first = rows[0]
     if not labelled:
+        if not field and first["information"] < _TELLING:
+            return (
+                f"Without labels no card can be called right; under none of {len(rows)} do the answers tell the images "
+                "apart: the network is sure of nothing, or gives all of them the same class."
+            )
         if not field:
             return (
                 f"Without labels no card can be called right; of {len(rows)}, the answers under this one tell the "
@@ -246,16 +278,9 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
         if not alike:
             return f"The card is the best of {len(rows)}: {right}."
         fields = " and of ".join(dict.fromkeys(row["field"] for row in alike))
-        near = min(alike, key=lambda row: row["p"])
-        little = (
-            f" But the right class stands out a little more on most of them with {near['name']} (p = {near['p']:.1g}): "
-            f"look at {near['field']}."
-            if near["p"] <= _LEVEL
-            else ""
-        )
         return (
             f"None of {len(rows) - 1} others is better than the card: {right}. These images cannot tell it from "
-            f"{len(alike)} of them, of {fields}.{little}"
+            f"{len(alike)} of them, of {fields}."
         )
     others = _as_good(rows)
     as_well = f" {len(others)} others do as well, such as {others[0]}: these images cannot tell." if others else ""

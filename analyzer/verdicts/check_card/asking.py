@@ -117,7 +117,8 @@ class Asker:
         model = model or self.model
         scores = np.concatenate([scores for _, scores in self._scores(pixels, card, model)])
         if not model.has_classes:
-            return self._answers(_to_other_means(scores, self.labels), "logits", reference)
+            answers = self._answers(_to_other_means(scores, self.labels), "logits", reference)
+            return dataclasses.replace(answers, standing=np.full(len(scores), np.nan))  # cosines are no logits
         return self._answers(scores, model.prepared.kind, reference)
 
     def log_odds(self, pixels: NDArray[np.float32], label: int) -> Array:
@@ -213,12 +214,12 @@ def _standing(scores: NDArray[np.floating], labels: NDArray[np.intp], kind: str)
     """(n,) standard score of each label's logit among all logits of its image; 0 where these are equal or not finite.
 
     It does not depend on the scale of the logits, and does not saturate where all images are easy. Of two classes it
-    says no more than which is the larger, and sigmoids have no common scale: NaN there, as without a label.
+    says no more than which is the larger, and it takes logits of one scale: NaN elsewhere, and without a label.
     """
-    if scores.shape[1] < _CLASSES or kind.startswith("sigmoid"):
+    if scores.shape[1] < _CLASSES or kind != "logits":
         return np.full(len(scores), np.nan)
     finite = np.isfinite(scores).all(axis=1)
-    values = _logits(np.where(finite[:, None], scores, 0.0).astype(np.float64), kind)
+    values = np.where(finite[:, None], scores, 0.0).astype(np.float64)
     spread = values.std(axis=1)
     own = values[np.arange(len(values)), np.maximum(labels, 0)] - values.mean(axis=1)
     return np.where(labels >= 0, own / np.where(spread > 0, spread, np.inf), np.nan)

@@ -196,7 +196,7 @@ def _property(
         }
         entries.append({"n": int(np.isfinite(columns[0][:, k]).sum()), "values": values_of, "pairs": labelled})
     radii = [radius_text(float(radius)) for radius in runs[0].dataset["radius"].values if quantity.radial]
-    overall, title = entries[-1], in_words_of((run.kind for run in runs), quantity.title)
+    overall, title = entries[-1], in_words_of((run.run.kind for run in runs), quantity.title)
     return {
         "title": title,
         "unit": quantity.unit,

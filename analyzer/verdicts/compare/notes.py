@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from analyzer.card import EMBEDDING
 from analyzer.measures import TABLES, Measure, Quantity
 from analyzer.measures.quantities import Array
 from analyzer.statistics import FEW_IMAGES
@@ -11,7 +12,7 @@ from analyzer.verdicts.pairing import OpenRun
 
 def quantities(runs: Sequence[OpenRun]) -> Iterator[Quantity]:
     """What is compared, of embeddings the range of the cosine too: they have no log-odds to have one."""
-    embeddings = all(run.embedding for run in runs)
+    embeddings = all(run.run.kind == EMBEDDING for run in runs)
     for table in TABLES:
         scores = table.scores if isinstance(table, Measure) else None
         yield from (scores.range,) if embeddings and scores else ()
@@ -29,7 +30,7 @@ def missing(runs: Sequence[OpenRun]) -> Iterator[str]:
         ):
             if those:
                 yield f"{run.name} {why} {', '.join(quantity.name for quantity in those)}."
-    if all(run.embedding for run in runs):
+    if all(run.run.kind == EMBEDDING for run in runs):
         yield (
             "A cosine is in its network's own scale: where all its embeddings point about the same way, noise changes "
             "it less."

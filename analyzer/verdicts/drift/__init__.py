@@ -105,7 +105,7 @@ def check_shapes(runs: Sequence[Run], names: Sequence[str]) -> None:
     """Raise UsageError where pixel shapes or class counts differ from those of the first run."""
     for name, run in zip(names[1:], runs[1:], strict=True):
         for key in ("pixel_shape", "classes", "embedding"):
-            contexts = ({**each.context, "embedding": each.context.get("kind") == EMBEDDING} for each in (runs[0], run))
+            contexts = ({**each.context, "embedding": each.kind == EMBEDDING} for each in (runs[0], run))
             a, b = (context[key] for context in contexts)
             if a != b:
                 raise UsageError(
@@ -185,7 +185,7 @@ def _candidate(reference: OpenRun, candidate: OpenRun, match: Sequence[str]) -> 
     drifts = [_layer(pair, each, radii) for each in kept]
     for each, suffix in zip(drifts, suffixes, strict=True):
         numbers |= dict(layers.numbers(each, radii, suffix))
-    embedded = reference.run.context.get("kind") == EMBEDDING
+    embedded = reference.run.kind == EMBEDDING
     seen_whole = reference.run.context["feature"] in [each.name for each in kept]
     equal = seen_whole and all(bool(each.rounding.all()) for each in drifts) if embedded else scores.equal
     found = words.Found(
