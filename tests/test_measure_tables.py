@@ -106,3 +106,18 @@ def test_a_table_never_shows_two_radii_alike():
     close = radius_labels([1.0000001, 1.0000002])
     assert len(set(close.values())) == 2
     assert [float(text) for text in close.values()] == list(close)
+
+
+def test_every_number_is_said_in_words():
+    from analyzer.summary import meaning_of
+    from analyzer.summary.meanings import MEANINGS
+
+    quantities = {number.quantity.name: number.quantity for number in NUMBERS.values()}
+    assert {*MEANINGS} <= {*quantities, *NUMBERS}
+    fitted = {name for name in NUMBERS if name in MEANINGS}
+    assert {name for name, q in quantities.items() if not q.title and name not in MEANINGS} <= {"lipschitz_fit"}
+    assert fitted >= {name for name, number in NUMBERS.items() if number.quantity.name == "lipschitz_fit"}
+    assert meaning_of("lipschitz_below_one_share").startswith(
+        "share of an image's perturbations with L_x below 1; share"
+    )
+    assert meaning_of("no such number") == ""

@@ -8,6 +8,7 @@ from analyzer.measures import NUMBERS, Number
 from analyzer.measures.quantities import HIGHER, LOWER
 from analyzer.statistics import QUANTILES, Estimate
 from analyzer.store.documents import ImageCounts
+from analyzer.summary.meanings import MEANINGS
 
 Value = TypeVar("Value")
 
@@ -74,24 +75,20 @@ def meaning_of(stem: str) -> str:
     """What a number of a summary is, in one line: quantity, unit, statistic, direction. "" for an unknown name.
 
     >>> meaning_of("linearity_below_floor_share")
-    'linearity below floor; share over images'
+    'whether N of the features is no more than rounding makes of an affine map; share over images'
     """
     number = NUMBERS.get(stem)
     if number is None:
         return ""
     quantity, statistic = number.quantity, number.statistic
+    over = ""
     if isinstance(statistic, str):
-        over = (
-            f"{100 * QUANTILES[statistic]:g} % quantile"
-            if statistic in QUANTILES and statistic != "median"
-            else statistic
-        )
-    else:
-        over = "bound"
-    what = quantity.title or quantity.name.replace("_", " ")
+        quantile = statistic in QUANTILES and statistic != "median"
+        over = f"; {f'{100 * QUANTILES[statistic]:g} % quantile' if quantile else statistic} over images"
+    what = MEANINGS.get(stem) or quantity.title or MEANINGS.get(quantity.name) or quantity.name.replace("_", " ")
     unit = "" if quantity.unit == "1" else f", {quantity.unit}"
     direction = _DIRECTION.get(quantity.more_robust or "", "")
-    text = f"{what}{unit}; {over} over images"
+    text = f"{what}{unit}{over}"
     return f"{text}; {direction}" if direction else text
 
 

@@ -100,7 +100,7 @@ def _spread(rows: Rows, prefix: str) -> str:
             faint = by_radius(rows, f"{prefix}_below_noise_floor_share")
             within = {r for r in ranges if r in faint and faint[r].value >= 0.5}
             each = [
-                f"{ranges[r].value:.2g}{unit} at radius {r:g}{', within the noise floor' * (r in within)}"
+                f"{short(ranges[r].value, '.2g')}{unit} at radius {r:g}{', within the noise floor' * (r in within)}"
                 for r in sorted({min(ranges), max(ranges)})
             ]
             return f"the {what} over {' and '.join(each)} (median of {ranges[max(ranges)].n} images)"
@@ -146,10 +146,10 @@ def _lipschitz(rows: Rows, suffix: str) -> str:
             f" It changes by a factor of {growth.value:.2g} ({growth.low:.2g} to {growth.high:.2g}) from radius "
             f"{min(radii):g} to {max(radii):g}: not locally linear."
         )
-    medians = f"median {median.value:.2g}"
+    medians = f"median {short(median.value, '.2g')}"
     largest = by_radius(rows, "lipschitz_q95", suffix)
     if still := [radius for radius in sorted(radii) if largest[radius].value == 0]:
-        each = [f"{radii[r].value:.2g} at radius {r:g}" for r in sorted(radii) if r not in still]
+        each = [f"{short(radii[r].value, '.2g')} at radius {r:g}" for r in sorted(radii) if r not in still]
         nothing = f"0 at radius {', '.join(f'{r:g}' for r in still)}, where the layer does not move"
         medians = f"medians: {', '.join([*each, nothing])}"
     return (
@@ -167,7 +167,7 @@ def _linearity(rows: Rows, suffix: str) -> str:
     for radius in sorted({min(found), max(found)}):
         rounding = ", within rounding" if radius in faint and faint[radius].value >= 0.5 else ""
         of = "of it" if said else "of their response"
-        said.append(f"{found[radius].value:.2g} {of} at radius {radius:g}{rounding}")
+        said.append(f"{short(found[radius].value, '.2g')} {of} at radius {radius:g}{rounding}")
     return (
         f"Linearity: the features depart from a linear response by {' and '.join(said)} (N, median of "
         f"{found[max(found)].n} images; a quadratic form has 1.5)."
