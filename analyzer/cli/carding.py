@@ -59,7 +59,7 @@ def check_card(
         terminal.console().print(_differences(document))
     terminal.say(f"• {flags(document['sentence'])}", style="bold yellow" if document["field"] else None)
     if document["unusable"]:
-        terminal.say(f"• The network cannot be used with: {', '.join(document['unusable'])}.")
+        terminal.say(f"• Tried too, and refused by the network: {', '.join(document['unusable'])}.")
     if document["fixed"]:
         terminal.say(f"Wrote {document['card']}.")
 

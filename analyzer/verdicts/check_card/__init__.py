@@ -277,10 +277,10 @@ def _sentence(rows: Sequence[Row], field: str, labelled: int) -> str:
         alike = [row for row in rows if row["field"] and row["alike"]]
         if not alike:
             return f"The card is the best of {len(rows)}: {right}."
-        fields = " and of ".join(dict.fromkeys(row["field"] for row in alike))
+        fields = "; ".join(dict.fromkeys(row["field"] for row in alike))
         return (
             f"None of {len(rows) - 1} others is better than the card: {right}. These images cannot tell it from "
-            f"{len(alike)} of them, of {fields}."
+            f"{len(alike)} of them, which differ in: {fields}."
         )
     others = _as_good(rows)
     as_well = f" {len(others)} others do as well, such as {others[0]}: these images cannot tell." if others else ""
